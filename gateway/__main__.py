@@ -1,0 +1,5 @@
+"""`python -m gateway` is `veriroute`."""
+
+from .cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,54 @@
+"""Nodes and attested sessions, as values."""
+
+from __future__ import annotations
+
+import msgspec
+
+from .verdict import Check, Claim, Outcome
+
+ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages")
+
+
+class Node(msgspec.Struct, frozen=True):
+    """One node as configured or discovered (an *Attester* of RFC 9334). `pin` is `sha256:<hex>` of its keyset."""
+
+    id: str
+    network: str
+    base_url: str
+    models: tuple[str, ...]
+    pin: str | None = None
+    operator: str | None = None
+    endpoints: tuple[str, ...] = ENDPOINTS
+
+
+class SigningKey(msgspec.Struct, frozen=True):
+    """A public key that may sign receipts. `public_key` is raw bytes; `alg` is `ed25519`."""
+
+    key_id: str
+    alg: str
+    public_key: bytes
+
+
+class AttestedSession(msgspec.Struct, frozen=True):
+    """One appraisal of one node's channel: immutable, content-addressed (ACI section 8).
+
+    `established` and `expires` are wall-clock seconds; `spki_pins` the raw SHA-256 digests of the TLS keys that the
+    keyset names (empty: no channel binding possible). `capabilities` are what the node said it can do, unproved.
+    """
+
+    id: str
+    node: str
+    network: str
+    endpoint: str
+    keyset_digest: str
+    keys: tuple[SigningKey, ...]
+    spki_pins: tuple[bytes, ...]
+    evidence_digest: str
+    established: float
+    expires: float
+    outcome: Outcome
+    checks: tuple[Check, ...]
+    claims: tuple[Claim, ...]
+    capabilities: frozenset[str] = frozenset()
+    endpoints: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
