@@ -1,0 +1,77 @@
+"""The values of the admin API, shared by the gateway that sends them and the clients that read them.
+
+    GET /admin/v1/info            -> Info
+    GET /admin/v1/receipts        -> Page      newest first; `before` and `after` are log indexes, both exclusive
+    GET /admin/v1/receipts/{id}   -> a bundle (gateway.log.bundle)
+    GET /admin/v1/nodes           -> Nodes
+    GET /admin/v1/live            -> text/event-stream, one Row of JSON in each `data:`
+
+What a gateway says here is its own claim. A reader that needs more opens the bundle and verifies it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .entry import ReceiptRow
+from .verdict import Check, Claim
+
+
+class Row(ReceiptRow, frozen=True, kw_only=True):
+    """The query columns of one receipt, and the index of its leaf in the log."""
+
+    index: int
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some rows, and the `before` with which the next older page is asked for (None: there are no older ones)."""
+
+    rows: tuple[Row, ...]
+    next: int | None = None
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway in one glance. `counts`: receipts by verdict; `time_ms`: its clock, since ages come from it."""
+
+    version: str
+    origin: str
+    size: int
+    healthy: bool
+    policy_default: str
+    nodes: int
+    counts: dict[str, int]
+    time_ms: int
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """The attested session in force for a node. Times are wall-clock seconds."""
+
+    id: str
+    established: float
+    expires: float
+    outcome: str
+    checks: tuple[Check, ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """One node as the gateway sees it now: whether it would be routed to, and if not, the one reason."""
+
+    id: str
+    network: str
+    operator: str | None = None
+    models: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    state: str
+    reason: str | None = None
+    session: SessionView | None = None
+    ewma_ms: float | None = None
+    in_flight: int = 0
+    quarantined_s: float | None = None
+    circuit: str | None = None
+
+
+class Nodes(msgspec.Struct, frozen=True):
+    """Every node, configured or discovered."""
+
+    nodes: tuple[NodeView, ...]
