@@ -12,8 +12,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from .. import __version__
-from ..errors import VerirouteError
+from gateway import __version__
+from gateway.errors import VerirouteError
 
 #: name -> (module, one line). The line stands here too so that `veriroute --help` imports nothing.
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -1,0 +1,239 @@
+"""Reading a JSON answer: its model, choices, text and executable members, for each of the five APIs.
+
+Reading is strict (UTF-8, one object, no member twice, finite numbers). What was read is an `Observation` for the
+appraisal and `Content` for the receipt; the bytes are not changed here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.crypto.canonical import strict_json
+from gateway.errors import FormatError
+from gateway.model.observation import Call, Observation
+
+from .head import Head
+
+#: Members that only we may put on an answer. A node that sends one has it taken off.
+OURS = ("verification", "receipt", "x_veriroute")
+#: Output items of /v1/responses and content blocks of /v1/messages that make an agent act.
+EXECUTABLE_SUFFIXES = ("_call", "tool_use")
+
+
+class Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(msgspec.Struct):
+    index: int | None = None
+    type: str | None = None
+    function: Function | None = None
+    custom: Function | None = None
+
+
+class Message(msgspec.Struct):
+    content: str | list[Any] | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
+    refusal: str | None = None
+
+
+class Choice(msgspec.Struct):
+    index: int = 0
+    message: Message | None = None
+    delta: Message | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+class Part(msgspec.Struct):
+    """An output item, or a content part or block; the union of what the three APIs put there."""
+
+    type: str | None = None
+    text: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+    input: Any = None
+    content: list[Part] | str | None = None
+
+
+class Answer(msgspec.Struct):
+    id: str | None = None
+    object: str | None = None
+    model: str | None = None
+    choices: list[Choice] | None = None
+    output: list[Part] | None = None
+    content: list[Part] | None = None
+    data: list[Any] | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+class Content(msgspec.Struct, frozen=True):
+    """What the receipt commits to beside the body: the text of choice 0, and each call as `name 00 arguments 0A`."""
+
+    text: str = ""
+    toolcalls: bytes = b""
+
+
+def read_answer(head: Head, body: bytes) -> tuple[Observation, Content, tuple[str, ...]]:
+    """What `body` holds, as an answer to a request with `head`; last, its members that only we may set.
+
+    Total: a bad body is an observation that says so.
+    """
+    try:
+        document, answer = parse_answer(body)
+    except FormatError as error:
+        return Observation(malformed=str(error), declared=head.tools), Content(), ()
+    if answer.error is not None:
+        return Observation(shape="an error object with a success status", declared=head.tools), Content(), ()
+    shape, text, calls = _READERS[head.endpoint](head, answer)
+    usage = answer.usage or Usage()
+    observation = Observation(
+        shape=shape,
+        models=() if answer.model is None else (answer.model,),
+        answer_id=answer.id,
+        calls=calls,
+        declared=head.tools,
+        text_is_call=bool(head.tools) and not calls and reads_as_call(text),
+        input_tokens=usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens,
+        output_tokens=usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens,
+    )
+    return observation, Content(text, toolcall_bytes(calls)), foreign_members(document)
+
+
+def parse_answer(body: bytes) -> tuple[dict[str, Any], Answer]:
+    """The whole document, and the members we read. Raises `FormatError` for anything but one strict JSON object."""
+    document = strict_json(body, max_bytes=len(body), max_depth=256)
+    if not isinstance(document, dict):
+        raise FormatError("the answer is not a JSON object")
+    try:
+        return document, msgspec.convert(document, Answer)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"the answer is not what it should be: {error}") from None
+
+
+def foreign_members(document: dict[str, Any]) -> tuple[str, ...]:
+    """The members of an answer that only we may set: a node must not be able to speak in our name."""
+    return tuple(name for name in document if name in OURS or name.startswith(("x_veriroute", "x-veriroute")))
+
+
+def without(body: bytes, dropped: tuple[str, ...]) -> bytes:
+    """`body` (already read strictly) without its top-level members `dropped`; every other member keeps its bytes."""
+    members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    return msgspec.json.encode({k: v for k, v in members.items() if k not in dropped})
+
+
+def reads_as_call(text: str) -> bool:
+    """Whether a text answer parses as a list of tool calls, which some frameworks would then run."""
+    start = text.lstrip()[:1]
+    if start not in ("{", "[") or len(text) > 65536:
+        return False
+    try:
+        value = msgspec.json.decode(text)
+    except (msgspec.MsgspecError, RecursionError):
+        return False
+    items = value if isinstance(value, list) else [value]
+    return bool(items) and all(isinstance(i, dict) and ({"name", "function", "tool_calls"} & i.keys()) for i in items)
+
+
+def toolcall_bytes(calls: tuple[Call, ...]) -> bytes:
+    """Each call as `name 00 arguments 0A`, in order (receipt subject `response.toolcalls`)."""
+    return b"".join(c.name.encode() + b"\0" + (c.arguments or "").encode() + b"\n" for c in calls)
+
+
+def message_calls(message: Message) -> list[Call]:
+    """The executable members of one chat message."""
+    calls = []
+    for call in message.tool_calls or ():
+        function = call.function or call.custom or Function()
+        calls.append(Call("tool_calls", function.name or "", function.arguments))
+    if message.function_call is not None:
+        calls.append(Call("function_call", message.function_call.name or "", message.function_call.arguments))
+    return calls
+
+
+def part_call(part: Part) -> Call | None:
+    """The call that an output item or content block is, if it is one."""
+    if part.type is None or not part.type.endswith(EXECUTABLE_SUFFIXES):
+        return None
+    if part.type.endswith("tool_use"):
+        given = None if part.input is None else msgspec.json.encode(part.input).decode()
+        return Call(part.type, part.name or "", given)
+    # Calls of built-in tools carry no name; their type without `_call` is what the request declares.
+    return Call(part.type, part.name or part.type.removesuffix("_call"), part.arguments if part.name else "{}")
+
+
+def _chat(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
+    choices = answer.choices or []
+    text = ""
+    calls: list[Call] = []
+    for choice in choices:
+        message = choice.message or Message()
+        if choice.index == 0:
+            text = message.content if isinstance(message.content, str) else ""
+        calls += message_calls(message)
+    return _choices_problem(head, choices), text, tuple(calls)
+
+
+def _completion(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
+    choices = answer.choices or []
+    text = next((c.text or "" for c in choices if c.index == 0), "")
+    calls = [call for c in choices if c.message is not None for call in message_calls(c.message)]
+    return _choices_problem(head, choices), text, tuple(calls)
+
+
+def _choices_problem(head: Head, choices: list[Choice]) -> str | None:
+    indices = sorted(c.index for c in choices)
+    if indices != list(range(head.n)):
+        return f"choices {indices[:8]} where {head.n} were asked for"
+    return None
+
+
+def _embeddings(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
+    return (None if answer.data else "no embeddings in the answer"), "", ()
+
+
+def _responses(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
+    if answer.output is None:
+        return "no output in the answer", "", ()
+    return None, _parts_text(answer.output), _parts_calls(answer.output)
+
+
+def _messages(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
+    if answer.content is None:
+        return "no content in the answer", "", ()
+    return None, _parts_text(answer.content), _parts_calls(answer.content)
+
+
+def _parts_text(parts: list[Part]) -> str:
+    texts = []
+    for part in parts:
+        if part.text is not None:
+            texts.append(part.text)
+        elif isinstance(part.content, list):
+            texts.append(_parts_text(part.content))
+    return "".join(texts)
+
+
+def _parts_calls(parts: list[Part]) -> tuple[Call, ...]:
+    return tuple(call for part in parts if (call := part_call(part)) is not None)
+
+
+_READERS = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completion,
+    "/v1/embeddings": _embeddings,
+    "/v1/responses": _responses,
+    "/v1/messages": _messages,
+}

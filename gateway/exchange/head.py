@@ -1,0 +1,164 @@
+"""The head of a request: the few fields we must read from its body. The bytes themselves travel untouched.
+
+Reading is strict where we rely on a field and silent elsewhere: unknown members are not looked at, but a body that is
+not one well-formed UTF-8 JSON object, or that repeats a member that we read, is refused and names the place.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from gateway.crypto.canonical import strict_json
+from gateway.errors import BadRequest, FormatError
+
+#: Members that we read, so that a second copy of one would let two readers see two requests.
+READ = ("model", "stream", "n", "tools", "functions", "provider")
+_MARKS = tuple(f'"{name}"'.encode() for name in READ)
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What the route, the policy and the appraisal need to know of a request.
+
+    `tools` are the names of the tools that it declares; `aci_verified` and `aci_session_ids` are ACI's constraints.
+    """
+
+    endpoint: str
+    model: str
+    stream: bool
+    n: int
+    tools: frozenset[str]
+    aci_verified: bool | None = None
+    aci_session_ids: tuple[str, ...] | None = None
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str | None = None
+    name: str | None = None
+    function: _Function | None = None
+
+
+class _Provider(msgspec.Struct, forbid_unknown_fields=True):
+    aci_verified: bool | msgspec.UnsetType = msgspec.UNSET
+    aci_session_ids: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Body(msgspec.Struct):
+    model: str
+    stream: bool | None = None
+    n: int | None = None
+    tools: list[_Tool] | None = None
+    functions: list[_Function] | None = None
+    provider: _Provider | msgspec.UnsetType = msgspec.UNSET
+    # Not used, but a wrong type here is the caller's mistake and better said by name than by the node.
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+def parse_head(endpoint: str, body: bytes) -> Head:
+    """The head of `body`, sent to `endpoint`. Raises `BadRequest` naming the field or the byte."""
+    try:
+        if not body.isascii():
+            body.decode()
+        parsed = _decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8 (byte {error.start})") from None
+    except msgspec.DecodeError as error:
+        raise BadRequest(f"the body is not one JSON object: {error}") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    for mark in _MARKS:
+        # The text may also stand in a message, so a second one only calls for the slow, exact look.
+        if body.count(mark) > 1:
+            _refuse_duplicates(body)
+            break
+    else:
+        if rb"\u00" in body:
+            _refuse_duplicates(body)
+    if not parsed.model or len(parsed.model) > 256:
+        raise BadRequest("model must be a text of 1 to 256 characters", param="model")
+    n = 1 if parsed.n is None else parsed.n
+    if not 1 <= n <= 128:
+        raise BadRequest("n must be 1 to 128", param="n")
+    provider = parsed.provider
+    verified: bool | None = None
+    sessions: tuple[str, ...] | None = None
+    if isinstance(provider, _Provider):
+        if isinstance(provider.aci_verified, bool):
+            verified = provider.aci_verified
+        if isinstance(provider.aci_session_ids, list):
+            sessions = tuple(provider.aci_session_ids)
+    return Head(endpoint, parsed.model, bool(parsed.stream), n, _tools(parsed), verified, sessions)
+
+
+def clean_request_id(value: bytes) -> str | None:
+    """A caller's request id when it is made of `[A-Za-z0-9._-]`, 1 to 128 of them; None otherwise."""
+    if re.fullmatch(rb"[A-Za-z0-9._-]{1,128}", value) is None:
+        return None
+    return value.decode()
+
+
+def _tools(parsed: _Body) -> frozenset[str]:
+    names = set()
+    for tool in parsed.tools or ():
+        # Chat completions nest the name under `function`; responses and messages have it on the tool.
+        name = tool.function.name if tool.function is not None else tool.name
+        names.add(name or tool.type or "")
+    for function in parsed.functions or ():
+        names.add(function.name or "")
+    names.discard("")
+    return frozenset(names)
+
+
+def _invalid(error: msgspec.ValidationError) -> BadRequest:
+    text = str(error)
+    match = _AT.search(text)
+    param = match[1] if match else None
+    if "missing required field" in text:
+        param = text.split("`")[1]
+    return BadRequest(f"the body is not valid: {text}", param=param or None)
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    try:
+        strict_json(body, max_bytes=len(body), max_depth=512)
+    except FormatError as error:
+        if "duplicate" not in str(error):
+            # A wide number or the like in a member that we don't read is the node's business.
+            return
+        name = _repeated(body)
+        if name is not None:
+            raise BadRequest(f"the member {name!r} stands twice in the body", param=name) from None
+
+
+def _repeated(body: bytes) -> str | None:
+    """The first member we read that stands twice at one of the places where we read it."""
+    import json
+
+    found: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: set[str] = set()
+        for key, _ in items:
+            if key in seen and (key in READ or key in ("function", "name", "type", "aci_verified", "aci_session_ids")):
+                found.append(key)
+            seen.add(key)
+        return dict(items)
+
+    json.loads(body, object_pairs_hook=pairs)
+    return found[0] if found else None

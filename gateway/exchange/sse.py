@@ -1,0 +1,107 @@
+"""Event-stream framing by bytes (WHATWG HTML, section 9.2): what each event says, and which bytes it stood in.
+
+The stream of a node is cut into blocks that end at a blank line. A block knows its raw bytes, so that they can be
+hashed and passed on untouched, and whether it is *plain* (one `data:` line, or one `event:` and one `data:` line, LF ends), so
+that anything odd is re-written from what was parsed instead of being passed on.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from gateway.errors import FormatError
+
+_BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
+_LINE = re.compile(rb"\r\n|\n|\r")
+BOM = b"\xef\xbb\xbf"
+
+
+class Block(msgspec.Struct, frozen=True):
+    """One block of a stream: its `raw` bytes with the blank line, and what they say.
+
+    `data` is None for a block that holds no data (comments, `retry`); `comments` are the texts after `:`.
+    """
+
+    raw: bytes
+    data: bytes | None
+    event: bytes = b""
+    comments: tuple[bytes, ...] = ()
+    plain: bool = True
+
+
+class Framer:
+    """Cuts a byte stream into blocks: `feed(data)` gives those that `data` completed, `rest` is what is unfinished."""
+
+    def __init__(self, max_event: int) -> None:
+        self.rest = b""
+        self._max = max_event
+        self._first = True
+
+    def feed(self, data: bytes) -> list[Block]:
+        """Blocks completed by `data`. Raises `FormatError` when one block would exceed the limit."""
+        buffer = self.rest + data if self.rest else data
+        blocks: list[Block] = []
+        start = 0
+        if b"\r" not in buffer:
+            # The usual case by far: LF only, and most often exactly one event in a read.
+            while (end := buffer.find(b"\n\n", start)) >= 0:
+                blocks.append(self._block(buffer[start : end + 2]))
+                start = end + 2
+        else:
+            while (match := _BLANK.search(buffer, start)) is not None:
+                # A CR at the very end may be half of a CRLF: wait for what follows.
+                if match.end() == len(buffer) and buffer.endswith(b"\r"):
+                    break
+                blocks.append(self._block(buffer[start : match.end()]))
+                start = match.end()
+        self.rest = buffer[start:] if start else buffer
+        if len(self.rest) > self._max:
+            raise FormatError(f"one event is over the limit of {self._max} bytes")
+        return blocks
+
+    def _block(self, raw: bytes) -> Block:
+        if len(raw) > self._max:
+            raise FormatError(f"one event is over the limit of {self._max} bytes")
+        if self._first:
+            self._first = False
+            if raw.startswith(BOM):
+                parsed = parse_block(raw[3:])
+                return Block(raw, parsed.data, parsed.event, parsed.comments, False)
+        return parse_block(raw)
+
+
+def parse_block(raw: bytes) -> Block:
+    """One block from its raw bytes (ending in a blank line)."""
+    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return Block(raw, raw[6:-2])
+    data: list[bytes] = []
+    comments: list[bytes] = []
+    event = b""
+    plain = b"\r" not in raw
+    lines = [line for line in _LINE.split(raw) if line]
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        if value.startswith(b" "):
+            value = value[1:]
+        if not name and colon:
+            comments.append(value)
+            plain = False
+        elif name == b"data":
+            data.append(value)
+        elif name == b"event":
+            event = value
+        else:
+            plain = False  # id, retry and unknown fields are not passed on
+    form = b"data: " + b"\n".join(data) + b"\n\n"
+    if event:
+        form = b"event: " + event + b"\n" + form
+    plain = plain and len(data) == 1 and raw == form
+    return Block(raw, b"\n".join(data) if data else None, event, tuple(comments), plain)
+
+
+def format_event(data: bytes, event: bytes = b"") -> bytes:
+    """The plain block that says `data` (and `event`)."""
+    head = b"event: " + event + b"\n" if event else b""
+    return head + b"".join(b"data: " + line + b"\n" for line in data.split(b"\n")) + b"\n"

@@ -1,0 +1,259 @@
+"""Settings: one frozen value, read from a TOML file, then from the environment.
+
+`load(text, where, environ)` is pure over what it is given; `read(path, environ)` opens the file. An unknown key, a
+wrong type or an unsafe combination is a `ConfigError` that names the file and line. Every key is documented in `REFERENCE`,
+which `veriroute config reference` prints and docs/configuration.md repeats.
+
+    VERIROUTE_SERVER_PORT=9000 veriroute serve --config veriroute.toml      # the environment wins over the file
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .errors import ConfigError
+from .model.node import ENDPOINTS, Node
+
+PREFIX = "VERIROUTE_"
+
+
+class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    host: str = "127.0.0.1"
+    port: int = 8080
+    allowed_hosts: tuple[str, ...] = ()
+    drain_s: float = 30.0
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_connections: int = 1024
+    max_in_flight: int = 512
+
+
+class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    url: str = "sqlite:///veriroute.db"
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    origin: str = "veriroute.local/log"
+    keys: str | None = None
+    memory: str | None = None
+
+
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    mode: str = "keys"
+
+
+class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    default: str = "signed"
+    dir: str | None = None
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    max_response_bytes: int = 32 * 1024 * 1024
+    max_event_bytes: int = 4 * 1024 * 1024
+    allow_private: bool = True
+    allow_http: bool = False
+    refresh_s: float = 240.0
+
+
+class _NodeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    base_url: str
+    models: tuple[str, ...]
+    network: str = "aci"
+    pin: str | None = None
+    operator: str | None = None
+    endpoints: tuple[str, ...] = ENDPOINTS
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The effective settings. Paths are kept as written; `database` and `keys_dir` say where they lead."""
+
+    server: Server = Server()
+    storage: Storage = Storage()
+    log: Log = Log()
+    auth: Auth = Auth()
+    policy: Policy = Policy()
+    upstream: Upstream = Upstream()
+    nodes: tuple[_NodeTable, ...] = ()
+
+    @property
+    def node_values(self) -> tuple[Node, ...]:
+        return tuple(Node(**msgspec.structs.asdict(n)) for n in self.nodes)
+
+
+#: key -> what it means. The order is the order of the file.
+REFERENCE: dict[str, str] = {
+    "server.host": 'Address to bind. A non-loopback address needs auth.mode = "keys".',
+    "server.port": "Port to bind; 0 takes a free one (the ready line says which).",
+    "server.allowed_hosts": "Host header values accepted beside the loopback names and the bound address.",
+    "server.drain_s": "Seconds that running exchanges may take to end after SIGTERM.",
+    "server.max_body_bytes": "Largest request body; a larger one is 413 before it is read.",
+    "server.max_connections": "Connections held at once; further ones are refused.",
+    "server.max_in_flight": "Exchanges at once; further ones are 503 busy with Retry-After.",
+    "storage.url": "Where receipts and the log live: sqlite:///relative/path or sqlite:////absolute/path.",
+    "log.origin": "The log's origin line and key name (C2SP tlog-checkpoint). Choose a name you own; it never changes.",
+    "log.keys": "Folder of the log key and the receipt key; made on the first start. Default: <database>.keys.",
+    "log.memory": "File that remembers the newest checkpoint outside the database, so that a restored backup is "
+    "noticed. Put it on another disk where you can. Default: <database>.checkpoint.",
+    "auth.mode": '"keys": every caller has an API key. "none": any local caller; loopback only.',
+    "policy.default": "Policy of a caller whose key names none.",
+    "policy.dir": "Folder of further policy files (*.toml).",
+    "upstream.max_response_bytes": "Largest answer taken from a node.",
+    "upstream.max_event_bytes": "Largest single event of a stream taken from a node.",
+    "upstream.allow_private": "Whether a node's name may resolve to a loopback, private or link-local address.",
+    "upstream.allow_http": "Whether a node beyond loopback may be reached without TLS; there is then no channel binding.",
+    "upstream.refresh_s": "Seconds between attestations of a node; must be shorter than the policies' evidence age.",
+    "nodes.id": "Name of the node in receipts; unique.",
+    "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them).",
+    "nodes.base_url": "Origin, and path prefix if any, without /v1: http://127.0.0.1:9001.",
+    "nodes.models": "Model ids that are routed to it; exact match.",
+    "nodes.pin": "sha256:<hex> of the node's keyset. Without it key_bound is none, and only observe accepts the node.",
+    "nodes.operator": "Who runs it; policies can deny an operator.",
+    "nodes.endpoints": "Paths that it offers. Default: all five.",
+}
+
+
+def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from TOML `text` and `environ`. Raises `ConfigError`."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    for key, value in (environ or {}).items():
+        if key.startswith(PREFIX):
+            _overlay(table, key, value)
+    try:
+        settings = msgspec.convert(table, Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{where}{_line(text, str(error))}: {error}. `veriroute config reference` lists every key"
+        ) from None
+    _judge(settings, where)
+    return settings
+
+
+def read(path: str | None, environ: Mapping[str, str]) -> Settings:
+    """Settings from the file at `path` (none: defaults and environment alone)."""
+    if path is None:
+        return load("", where="environment", environ=environ)
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error}") from None
+    return load(text, where=path, environ=environ)
+
+
+def database(settings: Settings) -> str:
+    """The path behind storage.url. Raises `ConfigError` for anything but SQLite."""
+    url = settings.storage.url
+    if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
+        raise ConfigError(f"storage.url must be sqlite:///path, not {url!r}; PostgreSQL is not supported yet")
+    return url[len("sqlite:///") :]
+
+
+def keys_dir(settings: Settings) -> str:
+    return settings.log.keys or database(settings) + ".keys"
+
+
+def memory_path(settings: Settings) -> str:
+    return settings.log.memory or database(settings) + ".checkpoint"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` names only this machine."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def dump(settings: Settings) -> dict[str, Any]:
+    """The effective settings as plain values. They hold no secret: keys live in files that are only named here."""
+    value = msgspec.to_builtins(settings)
+    assert isinstance(value, dict)
+    return value
+
+
+def _overlay(table: dict[str, Any], key: str, value: str) -> None:
+    name = key[len(PREFIX) :].lower()
+    if name == "nodes":
+        try:
+            table["nodes"] = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"{key} must hold a JSON list of node tables: {error}") from None
+        return
+    section, _, option = name.partition("_")
+    if f"{section}.{option}" not in REFERENCE or section == "nodes":
+        return  # VERIROUTE_ADMIN_KEY and the like belong to other commands
+    kind = Settings().__getattribute__(section).__getattribute__(option)
+    parsed: Any = value
+    if isinstance(kind, bool):
+        if value.lower() not in ("true", "false"):
+            raise ConfigError(f"{key} must be true or false, not {value!r}")
+        parsed = value.lower() == "true"
+    elif isinstance(kind, int | float):
+        try:
+            parsed = type(kind)(value)
+        except ValueError:
+            raise ConfigError(f"{key} must be a number, not {value!r}") from None
+    elif isinstance(kind, tuple):
+        parsed = [part.strip() for part in value.split(",") if part.strip()]
+    table.setdefault(section, {})
+    if not isinstance(table[section], dict):
+        raise ConfigError(f"[{section}] must be a table")
+    table[section][option] = parsed
+
+
+def _line(text: str, message: str) -> str:
+    """`:<line>` of the key that a msgspec message names, or nothing."""
+    name = ""
+    if "unknown field `" in message:
+        name = message.split("unknown field `", 1)[1].split("`", 1)[0]
+    elif "`$." in message:
+        name = message.rsplit("`$.", 1)[1].split("`", 1)[0].split(".")[-1].split("[")[0]
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip().lstrip("[").strip()
+        if name and (stripped.startswith(name) and stripped[len(name) :].lstrip()[:1] in ("=", "]", ".")):
+            return f":{number}"
+    return ""
+
+
+def _judge(settings: Settings, where: str) -> None:
+    database(settings)
+    if settings.auth.mode not in ("keys", "none"):
+        raise ConfigError(f'{where}: auth.mode must be "keys" or "none", not {settings.auth.mode!r}')
+    if settings.auth.mode == "none" and not is_loopback(settings.server.host):
+        raise ConfigError(
+            f'{where}: auth.mode = "none" serves any caller, so server.host must be a loopback address, '
+            f'not {settings.server.host!r}. Set auth.mode = "keys" and make a key with `veriroute keys create`'
+        )
+    if not 0 <= settings.server.port <= 65535:
+        raise ConfigError(f"{where}: server.port must be 0 to 65535")
+    if not settings.log.origin or any(c.isspace() or c == "+" for c in settings.log.origin):
+        raise ConfigError(f"{where}: log.origin must be a name without white space or '+'")
+    seen: set[str] = set()
+    for node in settings.nodes:
+        if node.id in seen:
+            raise ConfigError(f"{where}: two nodes have the id {node.id!r}")
+        seen.add(node.id)
+        if not node.models:
+            raise ConfigError(f"{where}: node {node.id!r} names no models")
+        unknown = [e for e in node.endpoints if e not in ENDPOINTS]
+        if unknown:
+            raise ConfigError(
+                f"{where}: node {node.id!r}: unknown endpoint {unknown[0]!r}; known: {', '.join(ENDPOINTS)}"
+            )
+        if node.pin is not None and not _is_pin(node.pin):
+            raise ConfigError(f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>")
+
+
+def _is_pin(pin: str) -> bool:
+    return len(pin) == 71 and pin.startswith("sha256:") and all(c in "0123456789abcdef" for c in pin[7:])

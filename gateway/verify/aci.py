@@ -1,0 +1,269 @@
+"""ACI `aci/1`: keysets, attestation statements, receipts; and the running signatures of `chained` streams.
+
+Byte rules (ACI specification, 2026-08; our extensions in docs/node-profile.md):
+
+    keyset digest   "sha256:" + hex(SHA-256(JCS(keyset)))
+    statement       {"keyset_digest":"sha256:<hex>","nonce":"<64 hex>"|null,"purpose":"aci.report_data.v1"}
+    report_data     SHA-256(statement) || 32 zero bytes
+    receipt         JSON; signature = Ed25519 over JCS(document without `signature`)
+    chain k         Ed25519 over "aci.chain.v1", receipt id, nonce, request sha256, model, k, sha256 so far: a line each
+
+Everything here takes bytes and raises `FormatError` only; whether a thing is *acceptable* is `appraise`'s business.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import Any
+
+import msgspec
+
+from gateway.crypto.canonical import jcs, strict_json
+from gateway.errors import FormatError
+from gateway.model.node import SigningKey
+
+MAX_RECEIPT = 64 * 1024
+MAX_REPORT = 4 * 1024 * 1024
+PURPOSE = "aci.report_data.v1"
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_SIGNATURE = re.compile(rb'"signature":"([0-9a-f]{128})",?')
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One line of a receipt's event log; only the members that we read."""
+
+    type: str
+    body_hash: str | None = None
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """An ACI receipt. `signed` (set by `parse_receipt`) is the exact byte string that the signature covers."""
+
+    api_version: str
+    receipt_id: str
+    chat_id: str | None
+    model: str
+    workload_keyset_digest: str
+    endpoint: str
+    method: str
+    served_at: int
+    event_log: tuple[Event, ...]
+    key_id: str
+    request_nonce: str | None = None
+
+    def body_hash(self, event: str) -> str | None:
+        """`sha256:<hex>` of the one event of that type; None when it is absent or not unique."""
+        found = [e.body_hash for e in self.event_log if e.type == event]
+        return found[0] if len(found) == 1 else None
+
+
+class SignedReceipt(msgspec.Struct, frozen=True):
+    receipt: Receipt
+    signed: bytes
+    signature: bytes
+
+
+def parse_receipt(data: bytes) -> SignedReceipt:
+    """Parse a receipt and recover what its signature covers. Raises `FormatError`.
+
+    The fields are read from the signed bytes alone. A document that is already in JCS form (every one our node sends)
+    is cut, not re-encoded; any other goes through a strict parse and a full canonicalisation.
+    """
+    if len(data) > MAX_RECEIPT:
+        raise FormatError(f"a receipt of {len(data)} bytes is over the limit of {MAX_RECEIPT}")
+    match = _SIGNATURE.search(data)
+    if match is not None:
+        signed = data[: match.start()] + data[match.end() :]
+        document = _canonical_object(signed)
+        if document is not None and "signature" not in document:
+            return SignedReceipt(_receipt(document), signed, bytes.fromhex(match[1].decode()))
+    document = _object(strict_json(data, max_bytes=MAX_RECEIPT))
+    signature = document.pop("signature", None)
+    if not isinstance(signature, str) or re.fullmatch(r"[0-9a-f]{128}", signature) is None:
+        raise FormatError("the receipt's signature is not 128 lower-case hex digits")
+    return SignedReceipt(_receipt(document), jcs(document), bytes.fromhex(signature))
+
+
+def decode_inline(text: bytes) -> bytes:
+    """The receipt bytes behind the standard base64 of a header or event. Raises `FormatError`."""
+    if len(text) > MAX_RECEIPT * 4 // 3 + 4:
+        raise FormatError("an inline receipt is over the size limit")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError("an inline receipt is not standard base64") from None
+
+
+class Keyset(msgspec.Struct, frozen=True):
+    """The keys of a workload. `digest` is `sha256:<hex>` over the JCS form of the document as it was sent."""
+
+    digest: str
+    subject: str | None
+    not_after: int
+    keys: tuple[SigningKey, ...]
+    spki: tuple[bytes, ...]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """An attestation report: the keyset, what the report says of it, and the evidence, unjudged."""
+
+    keyset: Keyset
+    stated_digest: str
+    tee_type: str
+    report_data: bytes
+    evidence: dict[str, Any]
+    serving: str
+    extensions: frozenset[str]
+    endpoints: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+def parse_report(data: bytes) -> Report:
+    """Parse `GET /v1/aci/attestation`'s answer. Raises `FormatError`."""
+    document = _object(strict_json(data, max_bytes=MAX_REPORT))
+    if document.get("api_version") != "aci/1":
+        raise FormatError(f"api_version is {document.get('api_version')!r:.40}, not 'aci/1'")
+    attestation = _object(document.get("attestation"), "attestation")
+    capabilities = _object(document.get("service_capabilities", {}), "service_capabilities")
+    report_data = _hex(attestation.get("report_data"), "attestation.report_data")
+    if len(report_data) not in (32, 64):
+        raise FormatError("attestation.report_data is neither 32 nor 64 bytes")
+    return Report(
+        keyset=parse_keyset(attestation.get("workload_keyset")),
+        stated_digest=_text(document.get("workload_keyset_digest"), "workload_keyset_digest"),
+        tee_type=_text(attestation.get("tee_type"), "attestation.tee_type"),
+        report_data=report_data.ljust(64, b"\0"),
+        evidence=_object(attestation.get("evidence"), "attestation.evidence"),
+        serving=_text(capabilities.get("serving", ""), "service_capabilities.serving"),
+        extensions=frozenset(_texts(capabilities.get("extensions", []), "service_capabilities.extensions")),
+        endpoints=_texts(capabilities.get("endpoints", []), "service_capabilities.endpoints"),
+        models=_texts(capabilities.get("models", []), "service_capabilities.models"),
+    )
+
+
+def parse_keyset(value: object) -> Keyset:
+    """A keyset from its decoded JSON `value`, with its digest. Raises `FormatError`."""
+    document = _object(value, "workload_keyset")
+    keys = []
+    for item in _list(document.get("receipt_signing_keys"), "receipt_signing_keys"):
+        key = _object(item, "receipt_signing_keys[]")
+        keys.append(
+            SigningKey(
+                key_id=_text(key.get("key_id"), "key_id"),
+                alg=_text(key.get("algo"), "algo"),
+                public_key=_hex(key.get("public_key"), "public_key"),
+            )
+        )
+    if len({key.key_id for key in keys}) != len(keys):
+        raise FormatError("two receipt signing keys share a key_id")
+    spki = []
+    for item in _list(document.get("tls_public_keys"), "tls_public_keys"):
+        digest = _hex(_object(item, "tls_public_keys[]").get("spki_sha256"), "spki_sha256")
+        if len(digest) != 32:
+            raise FormatError("spki_sha256 is not 32 bytes")
+        spki.append(digest)
+    subject = document.get("subject")
+    if subject is not None:
+        subject = _text(subject, "subject")
+    not_after = document.get("not_after")
+    if not isinstance(not_after, int) or isinstance(not_after, bool) or not_after < 0:
+        raise FormatError("not_after is not a non-negative integer")
+    return Keyset(keyset_digest(document), subject, not_after, tuple(keys), tuple(spki))
+
+
+def keyset_digest(document: dict[str, Any]) -> str:
+    """`sha256:` + hex SHA-256 of the keyset's JCS form."""
+    return "sha256:" + hashlib.sha256(jcs(document)).hexdigest()
+
+
+def statement(digest: str, nonce: str | None) -> bytes:
+    """The exact attestation statement for a keyset digest and a nonce of 64 lower-case hex digits, or null."""
+    quoted = "null" if nonce is None else f'"{nonce}"'
+    return f'{{"keyset_digest":"{digest}","nonce":{quoted},"purpose":"{PURPOSE}"}}'.encode()
+
+
+def report_data(statement_bytes: bytes) -> bytes:
+    """The 64 bytes a quote must carry for a statement."""
+    return hashlib.sha256(statement_bytes).digest() + bytes(32)
+
+
+def chain_message(receipt_id: str, nonce: str, request_sha256: str, model: str, k: int, digest: str) -> bytes:
+    """What the k-th running signature of a chained stream covers (docs/node-profile.md, section 5)."""
+    return f"aci.chain.v1\n{receipt_id}\n{nonce}\n{request_sha256}\n{model}\n{k}\n{digest}\n".encode()
+
+
+def parse_chain(comment: bytes) -> tuple[int, bytes] | None:
+    """`(k, signature)` of a comment line `aci.chain <k> <128 hex>`, None for any other comment; `FormatError`."""
+    if not comment.startswith(b"aci.chain "):
+        return None
+    match = re.fullmatch(rb"aci\.chain ([1-9][0-9]{0,8}) ([0-9a-f]{128})", comment)
+    if match is None:
+        raise FormatError("a chain comment is not `aci.chain <k> <128 hex digits>`")
+    return int(match[1]), bytes.fromhex(match[2].decode())
+
+
+def session_id(document: dict[str, Any]) -> str:
+    """The content address of an attested session: hex SHA-256 of its JCS form (ACI section 8)."""
+    return hashlib.sha256(jcs(document)).hexdigest()
+
+
+def _canonical_object(data: bytes) -> dict[str, Any] | None:
+    """The object behind `data` when `data` is its JCS form, else None. A lost duplicate key would change the form."""
+    try:
+        document = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(document, dict) or jcs(document) != data:
+        return None
+    return document
+
+
+def _receipt(document: dict[str, Any]) -> Receipt:
+    try:
+        receipt = msgspec.convert(document, Receipt)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"receipt: {error}") from None
+    if receipt.api_version != "aci/1":
+        raise FormatError(f"receipt: api_version is {receipt.api_version!r:.40}, not 'aci/1'")
+    if not receipt.event_log or receipt.event_log[0].type != "request.received":
+        raise FormatError("receipt: the first event is not request.received")
+    for event in receipt.event_log:
+        if event.body_hash is not None and _DIGEST.fullmatch(event.body_hash) is None:
+            raise FormatError(f"receipt: body_hash of {event.type!r:.40} is not sha256:<64 lower-case hex digits>")
+    if receipt.request_nonce is not None and _HEX64.fullmatch(receipt.request_nonce) is None:
+        raise FormatError("receipt: request_nonce is not 64 lower-case hex digits")
+    return receipt
+
+
+def _object(value: object, name: str = "document") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise FormatError(f"{name} is not an object")
+    return value
+
+
+def _list(value: object, name: str) -> list[Any]:
+    if not isinstance(value, list) or len(value) > 64:
+        raise FormatError(f"{name} is not a list of at most 64")
+    return value
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str) or len(value) > 512:
+        raise FormatError(f"{name} is not a text of at most 512 characters")
+    return value
+
+
+def _texts(value: object, name: str) -> tuple[str, ...]:
+    return tuple(_text(item, name) for item in _list(value, name))
+
+
+def _hex(value: object, name: str) -> bytes:
+    text = _text(value, name)
+    if re.fullmatch(r"(?:[0-9a-f]{2})*", text) is None:
+        raise FormatError(f"{name} is not lower-case hex")
+    return bytes.fromhex(text)

@@ -1,0 +1,197 @@
+"""Appraisal of a node's evidence: does it bind the key that will sign, is it fresh, is it the node we pinned?
+
+What has to be shown, in this order, each as one check:
+ 1. evidence       the report was fetched and parses
+ 2. key_bound      the keyset is the one that is pinned, and the report states that digest itself
+ 3. key_weak       every key that may sign is a sound Ed25519 key
+ 4. keyset_valid   the keyset has not run out, and says when it will
+ 5. fresh          the statement holds our nonce, is what report_data commits to, and a key of the set signed it
+ 6. channel_bound  the TLS key of the channel is one that the keyset names
+
+Evidence of `platform: software` proves possession of the pinned key and nothing about the machine, so `tee_attested`
+is refuted, not unknown: there is no hardware evidence to wait for.
+"""
+
+from __future__ import annotations
+
+from gateway.crypto.signatures import is_weak_ed25519, verify_ed25519
+from gateway.errors import FormatError
+from gateway.model.node import AttestedSession, Node
+from gateway.model.verdict import AttestationResult, Check, Claim, Outcome, worst
+
+from . import aci
+
+#: A keyset that runs longer than this is treated as one that never ends (some deployments say 2^64-1).
+LONGEST_KEYSET_S = 10 * 366 * 86400
+
+
+def appraise_node(
+    node: Node, document: bytes | None, problem: str | None, nonce: str, *, now: float, spki: bytes | None, tls: bool
+) -> tuple[AttestationResult, aci.Report | None]:
+    """Appraise the answer to `GET /v1/aci/attestation?nonce=…`.
+
+    `document` is its body, None with a `problem` when it could not be had; `spki` the SHA-256 of the TLS leaf key of
+    the connection it came over. Total: whatever the bytes are, the answer is a list of checks.
+    """
+    # 1. evidence
+    report: aci.Report | None = None
+    reason = problem or "evidence_fetch"
+    if document is not None:
+        try:
+            report = aci.parse_report(document)
+        except FormatError as error:
+            reason = "malformed"
+            problem = str(error)
+    if report is None:
+        missing = [
+            Check(id=i, outcome=Outcome.NONE, reason="no_evidence")
+            for i in ("key_bound", "key_weak", "keyset_valid", "fresh", "channel_bound")
+        ]
+        outcome = Outcome.CONTRAINDICATED if reason == "malformed" else Outcome.NONE
+        checks = (Check(id="evidence", outcome=outcome, reason=reason, found=problem), *missing)
+        return AttestationResult(checks, _claims(checks, None)), None
+    checks = (
+        Check(id="evidence", outcome=Outcome.AFFIRMING, found=f"ACI report, platform {_platform(report)}"),
+        _key_bound(node, report),
+        _key_weak(report),
+        _keyset_valid(report, now),
+        _fresh(report, nonce),
+        _channel_bound(report, spki, tls),
+    )
+    return AttestationResult(checks, _claims(checks, report)), report
+
+
+def attested_session(
+    node: Node,
+    report: aci.Report,
+    result: AttestationResult,
+    *,
+    evidence_digest: str,
+    established: float,
+    lifetime_s: float,
+) -> AttestedSession:
+    """The session that an appraisal establishes: content-addressed, and never longer than the keyset lasts."""
+    expires = min(established + lifetime_s, float(report.keyset.not_after))
+    document = {
+        "api_version": "aci/1",
+        "upstream_name": node.id,
+        "endpoint": node.base_url,
+        "verifier_id": "veriroute/1",
+        "established_at": int(established),
+        "expires_at": int(expires),
+        "channel_binding": [{"type": "tls_spki_sha256", "spki_sha256": s.hex()} for s in report.keyset.spki],
+        "evidence": {"digest": "sha256:" + evidence_digest},
+        "workload_keyset_digest": report.keyset.digest,
+        "claims": {c.name: {"status": c.status} for c in result.claims},
+    }
+    return AttestedSession(
+        id=aci.session_id(document),
+        node=node.id,
+        network=node.network,
+        endpoint=node.base_url,
+        keyset_digest=report.keyset.digest,
+        keys=tuple(k for k in report.keyset.keys if k.alg == "ed25519" and not is_weak_ed25519(k.public_key)),
+        spki_pins=report.keyset.spki,
+        evidence_digest=evidence_digest,
+        established=established,
+        expires=expires,
+        outcome=worst(c.outcome for c in result.checks),
+        checks=result.checks,
+        claims=result.claims,
+        capabilities=report.extensions,
+        endpoints=report.endpoints,
+        models=report.models,
+    )
+
+
+def _key_bound(node: Node, report: aci.Report) -> Check:
+    # 2. the pin is the root of trust here; what the report says of itself must agree with what we computed
+    found = report.keyset.digest
+    if report.stated_digest != found:
+        return Check("key_bound", Outcome.CONTRAINDICATED, "digest_misstated", report.stated_digest, found)
+    if node.pin is None:
+        return Check("key_bound", Outcome.NONE, "no_pin", found, "nodes.pin in the settings")
+    if node.pin != found:
+        return Check("key_bound", Outcome.CONTRAINDICATED, "keyset_not_pinned", found, node.pin)
+    return Check("key_bound", Outcome.AFFIRMING, None, found, node.pin, "JCS of the keyset")
+
+
+def _key_weak(report: aci.Report) -> Check:
+    # 3. a small-order key verifies signatures that nobody made
+    keys = [k for k in report.keyset.keys if k.alg == "ed25519"]
+    if not keys:
+        return Check("key_weak", Outcome.NONE, "no_ed25519_key", ", ".join(k.alg for k in report.keyset.keys))
+    weak = [k.key_id for k in keys if is_weak_ed25519(k.public_key)]
+    if weak:
+        return Check("key_weak", Outcome.CONTRAINDICATED, "weak_key", ", ".join(weak))
+    return Check("key_weak", Outcome.AFFIRMING, None, f"{len(keys)} Ed25519")
+
+
+def _keyset_valid(report: aci.Report, now: float) -> Check:
+    # 4.
+    left = report.keyset.not_after - now
+    if left <= 0:
+        return Check("keyset_valid", Outcome.CONTRAINDICATED, "keyset_expired", f"not_after {report.keyset.not_after}")
+    if left > LONGEST_KEYSET_S:
+        return Check("keyset_valid", Outcome.WARNING, "no_expiry", f"not_after {report.keyset.not_after}")
+    return Check("keyset_valid", Outcome.AFFIRMING, None, f"not_after {report.keyset.not_after}")
+
+
+def _fresh(report: aci.Report, nonce: str) -> Check:
+    # 5. rebuild the statement from our nonce; nothing of the sender's wording is trusted
+    expected = aci.statement(report.keyset.digest, nonce)
+    if report.report_data != aci.report_data(expected):
+        return Check("fresh", Outcome.CONTRAINDICATED, "nonce_mismatch", "report_data", over="attestation statement")
+    if _platform(report) != "software":
+        return Check("fresh", Outcome.NONE, "platform_unsupported", _platform(report), "software")
+    signature = report.evidence.get("signature")
+    try:
+        raw = bytes.fromhex(signature) if isinstance(signature, str) else b""
+    except ValueError:
+        raw = b""
+    for key in report.keyset.keys:
+        if key.alg == "ed25519" and verify_ed25519(key.public_key, expected, raw):
+            return Check(
+                "fresh", Outcome.AFFIRMING, None, f"our nonce, signed by {key.key_id}", over="attestation statement"
+            )
+    return Check("fresh", Outcome.CONTRAINDICATED, "statement_signature", over="attestation statement")
+
+
+def _channel_bound(report: aci.Report, spki: bytes | None, tls: bool) -> Check:
+    # 6. the same digests are enforced again at every handshake that carries a prompt
+    if not tls:
+        return Check("channel_bound", Outcome.NONE, "no_tls", "plain HTTP")
+    if not report.keyset.spki:
+        return Check("channel_bound", Outcome.NONE, "no_tls_key", "the keyset names no TLS key")
+    if spki is None:
+        return Check("channel_bound", Outcome.NONE, "spki_unknown")
+    if spki not in report.keyset.spki:
+        return Check("channel_bound", Outcome.CONTRAINDICATED, "spki_mismatch", spki.hex(), report.keyset.spki[0].hex())
+    return Check("channel_bound", Outcome.AFFIRMING, None, spki.hex())
+
+
+def _platform(report: aci.Report) -> str:
+    platform = report.evidence.get("platform")
+    return platform[:40] if isinstance(platform, str) else report.tee_type[:40]
+
+
+def _claims(checks: tuple[Check, ...], report: aci.Report | None) -> tuple[Claim, ...]:
+    by_id = {c.id: c for c in checks}
+    claims = [_claim(name, by_id[name]) for name in ("key_bound", "fresh", "channel_bound")]
+    if report is not None and _platform(report) == "software":
+        for name in ("tee_attested", "executed_in_tee"):
+            claims.append(Claim(name, "refuted", "verifier_derived", "platform: software"))
+    else:
+        claims += [Claim(name, "unknown", None, "no_evidence") for name in ("tee_attested", "executed_in_tee")]
+    for name in ("gpu_attested", "tcb_up_to_date", "os_known_good", "serving_software_known_good"):
+        claims.append(Claim(name, "unknown", None, "not_evidenced"))
+    claims.append(Claim("model_weights_provenance", "unknown", None, "not_evidenced"))
+    claims.append(Claim("host_trust", "unknown", None, "not_evidenced"))
+    return tuple(claims)
+
+
+def _claim(name: str, check: Check) -> Claim:
+    if check.outcome is Outcome.AFFIRMING:
+        return Claim(name, "asserted", "verifier_derived")
+    status = "refuted" if check.outcome is Outcome.CONTRAINDICATED else "unknown"
+    return Claim(name, status, "verifier_derived" if status == "refuted" else None, check.reason)

@@ -1,0 +1,237 @@
+"""Appraisal of one answer: is it, byte for byte, what this node's attested key signed for this very request?
+
+What has to be shown, in this order, each as one check:
+ 1. malformed            the answer parses strictly
+ 2. shape                it has the choices that were asked for, and no more
+ 3. stream_grammar       a stream keeps to its protocol up to its terminator
+ 4. signature            the receipt is signed by a key of the attested session
+ 5. key_bound            the receipt names the session's keyset and one of its keys
+ 6. request_bound        it covers exactly the bytes that we sent
+ 7. response_bound       it covers exactly the bytes that came back
+ 8. replay               it was made for this request: our nonce, and never seen before
+ 9. fresh                its time is within the policy's window around now
+10. model_echo           receipt and answer name the model that was asked for
+11. executable_uncovered no executable member stands outside the covered bytes
+12. tool_undeclared      every call is to a tool that the request declared
+13. tool_arguments       every call's arguments are one JSON object without duplicate keys
+14. output_kind          a text answer does not read as a list of tool calls
+
+An answer without a receipt has checks 4–9 as `none`. A check that did not run is listed with its reason.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.crypto.canonical import strict_json
+from gateway.crypto.signatures import verify_ed25519
+from gateway.errors import FormatError
+from gateway.model.node import AttestedSession
+from gateway.model.observation import Observation
+from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
+
+from .aci import SignedReceipt
+
+_RECEIPT_CHECKS = ("signature", "key_bound", "request_bound", "response_bound", "replay", "fresh")
+_PASS = {
+    i: Check(i, Outcome.AFFIRMING)
+    for i in (
+        "malformed", "shape", "stream_grammar", "signature", "key_bound", "request_bound", "response_bound", "replay",
+        "fresh", "model_echo", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind",
+    )
+}  # fmt: skip
+_NOT_A_STREAM = Check("stream_grammar", Outcome.NONE, "not_a_stream")
+_NO_CALLS = tuple(Check(i, Outcome.NONE, "no_calls") for i in ("tool_undeclared", "tool_arguments"))
+
+
+class Exchanged(msgspec.Struct, frozen=True):
+    """The facts of one exchange that the receipt is held against. Digests are 64 lower-case hex digits."""
+
+    request_sha256: str
+    response_sha256: str | None
+    nonce: str | None
+    model: str
+    endpoint: str
+    seen_before: bool = False
+
+
+def appraise_response(
+    session: AttestedSession,
+    sealed: SignedReceipt | None,
+    problem: str | None,
+    exchanged: Exchanged,
+    observation: Observation,
+    *,
+    now: float,
+    skew_s: float,
+) -> AttestationResult:
+    """Appraise one answer. `sealed` is the node's receipt; without it `problem` says why, as a stable reason.
+
+    Total: every input gives a result, and every check of the list above is in it.
+    """
+    checks = [*_form(observation)]
+    if sealed is None:
+        malformed = problem is not None and problem.startswith("malformed")
+        for index, name in enumerate(_RECEIPT_CHECKS):
+            outcome = Outcome.CONTRAINDICATED if malformed and index == 0 else Outcome.NONE
+            checks.append(Check(name, outcome, problem or "no_receipt"))
+        checks.append(_model_echo(exchanged, observation, None))
+    else:
+        checks += _receipt(session, sealed, exchanged, now, skew_s)
+        checks.append(_model_echo(exchanged, observation, sealed.receipt.model))
+    covered = sealed is not None and all(
+        c.outcome is Outcome.AFFIRMING for c in checks if c.id in ("signature", "key_bound", "response_bound")
+    )
+    checks += _executables(observation, covered)
+    return AttestationResult(tuple(checks), _claims(checks))
+
+
+def verify_chain(session: AttestedSession, key_id: str | None, message: bytes, signature: bytes) -> str | None:
+    """The id of the session key that made `signature` over a chain `message`, None when none did."""
+    for key in session.keys:
+        if (key_id is None or key.key_id == key_id) and verify_ed25519(key.public_key, message, signature):
+            return key.key_id
+    return None
+
+
+def _form(seen: Observation) -> list[Check]:
+    # 1, 2, 3
+    checks = []
+    for name, problem in (("malformed", seen.malformed), ("shape", seen.shape)):
+        checks.append(_PASS[name] if problem is None else Check(name, Outcome.CONTRAINDICATED, name, problem))
+    if seen.stream_grammar is not None:
+        checks.append(Check("stream_grammar", Outcome.CONTRAINDICATED, "stream_grammar", seen.stream_grammar))
+    else:
+        checks.append(_PASS["stream_grammar"] if seen.stream else _NOT_A_STREAM)
+    return checks
+
+
+def _receipt(
+    session: AttestedSession, sealed: SignedReceipt, exchanged: Exchanged, now: float, skew_s: float
+) -> list[Check]:
+    receipt = sealed.receipt
+    # 4. by the key that the receipt names, looked up in the attested set and nowhere else
+    key = next((k for k in session.keys if k.key_id == receipt.key_id), None)
+    checks = []
+    if key is None:
+        checks.append(Check("signature", Outcome.CONTRAINDICATED, "unknown_key", receipt.key_id[:80]))
+    elif not verify_ed25519(key.public_key, sealed.signed, sealed.signature):
+        checks.append(
+            Check("signature", Outcome.CONTRAINDICATED, "signature", receipt.key_id, over="JCS of the receipt")
+        )
+    else:
+        checks.append(Check("signature", Outcome.AFFIRMING, None, key.key_id))
+    # 5. another attested node's receipt is genuine, but not for this channel
+    if receipt.workload_keyset_digest != session.keyset_digest or key is None:
+        found = receipt.workload_keyset_digest[:80]
+        checks.append(Check("key_bound", Outcome.CONTRAINDICATED, "other_keyset", found, session.keyset_digest))
+    else:
+        checks.append(_PASS["key_bound"])
+    # 6, 7
+    expected = "sha256:" + exchanged.request_sha256
+    if receipt.body_hash("request.received") != expected:
+        found = receipt.body_hash("request.received") or "no request.received"
+        checks.append(Check("request_bound", Outcome.CONTRAINDICATED, "request_bound", found, expected))
+    elif receipt.endpoint != exchanged.endpoint or receipt.method != "POST":
+        found = f"{receipt.method} {receipt.endpoint}"[:80]
+        checks.append(Check("request_bound", Outcome.CONTRAINDICATED, "endpoint", found, exchanged.endpoint))
+    else:
+        checks.append(_PASS["request_bound"])
+    stated = receipt.body_hash("response.returned")
+    if exchanged.response_sha256 is None:
+        checks.append(Check("response_bound", Outcome.NONE, "incomplete"))
+    elif stated != "sha256:" + exchanged.response_sha256:
+        found = "sha256:" + exchanged.response_sha256
+        checks.append(Check("response_bound", Outcome.CONTRAINDICATED, "response_bound", found, stated or "nothing"))
+    else:
+        checks.append(_PASS["response_bound"])
+    # 8. the nonce is ours and fresh for every request; without one, only the journal of messages stands between
+    if exchanged.seen_before:
+        checks.append(Check("replay", Outcome.CONTRAINDICATED, "seen_before"))
+    elif exchanged.nonce is None or receipt.request_nonce is None:
+        checks.append(Check("replay", Outcome.WARNING, "no_nonce", "the receipt holds no request nonce"))
+    elif receipt.request_nonce != exchanged.nonce:
+        checks.append(Check("replay", Outcome.CONTRAINDICATED, "replay", receipt.request_nonce, exchanged.nonce))
+    else:
+        checks.append(_PASS["replay"])
+    # 9.
+    age = now - receipt.served_at
+    if abs(age) > skew_s:
+        found = f"served_at {receipt.served_at}, {age:+.0f} s"[:80]
+        checks.append(Check("fresh", Outcome.CONTRAINDICATED, "served_at", found, f"within {skew_s:g} s"))
+    else:
+        checks.append(_PASS["fresh"])
+    return checks
+
+
+def _model_echo(exchanged: Exchanged, seen: Observation, stated: str | None) -> Check:
+    # 10.
+    for name in (*seen.models, *(() if stated is None else (stated,))):
+        if name != exchanged.model:
+            return Check("model_echo", Outcome.CONTRAINDICATED, "model_echo", name[:200], exchanged.model)
+    if stated is None and not seen.models:
+        return Check("model_echo", Outcome.NONE, "no_model", expected=exchanged.model)
+    return _PASS["model_echo"]
+
+
+def _executables(seen: Observation, covered: bool) -> list[Check]:
+    # 11–14
+    if not seen.calls:
+        checks = [_PASS["executable_uncovered"], *_NO_CALLS]
+        kind = Check("output_kind", Outcome.WARNING, "text_as_tool_call") if seen.text_is_call else _PASS["output_kind"]
+        return [*checks, kind]
+    names = ", ".join(c.name for c in seen.calls)[:200]
+    checks = [
+        _PASS["executable_uncovered"]
+        if covered
+        else Check("executable_uncovered", Outcome.CONTRAINDICATED, "executable_uncovered", names)
+    ]
+    declared = seen.declared or frozenset()
+    foreign = [c.name for c in seen.calls if c.name not in declared]
+    if foreign:
+        expected = ", ".join(sorted(declared))[:200] or "no tools"
+        checks.append(
+            Check("tool_undeclared", Outcome.CONTRAINDICATED, "tool_undeclared", ", ".join(foreign)[:200], expected)
+        )
+    else:
+        checks.append(_PASS["tool_undeclared"])
+    bad = [c.name for c in seen.calls if not _arguments_ok(c.arguments)]
+    if bad:
+        checks.append(
+            Check("tool_arguments", Outcome.CONTRAINDICATED, "tool_arguments", ", ".join(bad)[:200], "one JSON object")
+        )
+    else:
+        checks.append(_PASS["tool_arguments"])
+    checks.append(_PASS["output_kind"])
+    return checks
+
+
+def _arguments_ok(arguments: str | None) -> bool:
+    if arguments is None:
+        return False
+    try:
+        data = arguments.encode()
+        return isinstance(strict_json(data, max_bytes=len(data)), dict)
+    except (FormatError, UnicodeEncodeError):
+        return False
+
+
+_ASSERTED = tuple(
+    Claim(name, "asserted", "verifier_derived") for name in ("request_bound", "response_bound", "model_echo")
+)
+
+
+def _claims(checks: list[Check]) -> tuple[Claim, ...]:
+    claims = []
+    by_id = {c.id: c for c in checks}
+    for passed in _ASSERTED[:2]:
+        check = by_id[passed.name]
+        if check.outcome is Outcome.AFFIRMING:
+            claims.append(passed)
+        elif check.outcome is Outcome.CONTRAINDICATED:
+            claims.append(Claim(passed.name, "refuted", "verifier_derived", check.reason))
+        else:
+            claims.append(Claim(passed.name, "unknown", None, check.reason))
+    # The name of the model is the node's word: nothing here measures weights.
+    claims.append(Claim("model_bound", "unknown", None, "the model's name is the node's own statement"))
+    return tuple(claims)
