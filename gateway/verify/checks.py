@@ -5,9 +5,9 @@ stand here and nowhere else, so that every reader is told the same thing.
 
 What the verifier promises to those who read its list:
 
-- A check that applies is listed in every result of its phase, also when it could not run (`none` with a reason).
-- `stream_grammar` applies to streams alone. Every other response check is listed for every answer; the checks on tool
-  calls are affirming, with ``found="none"``, when the strictly parsed answer holds no such member.
+- Every check of a phase is listed in every result of that phase. One that could not run is `none` with a reason.
+- `none` with exactly the reason that stands here as `idle` says: looked, and there was nothing for this check to look
+  at (no stream, no tool call). That, and never an absent check, is what lets a policy leave it out of the fold.
 - An id with both phases (`key_bound`, `fresh`) is two questions: one put to the node, one put to the answer.
 
 Words are those of RFC 9334 (Evidence, Attester) and of ACI (keyset, receipt, claim).
@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from ..model.verdict import Outcome
+from gateway.model.verdict import Outcome
 
 
 class Phase(enum.StrEnum):
@@ -35,8 +35,8 @@ class CheckDef(msgspec.Struct, frozen=True):
     """One entry of the registry.
 
     `title` is true when the check is affirming; `meaning` tells a reader in two sentences what a failure means;
-    `severity` is the outcome of a failure unless the policy says otherwise; `stream_only` marks a check that an
-    answer without a stream cannot have.
+    `severity` is the outcome of a failure unless the policy says otherwise; `idle` is the reason with which the
+    verifier says that an answer holds nothing of the kind that this check is about.
     """
 
     id: str
@@ -45,7 +45,7 @@ class CheckDef(msgspec.Struct, frozen=True):
     reference: str
     meaning: str
     severity: Outcome = Outcome.CONTRAINDICATED
-    stream_only: bool = False
+    idle: str | None = None
 
 
 class ClaimDef(msgspec.Struct, frozen=True):
@@ -181,7 +181,7 @@ _CHECKS = (
         "WHATWG HTML, server-sent events; OpenAI API, streaming",
         "Events came out of order, after the end, or in a form that the protocol does not have. "
         "What a client would make of it is unclear, so it is not passed on.",
-        stream_only=True,
+        idle="not_a_stream",
     ),
     CheckDef(
         "executable_uncovered",
@@ -198,6 +198,7 @@ _CHECKS = (
         "OpenAI API, tools",
         "The answer calls a tool that the request did not offer. "
         "An agent that looks tools up by name might run something it should not.",
+        idle="no_calls",
     ),
     CheckDef(
         "tool_arguments",
@@ -206,6 +207,7 @@ _CHECKS = (
         "OpenAI API, function.arguments; RFC 8259",
         "The arguments of a tool call are not JSON, are not an object, or name one key twice. "
         "What was checked and what the tool would see could differ.",
+        idle="no_calls",
     ),
     CheckDef(
         "output_kind",
