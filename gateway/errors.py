@@ -9,7 +9,9 @@
     │   ├── UnsupportedMedia    415  bad_request
     │   ├── BodyTooLarge        413  body_too_large
     │   ├── RequestTimeout      408  request_timeout
+    │   ├── UriTooLong          414  bad_request
     │   ├── HeadersTooLarge     431  bad_request
+    │   ├── VersionNotSupported 505  bad_request           HTTP/0.9, HTTP/2 without negotiation
     │   ├── Misdirected         421  bad_request           Host is not one of ours
     │   ├── NotFound            404  not_found
     │   ├── MethodNotAllowed    405  method_not_allowed
@@ -90,8 +92,16 @@ class RequestTimeout(RequestError):
     code, status, retryable = "request_timeout", 408, True
 
 
+class UriTooLong(RequestError):
+    status = 414
+
+
 class HeadersTooLarge(RequestError):
     status = 431
+
+
+class VersionNotSupported(RequestError):
+    status = 505
 
 
 class Misdirected(RequestError):

@@ -1,0 +1,76 @@
+"""One way to say no: an error of `gateway.errors` as an OpenAI-shaped answer.
+
+    {"error": {"message": "...", "type": "...", "param": null, "code": "...", "reason": "...", "receipt": "01J..."}}
+
+The OpenAI SDKs raise on the status and keep `error` as the exception's body, so everything a caller may act on stands
+inside it. `code` is stable; `reason` and `receipt` are there when known. What this promises about retries: an error
+that another try could cure carries `retry-after`; any other 5xx carries `x-should-retry: false`, because SDKs retry
+every 5xx on their own and the first try may have been paid for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.errors import VerirouteError
+
+Headers = list[tuple[bytes, bytes]]
+
+#: Seconds after which a retryable error is worth another try.
+RETRY_AFTER_S = 1
+
+_FIXED: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_RETRY = (b"retry-after", str(RETRY_AFTER_S).encode())
+_NO_RETRY = (b"x-should-retry", b"false")
+_CLOSE = (b"connection", b"close")
+
+
+def error_object(
+    error: VerirouteError, receipt: str | None = None, extra: Mapping[str, object] | None = None
+) -> dict[str, object]:
+    """The `error` member: message, type, param, code, then reason, receipt and `extra` where there are any.
+
+    `extra` (say, the nodes and why each was dropped) adds members and never replaces one.
+    """
+    found: dict[str, object] = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": error.code,
+    }
+    if error.reason is not None:
+        found["reason"] = error.reason
+    if receipt is not None:
+        found["receipt"] = receipt
+    for name, value in (extra or {}).items():
+        found.setdefault(name, value)
+    return found
+
+
+def render(
+    error: VerirouteError,
+    receipt: str | None = None,
+    extra: Mapping[str, object] | None = None,
+    *,
+    close: bool = False,
+) -> tuple[int, Headers, bytes]:
+    """The whole answer: status, headers (lower-case names) and JSON body. `close` ends the connection after it."""
+    body = msgspec.json.encode({"error": error_object(error, receipt, extra)})
+    headers = [*_FIXED, (b"content-length", str(len(body)).encode())]
+    if error.retryable:
+        headers.append(_RETRY)
+    elif error.status >= 500:
+        headers.append(_NO_RETRY)
+    if receipt is not None:
+        headers.append((b"x-veriroute-receipt", receipt.encode("ascii")))
+    if close:
+        headers.append(_CLOSE)
+    return error.status, headers, body
+
+
+def event(error: VerirouteError, receipt: str | None = None, extra: Mapping[str, object] | None = None) -> bytes:
+    """The last event of a stream that failed. Every OpenAI SDK raises on it; no `[DONE]` and no terminating chunk may
+    follow, or a later reader would take the stream for a whole one."""
+    return b"data: " + msgspec.json.encode({"error": error_object(error, receipt, extra)}) + b"\n\n"

@@ -1,0 +1,424 @@
+"""Our HTTP/1.1 protocol: uvicorn's httptools protocol with deadlines, caps, and no second opinion about framing.
+
+What the base class lets pass and this one does not: a header section that never ends, a connection on which nothing is
+ever sent, a body that stalls, a client that never reads, header sections and chunk extensions without bound, HTTP/0.9,
+trailers that join the headers, an `Upgrade` that wedges the parser, a 400 written into the middle of another answer,
+and an answer to a request whose body was never read followed by that body read as the next request.
+
+Every refusal is OpenAI-shaped, ends the connection, and leaves in its turn behind the answers of earlier pipelined
+requests. Reading goes on for a moment after it (`linger`), since closing on unread data would reset the connection and
+could destroy the refusal on its way.
+
+    server = uvicorn.Server(serve_config(app, host="127.0.0.1", port=4000))
+
+What this leaves to others: everything that can be judged from the parsed head is `gateway.api.strict`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import urllib.parse
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.errors import (
+    BadRequest,
+    Busy,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    RequestTimeout,
+    UriTooLong,
+    VerirouteError,
+    VersionNotSupported,
+)
+
+from .cycle import Cycle
+from .errors import render
+from .limits import Limits, Watch
+
+METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+_INFINITY = float("inf")
+
+# What the reading side is in the middle of.
+_IDLE, _HEAD, _BODY, _BUSY, _CLOSING = range(5)
+
+
+class FrontProtocol(HttpToolsProtocol):
+    """One client connection. `watch` is shared by all connections of a server and enforces the deadlines."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        watch: Watch,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.watch = watch
+        self.limits = watch.limits
+        self.deadline = self.write_deadline = _INFINITY
+        self._phase = _IDLE
+        self._running: Cycle | None = None
+        self._receiving: Cycle = None  # type: ignore[assignment]
+        self._starting: list[Cycle] = []
+        self._refusal: VerirouteError | None = None
+        self._messages = self._head_size = self._header_count = 0
+        self._body_begun = 0.0
+        self._body_size = self._raw_size = 0
+        self._unwritten = 0
+        self._lingered = 0
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if not self.watch.enter(self, self.loop):
+            self.connections.discard(self)
+            self._phase = _CLOSING
+            self._write_refusal(Busy("This gateway has as many connections as it allows."))
+            transport.close()
+            return
+        self.deadline = self.loop.time() + self.limits.header_s
+        _limit_unsent(transport, self.limits.write_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.watch.leave(self)
+        self.deadline = self.write_deadline = _INFINITY
+        for cycle in self._unanswered():
+            cycle.disconnect()
+        self.pipeline.clear()
+        self._starting.clear()
+        self._phase = _CLOSING
+        self.connections.discard(self)
+        self.flow.resume_writing()
+        self.parser = None  # type: ignore[assignment]
+        if exc is None:
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """Graceful stop: idle connections close now, the others after the answer they owe."""
+        if self._running is None and not self.pipeline:
+            self._close()
+        for cycle in self._unanswered():
+            cycle.keep_alive = False
+
+    def _unanswered(self) -> list[Cycle]:
+        queued = [cycle for cycle, _ in self.pipeline]
+        return [c for c in (self._running, *queued, *self._starting) if c is not None and not c.response_complete]  # type: ignore[union-attr]
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase == _CLOSING:
+            self._lingered += len(data)
+            if self._lingered > self.limits.linger_bytes:
+                self.transport.abort()
+            return
+        if self._refusal is not None:
+            return
+        phase, messages = self._phase, self._messages
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data, upgrade)
+        except httptools.HttpParserError:
+            self._refuse(BadRequest("The request is not HTTP/1.1 as RFC 9112 has it."))
+        if self._phase == _HEAD:
+            # What this segment held of an earlier message is not known; `on_headers_complete` counts exactly.
+            if phase == _IDLE or messages == self._messages:
+                self._head_size += len(data)
+            if self._head_size > self.limits.head_bytes + self.limits.uri_bytes:
+                self._refuse(HeadersTooLarge(f"Request headers may take {self.limits.head_bytes} bytes."))
+        elif self._phase == _BODY:
+            self._raw_size += len(data)
+            if self._raw_size - self._body_size > 65536 + 16 * self._body_size:
+                self._refuse(BadRequest("The chunked body is mostly framing."))
+        if self._starting or self._refusal is not None:
+            self._settle()
+
+    def _ignore_upgrade(self, data: bytes, upgrade: Exception) -> None:
+        """A server may ignore `Upgrade` (RFC 9110 section 7.8): what follows is HTTP/1.1 still, for a new parser."""
+        if self._refusal is not None:
+            return
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        rest = data[int(upgrade.args[0]) :]
+        if rest:
+            self.data_received(rest)
+
+    def _settle(self) -> None:
+        """Start what was completely parsed, or at least its head, and answer what was not, in order."""
+        if self._refusal is not None and self._starting and self._starting[-1].more_body:
+            self._starting.pop()  # its own body is what was malformed
+        for cycle in self._starting:
+            if self._running is None:
+                self._start(cycle)
+            else:
+                self.flow.pause_reading()
+                self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+        self._starting = []
+        if self._refusal is None:
+            return
+        self.deadline = _INFINITY
+        if self.pipeline and self.pipeline[0][0].more_body:
+            self.pipeline.popleft()
+        running = self._running
+        if running is None:
+            self._refuse_now()
+        elif running.more_body and not running.response_complete:
+            running.disconnect()
+            if running.response_started:
+                self.transport.abort()
+            else:
+                self._refuse_now()
+
+    def _start(self, cycle: Cycle) -> None:
+        self._running = cycle
+        task = self.loop.create_task(cycle.run(self.app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
+    # -- parser callbacks: they note, `data_received` acts -----------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["asgi"]["spec_version"] = "2.4"
+        self._phase = _HEAD
+        self._messages += 1
+        self._head_size = self._header_count = 0
+        self.deadline = self.loop.time() + self.limits.header_s
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > self.limits.uri_bytes:
+            self._refuse(UriTooLong(f"A request URI may take {self.limits.uri_bytes} bytes."))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._phase != _HEAD:  # a trailer: it must not join the headers that were judged
+            self._header_count += 1
+            if self._header_count > self.limits.headers:
+                self._refuse(HeadersTooLarge(f"A request may have {self.limits.headers} headers."))
+            return
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self._phase = _BODY
+        if self._refusal is not None:
+            return
+        parser, limits = self.parser, self.limits
+        version = parser.get_http_version()
+        method = parser.get_method()
+        headers = self.headers
+        self._header_count = len(headers)
+        if version not in ("1.1", "1.0"):
+            return self._refuse(VersionNotSupported("This gateway speaks HTTP/1.1."))
+        if method not in METHODS:
+            return self._refuse(MethodNotAllowed(f"This gateway does not know the method {method.decode('ascii')}."))
+        if len(headers) > limits.headers:
+            return self._refuse(HeadersTooLarge(f"A request may have {limits.headers} headers."))
+        if sum([len(name) + len(value) + 4 for name, value in headers]) > limits.head_bytes:
+            return self._refuse(HeadersTooLarge(f"Request headers may take {limits.head_bytes} bytes."))
+        if self.url[:1] != b"/":
+            return self._refuse(BadRequest("The request target must be a path.", param="path"))
+        if len(self.pipeline) + len(self._starting) >= limits.pipelined:
+            return self._refuse(Busy("Too many pipelined requests."))
+        raw_path, _, query = self.url.partition(b"?")
+        path = raw_path.decode("latin-1")
+        scope = self.scope
+        scope["method"] = method.decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
+        scope["query_string"] = query
+        cycle = Cycle(
+            self,
+            scope,
+            expect_continue=self.expect_100_continue,
+            keep_alive=version == "1.1" and parser.should_keep_alive(),
+        )
+        self._starting.append(cycle)
+        self._receiving = cycle
+        self._body_begun = self.loop.time()
+        self._body_size = self._raw_size = 0
+        self.deadline = self._body_begun + limits.body_s
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self._receiving
+        self._body_size += len(body)
+        if self._refusal is not None or cycle.response_complete:
+            return
+        if cycle.feed(body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+
+    def on_message_complete(self) -> None:
+        if self._refusal is not None:
+            return
+        self._phase = _BUSY
+        self.deadline = _INFINITY
+        self._receiving.end_of_body()
+
+    # -- the cycle's side --------------------------------------------------------------------------------------------
+
+    def want_data(self) -> None:
+        """The application waits for more: read on, unless requests are queued behind this one."""
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def answered(self, cycle: Cycle) -> None:
+        """`cycle`'s answer is written. Start the next request, send a pending refusal, or wait for more."""
+        self.server_state.total_requests += 1
+        self._running = None
+        if self.transport.is_closing():
+            return
+        if cycle.more_body:
+            self._linger()
+        elif not cycle.keep_alive:
+            self._close()
+        elif self.pipeline:
+            self._start(self.pipeline.pop()[0])  # type: ignore[arg-type]
+        elif self._refusal is not None:
+            self._refuse_now()
+        else:
+            self.flow.resume_reading()
+            if self._phase == _BUSY:
+                self._phase = _IDLE
+                self.deadline = self.loop.time() + self.limits.idle_s
+
+    def cut(self, cycle: Cycle) -> None:
+        """End the connection in the middle of `cycle`'s answer: what was written leaves, nothing terminates it."""
+        cycle.response_complete = True
+        self._running = None
+        self._close()
+
+    # -- saying no ---------------------------------------------------------------------------------------------------
+
+    def _refuse(self, error: VerirouteError) -> None:
+        if self._refusal is None:
+            self._refusal = error
+
+    def _refuse_now(self) -> None:
+        if self._refusal is not None and self._phase != _CLOSING:
+            self._write_refusal(self._refusal)
+            self._linger()
+
+    def _write_refusal(self, error: VerirouteError) -> None:
+        self.watch.counts["refused"] += 1
+        status, headers, body = render(error, close=True)
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
+
+    def _linger(self) -> None:
+        """Half-close, then read and drop what still comes for a short while."""
+        self._phase = _CLOSING
+        self.deadline = self.loop.time() + self.limits.linger_s
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def _close(self) -> None:
+        """Close after what is buffered has left; the write deadline bounds how long that may take."""
+        self._phase = _CLOSING
+        self.deadline = self.loop.time() + self.limits.write_s
+        self.transport.close()
+
+    # -- deadlines ---------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unwritten = self.transport.get_write_buffer_size()
+        self.write_deadline = self.loop.time() + self.limits.write_s
+
+    def resume_writing(self) -> None:
+        self.write_deadline = _INFINITY
+        super().resume_writing()
+
+    def overdue(self, now: float) -> None:
+        """Called by the watch once a deadline has passed: judge whether there was progress, and act."""
+        if self.write_deadline <= now:
+            left = self.transport.get_write_buffer_size()
+            if self._unwritten - left < self.limits.write_rate * self.limits.write_s:
+                self.watch.counts["cut"] += 1
+                self.transport.abort()
+                return
+            self._unwritten, self.write_deadline = left, now + self.limits.write_s
+        if self.deadline > now:
+            return
+        if self._phase == _BODY:
+            self._body_overdue(now)
+        elif self._phase == _HEAD:
+            self._time_out(RequestTimeout("The request headers did not arrive in time."))
+        elif self.flow.write_paused:  # the write deadline judges
+            self.deadline = now + self.limits.write_s
+        elif self._phase == _CLOSING or self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            self.watch.counts["timed_out"] += 1
+            self._close()
+
+    def _body_overdue(self, now: float) -> None:
+        limits = self.limits
+        allowed = self._body_begun + limits.body_s + self._body_size / limits.body_rate
+        if self.flow.read_paused:  # it is we who do not read
+            self._body_begun, self.deadline = now, now + limits.body_s
+        elif now < allowed:
+            self.deadline = allowed
+        else:
+            self._time_out(RequestTimeout("The request body did not arrive in time."))
+
+    def _time_out(self, error: VerirouteError) -> None:
+        self.watch.counts["timed_out"] += 1
+        self._refuse(error)
+        self._settle()
+
+
+def _limit_unsent(transport: asyncio.Transport, seconds: float) -> None:
+    """Let the kernel, too, give up on a peer whose window stays shut (TCP_USER_TIMEOUT covers the zero window)."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+
+
+def serve_config(
+    app: Any,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 4000,
+    limits: Limits | None = None,
+    watch: Watch | None = None,
+    shutdown_s: float = 10.0,
+    **options: Any,
+) -> uvicorn.Config:
+    """The one way to serve `app`: this protocol, no proxy headers, no WebSocket, no `server` header, no access log.
+
+    `watch` may be passed to read its counters; it carries its own limits. `options` go to `uvicorn.Config` (TLS, uds).
+    """
+    watch = watch or Watch(limits or Limits())
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=functools.partial(FrontProtocol, watch=watch),  # type: ignore[arg-type]
+        ws="none",
+        interface="asgi3",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=int(shutdown_s),
+        **options,
+    )
