@@ -1,0 +1,66 @@
+"""Text from outside on its way to the terminal."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.text import plain
+
+HOSTILE = {
+    "OSC 52 clipboard": "\x1b]52;c;ZXZpbA==\x07",
+    "OSC 0 title": "\x1b]0;title\x1b\\",
+    "OSC 8 link": "\x1b]8;;http://x\x1b\\x\x1b]8;;\x1b\\",
+    "C1 CSI": "\x9b2J",
+    "DCS": "\x1bPq\x1b\\",
+    "clear": "\x1b[2J",
+    "override": "\u202egnorw\u202c",
+    "isolate": "\u2066x\u2069",
+    "zero width": "a\u200bb\u2060c\ufeff",
+    "separators": "a\u2028b\u2029c\x85d",
+    "surrogate": "\ud800",
+    "tag characters": "\U000e0041\U000e0042",
+    "hangul filler": "a\u3164b",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_k01_nothing_that_steers_a_terminal_gets_through(text: str):
+    """Escape sequences, overrides, zero-width and line-breaking characters come out as visible escapes."""
+    shown = plain(text)
+    assert shown.isprintable()
+    assert "\\" in shown
+    assert shown.encode()
+
+
+@given(st.text())
+def test_every_output_is_one_printable_line(text: str):
+    """Whatever comes in, the output has no control, format, surrogate or separator character but the space."""
+    shown = plain(text)
+    assert all(unicodedata.category(c)[0] not in "C" and unicodedata.category(c) not in ("Zl", "Zp") for c in shown)
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8", categories=["L", "N", "P", "S"], max_codepoint=0x2500)))
+def test_ordinary_text_is_left_alone(text: str):
+    """Letters, digits, punctuation and signs pass unchanged."""
+    assert plain(text) == text
+
+
+@given(st.text(), st.integers(0, 40))
+def test_the_width_is_kept(text: str, width: int):
+    """No more than `width` characters come out, and a cut is marked."""
+    shown = plain(text, width)
+    assert len(shown) <= width
+    assert shown == plain(text) or width == 0 or shown.endswith("…")
+
+
+def test_k03_a_flood_of_combining_marks_is_bounded():
+    """Four marks on a character stay; the rest are written out."""
+    shown = plain("a" + "\u0301" * 100)
+    assert sum(1 for c in shown if unicodedata.combining(c)) == 4
+
+
+def test_a_long_line_is_cut_before_it_is_escaped():
+    """A megabyte of escapes cut to a width costs nothing like a megabyte."""
+    assert plain("\x1b" * 1_000_000, 8) == "\\x1b\\x1…"
