@@ -1,0 +1,129 @@
+"""From the values of a policy to the policy: the one place where a `CompiledPolicy` is made.
+
+The loader and `tighten` both end here, so that a policy's plan always follows from what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import attrgetter
+from typing import Any as Anything
+
+import msgspec
+
+from gateway.model.verdict import Outcome
+from gateway.verify.checks import CHECKS, Phase
+
+from .schema import (
+    BY_PATH,
+    KEYS,
+    SECTIONS,
+    Audit,
+    CompiledPolicy,
+    Deadlines,
+    Denied,
+    Executables,
+    Freshness,
+    Networks,
+    Output,
+    Plan,
+    PolicyRef,
+    ReleaseRules,
+    Replay,
+    Scalar,
+)
+from .tree import Leaf, Tree, conjuncts, leaves, normal
+
+_SECTION_TYPES: dict[str, type[msgspec.Struct]] = {
+    "freshness": Freshness,
+    "replay": Replay,
+    "release": ReleaseRules,
+    "audit": Audit,
+    "executables": Executables,
+    "output": Output,
+    "networks": Networks,
+    "operators": Denied,
+    "nodes": Denied,
+    "deadlines": Deadlines,
+}
+_GET = {key.path: attrgetter(key.path) for key in KEYS}
+
+
+def value_of(policy: CompiledPolicy, path: str) -> Scalar:
+    """The value in force for the key `path` (a sorted tuple for sets of names)."""
+    value = _GET[path](policy)
+    if isinstance(value, frozenset):
+        return tuple(sorted(value))
+    return value  # type: ignore[no-any-return]  # the Structs of schema.py hold nothing but Scalar and frozenset
+
+
+def compile_policy(
+    refs: tuple[PolicyRef, ...],
+    digest: str,
+    source: str,
+    summary: str,
+    require: Tree,
+    values: Mapping[str, Scalar],
+    stated: frozenset[str],
+) -> CompiledPolicy:
+    """The policy with `values` by path (those that are absent have their defaults) and the tree `require`."""
+    filled: dict[str, Anything] = {}
+    for path, key in BY_PATH.items():
+        value = values.get(path, key.default)
+        filled[path] = frozenset(value) if key.kind == "names" and isinstance(value, tuple) else value
+    fields: dict[str, Anything] = {path: value for path, value in filled.items() if "." not in path}
+    for section in SECTIONS:
+        prefix = section + "."
+        fields[section] = _SECTION_TYPES[section](
+            **{path[len(prefix) :]: value for path, value in filled.items() if path.startswith(prefix)}
+        )
+    tree = normal(require)
+    return CompiledPolicy(
+        name="+".join(ref.name for ref in refs),
+        version=max(ref.version for ref in refs),
+        digest=digest,
+        source=source,
+        summary=summary,
+        refs=refs,
+        stated=stated,
+        require=tree,
+        plan=plan(tree, filled),
+        **fields,
+    )
+
+
+def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:
+    """What has to be judged in which phase, and what `values` make of single outcomes."""
+    parts = conjuncts(require)
+    plain = [part for part in parts if isinstance(part, Leaf) and part.check is not None]
+    return Plan(
+        node=tuple(part for part in parts if settles_node(part)),
+        response=parts,
+        node_ids=frozenset(part.id for part in plain if Phase.NODE in part.phases),
+        response_ids=frozenset(part.id for part in plain if Phase.RESPONSE in part.phases),
+        flat=len(plain) == len(parts),
+        adjust=_adjustments(values),
+    )
+
+
+def settles_node(part: Tree) -> bool:
+    """Whether anything in `part` can be judged before a prompt leaves."""
+    return any(Phase.NODE in leaf.phases for leaf in leaves(part))
+
+
+def _adjustments(values: Mapping[str, Anything]) -> dict[tuple[str, Outcome], Outcome]:
+    adjust = {}
+    if values["executables.undeclared"] == "flag":
+        adjust["tool_undeclared", Outcome.CONTRAINDICATED] = Outcome.WARNING
+    if values["executables.arguments"] == "flag":
+        adjust["tool_arguments", Outcome.CONTRAINDICATED] = Outcome.WARNING
+    if values["output.text_as_tool_call"] == "refuse":
+        adjust["output_kind", Outcome.WARNING] = Outcome.CONTRAINDICATED
+    if values["replay.nonce"] == "required":
+        # An answer without our nonce is only not known to be a replay, which is not what was asked for.
+        adjust["replay", Outcome.WARNING] = Outcome.NONE
+    return adjust
+
+
+#: Checks that may find nothing to look at, and the reason with which the verifier says so.
+IDLE = {entry.id: entry.idle for entry in CHECKS.values() if entry.idle is not None}

@@ -1,0 +1,207 @@
+"""From policy files to policies. Pure: names and bytes in, policies or `PolicyError`s with `file:line` out.
+
+Everything that could be understood in two ways is an error: an unknown or repeated key, a value of another type, an
+empty requirement, a name with a pattern in it, a tab, an invisible character. A policy file is read by people who sign
+it off, so what they see must be what is enforced.
+
+The file's digest is the SHA-256 of its bytes: a receipt names it, and a reviewer can compute it with `sha256sum`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping
+
+from gateway.errors import PolicyError
+
+from .build import compile_policy, settles_node
+from .document import Document
+from .lines import key_lines
+from .parse_tree import parse_tree
+from .schema import BY_PATH, IDENTITY, SECTIONS, CompiledPolicy, PolicyRef, Scalar
+from .tree import conjuncts
+from .values import parse_value
+
+MAX_BYTES = 256 * 1024
+MAX_LINE = 2_000
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+#: Words that a caller could take for the absence of a policy.
+_RESERVED = frozenset({"none", "off", "default", "null", "true", "false"})
+_TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+
+
+def load_policies(files: Mapping[str, bytes], builtin: Mapping[str, bytes] | None = None) -> dict[str, CompiledPolicy]:
+    """The policies of `builtin` and `files` (file name to bytes) by policy name, sorted.
+
+    A file may not stand in place of a built-in policy of the same name unless it says `replaces = "builtin"`. Raises
+    `PolicyError` for the first problem; `inspect_policies` gives all of them.
+    """
+    policies, problems = inspect_policies(files, builtin)
+    if problems:
+        raise problems[0]
+    return policies
+
+
+def inspect_policies(
+    files: Mapping[str, bytes], builtin: Mapping[str, bytes] | None = None
+) -> tuple[dict[str, CompiledPolicy], tuple[PolicyError, ...]]:
+    """The policies that can be used, and every problem of those that cannot, in the order of the files."""
+    found: dict[str, CompiledPolicy] = {}
+    problems: list[PolicyError] = []
+    builtin = builtin or {}
+    for source, data in builtin.items():
+        policy, bad = inspect_policy(source, data)
+        problems += bad
+        if policy is not None:
+            found[policy.name] = policy
+    ours = frozenset(found)
+    seen: dict[str, str] = {}
+    for source, data in files.items():
+        policy, bad = inspect_policy(source, data, builtin=ours)
+        problems += bad
+        if policy is None:
+            continue
+        if policy.name in seen:
+            problems.append(PolicyError(f"the policy {policy.name!r} is in {seen[policy.name]} too", where=source))
+            continue
+        seen[policy.name] = source
+        found[policy.name] = policy
+    return dict(sorted(found.items())), tuple(problems)
+
+
+def parse_policy(source: str, data: bytes) -> CompiledPolicy:
+    """The one policy of `data`; `source` is its file name. Raises `PolicyError` for the first problem."""
+    policy, problems = inspect_policy(source, data)
+    if policy is None:
+        raise problems[0]
+    return policy
+
+
+def inspect_policy(
+    source: str, data: bytes, *, builtin: frozenset[str] | None = None
+) -> tuple[CompiledPolicy | None, tuple[PolicyError, ...]]:
+    """The policy of one file, None with its problems when there are any, in the order of its lines.
+
+    `builtin` are the names that this file may not take without saying so; None when that is not asked.
+    """
+    try:
+        document = _read(source, data)
+    except PolicyError as error:
+        return None, (error,)
+    policy = _compile(document, data, builtin)
+    problems = document.sorted()
+    return (None if problems else policy), problems
+
+
+def _read(source: str, data: bytes) -> Document:
+    """`data` as a TOML document. Raises `PolicyError` for what cannot be read at all."""
+    if len(data) > MAX_BYTES:
+        raise PolicyError(f"the file has {len(data)} bytes; a policy has at most {MAX_BYTES}", where=source)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise PolicyError(f"byte {error.start} is not UTF-8", where=f"{source}:{line}") from None
+    for number, line_text in enumerate(text.split("\n"), 1):
+        _look(line_text, f"{source}:{number}")
+    try:
+        values = tomllib.loads(text)
+    except RecursionError:
+        raise PolicyError("the file is nested too deeply", where=source) from None
+    except ValueError as error:  # tomllib's own error is one, and so is that of a number with too many digits
+        match = _TOML_LINE.search(str(error))
+        where = f"{source}:{match[1]}" if match else source
+        raise PolicyError(f"not TOML: {_TOML_LINE.sub('', str(error)).strip()}", where=where) from None
+    return Document(source, values, key_lines(text))
+
+
+def _look(line: str, where: str) -> None:
+    if len(line) > MAX_LINE:
+        raise PolicyError(f"the line has {len(line)} characters; nobody reads past {MAX_LINE}", where=where)
+    if line.isascii() and line.isprintable():
+        return
+    for character in line.removesuffix("\r"):
+        if character == "\t":
+            raise PolicyError("a tab; use spaces", where=where)
+        if unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn", "Zl", "Zp"):
+            raise PolicyError(f"the invisible character U+{ord(character):04X}; remove it", where=where)
+
+
+def _compile(document: Document, data: bytes, builtin: frozenset[str] | None) -> CompiledPolicy | None:
+    """The policy of `document`, whose every problem is noted there. None when there is one."""
+    values = _values(document)
+    name = _identity(document, builtin)
+    version = document.get("version")
+    if type(version) is not int or version < 1:
+        document.note(("version",), "version must be a whole number from 1; raise it with every change")
+    summary = document.get("summary", "")
+    if not isinstance(summary, str) or len(summary) > 300:
+        document.note(("summary",), "summary must be one sentence of at most 300 characters")
+    if "require" not in document.values:
+        document.note((), "there is no require; a policy must require something, for example require.all = [...]")
+        return None
+    require = parse_tree(document, ("require",), document.get("require"))
+    if require is None:
+        return None
+    if values.get("on_failure") != "flag" and not any(settles_node(part) for part in conjuncts(require)):
+        document.note(
+            ("require",),
+            "nothing is required of the node itself, so the prompt would leave before anything is shown; add "
+            "`evidence` and `key_bound`",
+        )
+    if values.get("retry_after_send") and values.get("on_failure") != "next_node":
+        document.note(("retry_after_send",), 'has a meaning only with on_failure = "next_node"')
+    if document.problems or not isinstance(version, int) or not isinstance(summary, str):
+        return None
+    digest = hashlib.sha256(data).hexdigest()
+    ref = PolicyRef(name, version, digest)
+    return compile_policy((ref,), digest, document.source, summary, require, values, frozenset(values))
+
+
+def _identity(document: Document, builtin: frozenset[str] | None) -> str:
+    name = document.get("name")
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None or name in _RESERVED:
+        document.note(("name",), "name must be 1 to 64 of a-z, 0-9, - and _, begin with a letter, and not mean nothing")
+        return ""
+    stem = re.split(r"[/\\:]", document.source)[-1].removesuffix(".toml")
+    if name != stem:
+        document.note(("name",), f"name is {name!r}, but the file is {stem!r}; they must be the same")
+    replaces = document.get("replaces")
+    if replaces not in (None, "builtin"):
+        document.note(("replaces",), 'replaces may only be "builtin"')
+    elif builtin is not None and replaces is None and name in builtin:
+        document.note(
+            ("name",),
+            f'{name!r} is a built-in policy; take another name, or write replaces = "builtin" to stand in its place',
+        )
+    elif builtin is not None and replaces == "builtin" and name not in builtin:
+        document.note(("replaces",), f"there is no built-in policy {name!r} to replace")
+    return name
+
+
+def _values(document: Document) -> dict[str, Scalar]:
+    """The values of all keys of `KEYS` that the document states, by path."""
+    values: dict[str, Scalar] = {}
+    top = [path for path in BY_PATH if "." not in path]
+    for name, value in document.values.items():
+        if name in SECTIONS:
+            if not isinstance(value, dict):
+                document.note((name,), f"{name} must be a table: write [{name}]")
+                continue
+            inner = [path.split(".", 1)[1] for path in BY_PATH if path.startswith(name + ".")]
+            for key in value:
+                if document.known((name, key), inner):
+                    _value(document, values, f"{name}.{key}", value[key])
+        elif document.known((name,), [*IDENTITY, *top, *SECTIONS]) and name in top:
+            _value(document, values, name, value)
+    return values
+
+
+def _value(document: Document, values: dict[str, Scalar], path: str, value: object) -> None:
+    try:
+        values[path] = parse_value(BY_PATH[path], value)
+    except ValueError as error:
+        document.note(tuple(path.split(".")), f"{path} {error}")

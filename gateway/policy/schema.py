@@ -1,0 +1,301 @@
+"""The vocabulary of a policy file, and a policy as a value.
+
+`KEYS` is the one table of what may be written: the loader parses by it, `tighten` compares by it, `veriroute policy
+show` explains by it, and docs/policy.md is tested against it. A key that is not in it is an error.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+import msgspec
+
+from gateway.model.verdict import Outcome
+
+from .tree import Tree
+
+Scalar = str | int | float | bool | tuple[str, ...] | None
+
+#: Release modes, loosest first. `buffer`: nothing leaves before the verdict. `chained`: what the node's running
+#: signature covers leaves. `window`: the last events are held back. `optimistic`: text leaves at once.
+MODES = ("optimistic", "window", "chained", "buffer")
+
+
+class Order(enum.StrEnum):
+    """Which of two values of a key is the stricter one."""
+
+    LATER = "later"  # the one that stands later in `choices`
+    LOWER = "lower"
+    HIGHER = "higher"
+    FEWER = "fewer"  # a list of what is allowed; absent allows everything
+    MORE = "more"  # a list of what is forbidden
+    FLOOR = "floor"  # a list of modes, judged by its loosest one
+    FREE = "free"  # the choice of form, not of trust: the later one is taken, and none is a loosening
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One key of a policy file: `path` with dots, its kind, what it is when absent, and what a reader should know.
+
+    `kind` is choice, seconds, count, flag, names or modes; `low` and `high` bound numbers, both inclusive.
+    """
+
+    path: str
+    kind: Literal["choice", "seconds", "count", "flag", "names", "modes"]
+    default: Scalar
+    meaning: str
+    order: Order = Order.LATER
+    choices: tuple[str, ...] = ()
+    low: float = 0
+    high: float = 0
+
+
+def _seconds(path: str, default: float, low: float, high: float, meaning: str) -> Key:
+    return Key(path, "seconds", default, meaning, Order.LOWER, low=low, high=high)
+
+
+KEYS: tuple[Key, ...] = (
+    Key(
+        "on_failure",
+        "choice",
+        "refuse",
+        "what follows when a node or an answer is not shown to be what policy requires: refuse, try the next node, or "
+        "release it with its true verdict (flag)",
+        choices=("flag", "next_node", "refuse"),
+    ),
+    Key(
+        "retry_after_send",
+        "flag",
+        False,
+        "with next_node: also after the prompt was sent, which discloses it to a second node and may pay twice",
+        Order.LOWER,
+    ),
+    Key(
+        "warnings",
+        "choice",
+        "accept",
+        "whether a required check that is in the tier `warning` counts as met",
+        choices=("accept", "refuse"),
+    ),
+    Key(
+        "attach",
+        "choice",
+        "summary",
+        "how much of the verification goes into the answer's body",
+        Order.FREE,
+        choices=("none", "summary", "full"),
+    ),
+    _seconds("freshness.evidence_max_age_s", 600, 1, 86_400, "age after which a node's evidence is asked for anew"),
+    _seconds("freshness.response_skew_s", 120, 1, 3_600, "how far an answer's signed time may be from ours"),
+    Key(
+        "replay.nonce",
+        "choice",
+        "offered",
+        "whether the signed answer must hold our request's nonce, or only where the node can",
+        choices=("offered", "required"),
+    ),
+    Key(
+        "replay.journal",
+        "flag",
+        True,
+        "whether signed statements are remembered, so that one shown twice is known",
+        Order.HIGHER,
+    ),
+    Key(
+        "release.stream",
+        "modes",
+        ("buffer",),
+        "how a stream may be released, in order of preference; a node that can do none of them is not used",
+        Order.FLOOR,
+        choices=MODES,
+    ),
+    Key("release.window_events", "count", 8, "events held back in the mode window", Order.HIGHER, low=1, high=4_096),
+    Key(
+        "release.window_ms",
+        "count",
+        500,
+        "milliseconds for which an event is held back in the mode window",
+        Order.HIGHER,
+        low=1,
+        high=60_000,
+    ),
+    Key(
+        "audit.durability",
+        "choice",
+        "durable",
+        "what must have happened to the receipt before the answer leaves: queued (async), on disk (durable), or "
+        "cosigned by a quorum of witnesses too (witnessed)",
+        choices=("async", "durable", "witnessed"),
+    ),
+    Key(
+        "audit.on_log_failure",
+        "choice",
+        "refuse",
+        "what follows when the log cannot be written: refuse, or serve with the level `degraded`",
+        choices=("degrade", "refuse"),
+    ),
+    Key(
+        "audit.store_payload",
+        "choice",
+        "none",
+        "what is kept beside the receipt: nothing, the salts with which somebody who holds prompt and answer can show "
+        "that they are the ones (salted), or prompt and answer too (full)",
+        choices=("none", "salted", "full"),
+    ),
+    Key(
+        "audit.retention_min_days",
+        "count",
+        0,
+        "days for which receipts must be kept; the service refuses to start with a shorter retention",
+        Order.HIGHER,
+        low=0,
+        high=36_500,
+    ),
+    Key(
+        "executables.undeclared",
+        "choice",
+        "refuse",
+        "a call to a tool that the request did not declare",
+        choices=("flag", "refuse"),
+    ),
+    Key(
+        "executables.arguments",
+        "choice",
+        "refuse",
+        "a call whose arguments are not one strict JSON object",
+        choices=("flag", "refuse"),
+    ),
+    Key(
+        "output.text_as_tool_call",
+        "choice",
+        "warn",
+        "text that reads as a list of tool calls",
+        choices=("warn", "refuse"),
+    ),
+    Key("networks.allow", "names", None, "the only networks to use; absent means any", Order.FEWER),
+    Key("networks.deny", "names", (), "networks never to use; deny wins over allow", Order.MORE),
+    Key("operators.deny", "names", (), "operators whose nodes are never used", Order.MORE),
+    Key("nodes.deny", "names", (), "nodes never to use, by id", Order.MORE),
+    _seconds("deadlines.connect_s", 5, 0.1, 60, "to reach the node"),
+    _seconds("deadlines.first_byte_s", 60, 0.1, 3_600, "from the request's last byte to the answer's first"),
+    _seconds("deadlines.idle_s", 60, 0.1, 3_600, "between two pieces of an answer"),
+    _seconds("deadlines.total_s", 600, 0.1, 86_400, "for the whole exchange"),
+)
+
+BY_PATH = {key.path: key for key in KEYS}
+SECTIONS = tuple(dict.fromkeys(key.path.split(".")[0] for key in KEYS if "." in key.path))
+
+#: Keys that say what a file is; `require` says what it asks. They have no default and no order.
+IDENTITY = {
+    "name": "the policy's name: that of the file, in lower case",
+    "version": "a whole number that rises with every change",
+    "summary": "one sentence for a reader",
+    "replaces": '"builtin" in a file that is meant to stand in place of the built-in policy of its name',
+    "require": "the tree of checks and claims: one of all, any, at_least with of",
+}
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    evidence_max_age_s: float
+    response_skew_s: float
+
+
+class Replay(msgspec.Struct, frozen=True):
+    nonce: str
+    journal: bool
+
+
+class ReleaseRules(msgspec.Struct, frozen=True):
+    stream: tuple[str, ...]
+    window_events: int
+    window_ms: int
+
+
+class Audit(msgspec.Struct, frozen=True):
+    durability: str
+    on_log_failure: str
+    store_payload: str
+    retention_min_days: int
+
+
+class Executables(msgspec.Struct, frozen=True):
+    undeclared: str
+    arguments: str
+
+
+class Output(msgspec.Struct, frozen=True):
+    text_as_tool_call: str
+
+
+class Networks(msgspec.Struct, frozen=True):
+    """`allow` None means any network; `deny` wins."""
+
+    allow: frozenset[str] | None
+    deny: frozenset[str]
+
+
+class Denied(msgspec.Struct, frozen=True):
+    deny: frozenset[str]
+
+
+class Deadlines(msgspec.Struct, frozen=True):
+    connect_s: float
+    first_byte_s: float
+    idle_s: float
+    total_s: float
+
+
+class PolicyRef(msgspec.Struct, frozen=True, order=True):
+    """A policy file by name, version and the SHA-256 (hex) of its bytes: what a receipt names."""
+
+    name: str
+    version: int
+    digest: str
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What `decide` needs, worked out once from the rest of the policy.
+
+    `node` and `response` hold the parts of the tree that are judged in each phase. `node_ids` and `response_ids` are
+    the check ids that must be affirming in the node's and in the answer's list; they settle the matter alone when
+    `flat`. `adjust` says what an outcome of a check becomes under this policy.
+    """
+
+    node: tuple[Tree, ...]
+    response: tuple[Tree, ...]
+    node_ids: frozenset[str]
+    response_ids: frozenset[str]
+    flat: bool
+    adjust: dict[tuple[str, Outcome], Outcome]
+
+
+class CompiledPolicy(msgspec.Struct, frozen=True):
+    """A policy ready for use: immutable, total, and named by the digest of the bytes that it was read from.
+
+    `stated` holds the paths that its file writes; the others have their defaults. `refs` names every file that it
+    comes from: one, or several after `tighten`. `version` and `digest` of a tightened policy stand for all of them.
+    """
+
+    name: str
+    version: int
+    digest: str
+    source: str
+    summary: str
+    refs: tuple[PolicyRef, ...]
+    stated: frozenset[str]
+    require: Tree
+    plan: Plan
+    on_failure: str
+    retry_after_send: bool
+    warnings: str
+    attach: str
+    freshness: Freshness
+    replay: Replay
+    release: ReleaseRules
+    audit: Audit
+    executables: Executables
+    output: Output
+    networks: Networks
+    operators: Denied
+    nodes: Denied
+    deadlines: Deadlines

@@ -1,0 +1,136 @@
+"""A caller may ask for a stricter policy than the one its key carries, and never for a looser one.
+
+`tighten` refuses what would loosen and names it; what is left is the meet: for every key the stricter of the two
+values, and both requirements. So the result never permits what either of the two refuses.
+
+What counts as asking for something looser is what the requested file *writes*: a key that it leaves out has no opinion.
+`require` is always written, and a tree that does not imply the one in force is looser. Lists of what is denied add up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from gateway.errors import PolicyLoosens
+
+from .build import compile_policy, value_of
+from .schema import KEYS, MODES, CompiledPolicy, Key, Order, PolicyRef, Scalar
+from .tree import both, implies
+
+
+def tighten(base: CompiledPolicy, requested: CompiledPolicy) -> CompiledPolicy:
+    """The policy in force when a caller whose key carries `base` asks for `requested`.
+
+    Raises `PolicyLoosens`, naming every key that would loosen `base`.
+    """
+    if set(requested.refs) <= set(base.refs):
+        return base
+    looser = loosens(base, requested)
+    if looser:
+        raise PolicyLoosens(
+            f"the policy {requested.name!r} is looser than {base.name!r} in {', '.join(looser)}; "
+            "a caller may only ask for a stricter one",
+            param="policy",
+            reason=looser[0],
+        )
+    return meet(base, requested)
+
+
+def loosens(base: CompiledPolicy, requested: CompiledPolicy) -> tuple[str, ...]:
+    """The paths in which `requested` asks for less than `base` has in force; empty when it may be granted."""
+    paths = [] if implies(requested.require, base.require) else ["require"]
+    for key in KEYS:
+        if key.path in requested.stated and _looser(key, value_of(base, key.path), value_of(requested, key.path)):
+            paths.append(key.path)
+    return tuple(paths)
+
+
+def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
+    """The loosest policy that is as strict as both: commutative, idempotent, and it permits only what both permit."""
+    refs = tuple(sorted({*left.refs, *right.refs}))
+    values = {key.path: _meet(key, value_of(left, key.path), value_of(right, key.path)) for key in KEYS}
+    return compile_policy(
+        refs,
+        digest_of(refs),
+        " + ".join(sorted({*left.source.split(" + "), *right.source.split(" + ")})),
+        "; ".join(sorted({*left.summary.split("; "), *right.summary.split("; ")})),
+        both(left.require, right.require),
+        values,
+        left.stated | right.stated,
+    )
+
+
+def demand_verified(policy: CompiledPolicy) -> CompiledPolicy:
+    """`policy` as it is under ACI's `aci_verified: true`: what failed is not released, whatever the policy says.
+
+    The same object unless it flags. Names and digests stay: the demand is in the request, whose digest the receipt has.
+    """
+    if policy.on_failure != "flag":
+        return policy
+    values = {key.path: value_of(policy, key.path) for key in KEYS}
+    values["on_failure"] = "refuse"
+    return compile_policy(
+        policy.refs, policy.digest, policy.source, policy.summary, policy.require, values, policy.stated
+    )
+
+
+def digest_of(refs: Iterable[PolicyRef]) -> str:
+    """The digest that stands for several files: of one, its own; of more, SHA-256 over their digests, sorted."""
+    digests = sorted({ref.digest for ref in refs})
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(["veriroute policies v1", *digests, ""]).encode()).hexdigest()
+
+
+def _looser(key: Key, base: Scalar, asked: Scalar) -> bool:
+    if key.order is Order.FREE or key.order is Order.MORE:
+        return False
+    if key.path == "on_failure":
+        # To try the next node is not less strict than to refuse: either way what failed is not released.
+        return asked == "flag" and base != "flag"
+    if key.order is Order.FEWER:
+        return base is not None and not set(_texts(asked)) <= set(_texts(base))
+    if key.order is Order.FLOOR:
+        return _floor(asked) < _floor(base)
+    return _meet(key, base, asked) != asked
+
+
+def _meet(key: Key, left: Scalar, right: Scalar) -> Scalar:
+    if key.order in (Order.LATER, Order.FREE):
+        return max(str(left), str(right), key=key.choices.index)
+    if key.order is Order.MORE:
+        return tuple(sorted({*_texts(left), *_texts(right)}))
+    if key.order is Order.FEWER:
+        if left is None or right is None:
+            return right if left is None else left
+        return tuple(sorted(set(_texts(left)) & set(_texts(right))))
+    if key.order is Order.FLOOR:
+        return _meet_modes(_texts(left), _texts(right))
+    pick = min if key.order is Order.LOWER else max
+    return pick(_number(left), _number(right))
+
+
+def _meet_modes(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
+    """Every mode of either that is as strict as the loosest of both; in their common order, else fastest first."""
+    floor = max(_floor(left), _floor(right))
+    kept = [tuple(mode for mode in side if MODES.index(mode) >= floor) for side in (left, right)]
+    if kept[0] == kept[1]:
+        return kept[0]
+    return tuple(sorted({*kept[0], *kept[1]}, key=MODES.index))
+
+
+def _floor(modes: Scalar) -> int:
+    return min(MODES.index(mode) for mode in _texts(modes))
+
+
+def _texts(value: Scalar) -> tuple[str, ...]:
+    if not isinstance(value, tuple):
+        raise TypeError(f"not a list of texts: {value!r}")
+    return value
+
+
+def _number(value: Scalar) -> int | float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"not a number: {value!r}")
+    return value
