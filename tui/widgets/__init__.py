@@ -1,0 +1,1 @@
+"""Widgets. What they draw comes through `tui.text`, or is ours."""
