@@ -61,7 +61,7 @@ _AFFIRMED = Decision(_AFFIRMING, True)
 
 
 def decide(
-    result: AttestationResult,
+    result: AttestationResult | AttestedSession,
     policy: CompiledPolicy,
     phase: Phase,
     *,

@@ -64,15 +64,15 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
 def demand_verified(policy: CompiledPolicy) -> CompiledPolicy:
     """`policy` as it is under ACI's `aci_verified: true`: what failed is not released, whatever the policy says.
 
-    The same object unless it flags. Names and digests stay: the demand is in the request, whose digest the receipt has.
+    The same object unless it flags. The files stay the same, so `refs` does; `digest` changes, because it is the name
+    by which decisions under a policy are kept.
     """
     if policy.on_failure != "flag":
         return policy
     values = {key.path: value_of(policy, key.path) for key in KEYS}
     values["on_failure"] = "refuse"
-    return compile_policy(
-        policy.refs, policy.digest, policy.source, policy.summary, policy.require, values, policy.stated
-    )
+    digest = hashlib.sha256(f"veriroute verified v1\n{policy.digest}\n".encode()).hexdigest()
+    return compile_policy(policy.refs, digest, policy.source, policy.summary, policy.require, values, policy.stated)
 
 
 def digest_of(refs: Iterable[PolicyRef]) -> str:
