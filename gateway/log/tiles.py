@@ -62,7 +62,7 @@ def parse_tile_path(path: str) -> Tile:
 
 
 def available_width(level: int, index: int, size: int) -> int:
-    """How many items of tile (`level`, `index`) a log of `size` leaves has, 0 to 256; any width up to it is readable."""
+    """How many items of tile (`level`, `index`) a log of `size` leaves has, 0 to 256; any width up to it exists."""
     items = size >> (8 * max(level, 0))
     return min(max(items - index * TILE_WIDTH, 0), TILE_WIDTH)
 

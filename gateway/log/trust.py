@@ -98,7 +98,7 @@ def open_with_trust(data: bytes, trust: TrustPolicy, origin: str | None = None) 
 
 
 def verify_checkpoint(data: bytes, trust: TrustPolicy, origin: str | None = None) -> CosignedCheckpoint:
-    """The checkpoint in `data`, signed by a trusted log and cosigned by the quorum; `ProofError` when it falls short."""
+    """The checkpoint in `data`, signed by a trusted log and cosigned by the quorum; else `ProofError`."""
     found = open_with_trust(data, trust, origin)
     if not trust.quorum_met(cosignature.key for cosignature in found.cosignatures):
         raise ProofError(
