@@ -49,6 +49,10 @@ _SECTION_TYPES: dict[str, type[msgspec.Struct]] = {
 _GET = {key.path: attrgetter(key.path) for key in KEYS}
 
 
+#: Checks that may find nothing to look at, and the reason with which the verifier says so.
+IDLE = {entry.id: entry.idle for entry in CHECKS.values() if entry.idle is not None}
+
+
 def value_of(policy: CompiledPolicy, path: str) -> Scalar:
     """The value in force for the key `path` (a sorted tuple for sets of names)."""
     value = _GET[path](policy)
@@ -95,13 +99,17 @@ def compile_policy(
 def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:
     """What has to be judged in which phase, and what `values` make of single outcomes."""
     parts = conjuncts(require)
-    plain = [part for part in parts if isinstance(part, Leaf) and part.check is not None]
+    single = [part for part in parts if isinstance(part, Leaf)]
+    plain = [part for part in single if part.check is not None]
+    claims = tuple(part for part in single if part.claim is not None)
+    flat = len(single) == len(parts) and any(part.id not in IDLE for part in single)
     return Plan(
         node=tuple(part for part in parts if settles_node(part)),
         response=parts,
         node_ids=frozenset(part.id for part in plain if Phase.NODE in part.phases),
         response_ids=frozenset(part.id for part in plain if Phase.RESPONSE in part.phases),
-        flat=len(plain) == len(parts),
+        claims=claims if flat else None,
+        node_claims=tuple(leaf for leaf in claims if Phase.NODE in leaf.phases) if flat else None,
         adjust=_adjustments(values),
     )
 
@@ -123,7 +131,3 @@ def _adjustments(values: Mapping[str, Anything]) -> dict[tuple[str, Outcome], Ou
         # An answer without our nonce is only not known to be a replay, which is not what was asked for.
         adjust["replay", Outcome.WARNING] = Outcome.NONE
     return adjust
-
-
-#: Checks that may find nothing to look at, and the reason with which the verifier says so.
-IDLE = {entry.id: entry.idle for entry in CHECKS.values() if entry.idle is not None}

@@ -75,15 +75,19 @@ def decide(
     """
     plan = policy.plan
     if phase is Phase.NODE:
-        if plan.flat and plan.node_ids and _settled(result.checks, plan.node_ids):
+        if plan.node_ids and _claimed(plan.node_claims, result.claims) and _settled(result.checks, plan.node_ids):
             return _AFFIRMED
         return _weigh(_Found(policy, result.checks, (), result.claims, phase), policy, plan.node)
     if node is None:
         mine, theirs = _split(result.checks)
         return _weigh(_Found(policy, mine, theirs, result.claims, phase), policy, plan.response)
-    if plan.flat and _settled(result.checks, plan.response_ids) and _settled(node.checks, plan.node_ids):
+    claims = (*node.claims, *result.claims) if plan.claims != () else ()
+    if (
+        _settled(result.checks, plan.response_ids)
+        and _settled(node.checks, plan.node_ids)
+        and _claimed(plan.claims, claims)
+    ):
         return _AFFIRMED
-    claims = (*node.claims, *result.claims)
     return _weigh(_Found(policy, node.checks, result.checks, claims, phase), policy, plan.response)
 
 
@@ -101,6 +105,27 @@ def _settled(checks: Iterable[Check], needed: frozenset[str]) -> bool:
         elif check.id in needed:
             return False
     return needed <= met
+
+
+def _claimed(wanted: tuple[Leaf, ...] | None, claims: tuple[Claim, ...]) -> bool:
+    # None: the tree has groups, and only the full fold can say.
+    return wanted is not None and all(_shown(leaf, claims) is _AFFIRMING for leaf in wanted)
+
+
+def _shown(leaf: Leaf, claims: tuple[Claim, ...]) -> Outcome:
+    """What `claims` show of the claim of `leaf`: every statement of its name counts, a refutation before all."""
+    outcome = _NONE
+    doubted = False
+    for claim in claims:
+        if claim.name != leaf.claim:
+            continue
+        if claim.status == "refuted":
+            return _CONTRA
+        if claim.status == "asserted" and claim.source in leaf.sources:
+            outcome = _AFFIRMING
+        else:
+            doubted = True
+    return _NONE if doubted else outcome
 
 
 def _split(checks: Iterable[Check]) -> tuple[list[Check], list[Check]]:
@@ -201,11 +226,7 @@ class _Found:
     def _claim(self, leaf: Leaf) -> Outcome | None:
         if self.phase is Phase.NODE and CLAIMS[leaf.id].phase is Phase.RESPONSE:
             return None
-        stated = [claim for claim in self.claims if claim.name == leaf.claim]
-        if any(claim.status == "refuted" for claim in stated):
-            return _CONTRA
-        shown = [claim.status == "asserted" and claim.source in leaf.sources for claim in stated]
-        return _AFFIRMING if shown and all(shown) else _NONE
+        return _shown(leaf, self.claims)
 
 
 def _group(tree: Any | AtLeast, outcomes: list[Outcome | None]) -> Outcome | None:

@@ -13,7 +13,7 @@ import msgspec
 
 from gateway.model.verdict import Outcome
 
-from .tree import Tree
+from .tree import Leaf, Tree
 
 Scalar = str | int | float | bool | tuple[str, ...] | None
 
@@ -257,15 +257,17 @@ class Plan(msgspec.Struct, frozen=True):
     """What `decide` needs, worked out once from the rest of the policy.
 
     `node` and `response` hold the parts of the tree that are judged in each phase. `node_ids` and `response_ids` are
-    the check ids that must be affirming in the node's and in the answer's list; they settle the matter alone when
-    `flat`. `adjust` says what an outcome of a check becomes under this policy.
+    the check ids that must be affirming in the node's and in the answer's list; with `claims` (of a node:
+    `node_claims`) they settle the matter alone. These two are None when they don't: the tree has groups, or holds
+    nothing but checks that may be idle. `adjust` says what an outcome of a check becomes under this policy.
     """
 
     node: tuple[Tree, ...]
     response: tuple[Tree, ...]
     node_ids: frozenset[str]
     response_ids: frozenset[str]
-    flat: bool
+    claims: tuple[Leaf, ...] | None
+    node_claims: tuple[Leaf, ...] | None
     adjust: dict[tuple[str, Outcome], Outcome]
 
 

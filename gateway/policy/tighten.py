@@ -54,7 +54,7 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
         refs,
         digest_of(refs),
         " + ".join(sorted({*left.source.split(" + "), *right.source.split(" + ")})),
-        "; ".join(sorted({*left.summary.split("; "), *right.summary.split("; ")})),
+        f"In every point the stricter of {' and '.join(ref.name for ref in refs)}." if len(refs) > 1 else left.summary,
         both(left.require, right.require),
         values,
         left.stated | right.stated,

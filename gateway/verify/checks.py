@@ -96,7 +96,7 @@ _CHECKS = (
     ),
     CheckDef(
         "fresh",
-        "It was made for us, now",
+        "Evidence and answer were made for us, now",
         _BOTH,
         "RFC 9334 section 10; ACI aci/1, nonce and served_at",
         "The evidence answers another nonce, or the answer's time is outside the window that policy allows. "
