@@ -1,8 +1,8 @@
 """Settings: one frozen value, read from a TOML file, then from the environment.
 
 `load(text, where, environ)` is pure over what it is given; `read(path, environ)` opens the file. An unknown key, a
-wrong type or an unsafe combination is a `ConfigError` that names the file and line. Every key is documented in `REFERENCE`,
-which `veriroute config reference` prints and docs/configuration.md repeats.
+wrong type or an unsafe combination is a `ConfigError` that names the file and line. `REFERENCE` documents every key;
+`veriroute config reference` prints it and docs/configuration.md repeats it.
 
     VERIROUTE_SERVER_PORT=9000 veriroute serve --config veriroute.toml      # the environment wins over the file
 """
@@ -107,7 +107,7 @@ REFERENCE: dict[str, str] = {
     "upstream.max_response_bytes": "Largest answer taken from a node.",
     "upstream.max_event_bytes": "Largest single event of a stream taken from a node.",
     "upstream.allow_private": "Whether a node's name may resolve to a loopback, private or link-local address.",
-    "upstream.allow_http": "Whether a node beyond loopback may be reached without TLS; there is then no channel binding.",
+    "upstream.allow_http": "Whether a node beyond loopback may be reached without TLS (and so without channel binding).",
     "upstream.refresh_s": "Seconds between attestations of a node; must be shorter than the policies' evidence age.",
     "nodes.id": "Name of the node in receipts; unique.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them).",

@@ -1,8 +1,8 @@
 """Event-stream framing by bytes (WHATWG HTML, section 9.2): what each event says, and which bytes it stood in.
 
 The stream of a node is cut into blocks that end at a blank line. A block knows its raw bytes, so that they can be
-hashed and passed on untouched, and whether it is *plain* (one `data:` line, or one `event:` and one `data:` line, LF ends), so
-that anything odd is re-written from what was parsed instead of being passed on.
+hashed and passed on untouched, and whether it is *plain* (one `data:` line, or one `event:` and one `data:` line, LF
+ends), so that anything odd is re-written from what was parsed instead of being passed on.
 """
 
 from __future__ import annotations

@@ -1,0 +1,211 @@
+"""The five inference paths, owning the wire: from the ASGI messages to the relay, and back.
+
+Read and judge what makes a request acceptable (key, body, head, policy); everything refused here is a 4xx that names the
+field, with nothing forwarded and no receipt. What is accepted goes to the relay and gets exactly one receipt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gateway.errors import BadRequest, Busy, NotFound, VerirouteError
+from gateway.exchange.head import clean_request_id, parse_head
+from gateway.model.ulid import UlidFactory
+from gateway.relay import Headers, Incoming, Relay
+
+from .auth import KeyRing
+from .cycle import ClientGone
+from .errors import render
+from .strict import read_body
+from .terms import TermsBook
+
+_urandom = os.urandom
+_random = random.SystemRandom().random
+
+
+class Inference:
+    """An ASGI application for one inference path at a time; the path is the endpoint."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        keys: KeyRing,
+        terms: TermsBook,
+        ulids: UlidFactory,
+        *,
+        max_body: int,
+        max_in_flight: int,
+        body_s: float = 60.0,
+    ) -> None:
+        self._relay = relay
+        self._keys = keys
+        self._terms = terms
+        self._ulids = ulids
+        self._max_body = max_body
+        self._max_in_flight = max_in_flight
+        self._body_s = body_s
+        self.in_flight = 0
+        self.accepted = 0
+        self.refused: dict[str, int] = {}
+        self.closing = False
+        self._idle = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        t0 = time.perf_counter()
+        try:
+            incoming = await self._accept(scope, receive, t0)
+        except VerirouteError as error:
+            self.refused[error.code] = self.refused.get(error.code, 0) + 1
+            status, headers, body = render(error)
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
+        self.in_flight += 1
+        self.accepted += 1
+        sink = AsgiSink(scope, receive, send)
+        try:
+            await self._relay.serve(incoming, sink)
+        finally:
+            sink.close()
+            self.in_flight -= 1
+            if self.closing and not self.in_flight:
+                self._idle.set()
+
+    async def drain(self, seconds: float) -> bool:
+        """Take no further exchange; wait for those under way. Whether all of them ended."""
+        self.closing = True
+        if not self.in_flight:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _accept(self, scope: Any, receive: Any, t0: float) -> Incoming:
+        authorization = api_key = length = client_id = other_id = None
+        policies: list[bytes] = []
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"content-length":
+                length = value
+            elif name == b"x-api-key":
+                api_key = value
+            elif name == b"x-veriroute-policy":
+                policies.append(value)
+            elif name == b"x-client-request-id":
+                client_id = value
+            elif name == b"x-request-id":
+                other_id = value
+        principal = self._keys.principal(authorization, api_key).needs("inference")
+        if self.closing or self.in_flight >= self._max_in_flight:
+            raise Busy(
+                "This gateway is stopping." if self.closing else "This gateway has as many exchanges as it allows."
+            )
+        declared = int(length) if length is not None and length.isdigit() else None
+        deadline = asyncio.get_running_loop().time() + self._body_s
+        body = await read_body(receive, self._max_body, deadline, declared=declared)
+        head = parse_head(scope["path"], body)
+        terms = self._terms.resolve(principal.policy, policies, head)
+        self._relay.known(head)
+        now_ms = time.time_ns() // 1_000_000
+        found = client_id if client_id is not None else other_id
+        randomness = _urandom(90)
+        return Incoming(
+            self._ulids.mint(now_ms, int.from_bytes(randomness[80:], "big")),
+            now_ms,
+            t0,
+            randomness[:80],
+            principal.key_id,
+            clean_request_id(found) if found is not None else None,
+            head,
+            body,
+            terms,
+            _random(),
+        )
+
+
+async def unknown_endpoint(scope: Any, receive: Any, send: Any) -> None:
+    """Every other path under /v1: a 404 that says what there is."""
+    error = NotFound(f"There is no {scope['method']} {scope['path']} here; docs/api.md lists the paths.")
+    status, headers, body = render(error)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class AsgiSink:
+    """The agent's side of one exchange (gateway.relay.Sink)."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._send = send
+        self._callback: Callable[[], None] | None = None
+        self.gone = False
+        self._watcher: asyncio.Task[None] | None = None
+        register = scope.get("veriroute.on_leave")
+        if register is not None:
+            register(self._left)
+        else:
+            self._watcher = asyncio.ensure_future(self._watch(receive))
+
+    def on_leave(self, callback: Callable[[], None] | None) -> None:
+        self._callback = callback
+
+    async def answer(self, headers: Headers, body: bytes) -> None:
+        headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self._put({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._put({"type": "http.response.body", "body": body})
+
+    async def begin(self, headers: Headers) -> None:
+        await self._put({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, data: bytes) -> None:
+        await self._put({"type": "http.response.body", "body": data})
+
+    async def refuse(self, error: VerirouteError, receipt: str, extra: dict[str, object], headers: Headers) -> None:
+        status, own, body = render(error, receipt, extra)
+        names = {name for name, _ in headers}
+        own = [(name, value) for name, value in own if name not in names]
+        await self._put({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+        await self._put({"type": "http.response.body", "body": body})
+
+    async def cut(self, data: bytes) -> None:
+        # No message without `more_body` follows: the server cuts the body, so that its end can't look like success.
+        if data:
+            await self._put({"type": "http.response.body", "body": data, "more_body": True})
+
+    def close(self) -> None:
+        self._callback = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    async def _put(self, message: dict[str, Any]) -> None:
+        if self.gone:
+            raise ClientGone("the client left")
+        try:
+            await self._send(message)
+        except OSError:
+            self.gone = True
+            raise
+
+    def _left(self) -> None:
+        self.gone = True
+        if self._callback is not None:
+            self._callback()
+
+    async def _watch(self, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._left()
+
+
+__all__ = ["AsgiSink", "BadRequest", "Inference", "unknown_endpoint"]

@@ -1,0 +1,80 @@
+"""What we add to an answer: the `verification` member, the last chunk of a stream, error bodies and events.
+
+Everything else that leaves is the node's bytes, or was re-written from what was parsed and is named so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from gateway.model.verdict import Check, Claim
+
+from .sse import format_event
+
+
+class VerificationPolicy(msgspec.Struct, frozen=True):
+    name: str
+    digest: str
+
+
+class Verification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """The `verification` member (DESIGN section 5). `proof` is a C2SP tlog-proof; `openings` hold base64 salts."""
+
+    verdict: str
+    level: str
+    policy: VerificationPolicy
+    network: str | None = None
+    node: str | None = None
+    model: str | None = None
+    executed_in: str = "unknown"
+    release: str
+    reason: str | None = None
+    claims: dict[str, str] = {}
+    checks: tuple[Check, ...] | None = None
+    receipt: str
+    index: int | None = None
+    proof: str | None = None
+    openings: dict[str, str] | None = None
+    envelope: msgspec.Raw | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def claims_map(claims: tuple[Claim, ...]) -> dict[str, str]:
+    return {c.name: c.status for c in claims}
+
+
+def splice(body: bytes, verification: Verification) -> bytes:
+    """`body`, one JSON object in its own bytes, with `verification` as its last member."""
+    end = body.rfind(b"}")
+    # An object without members takes no comma. The body was read strictly, so what is before `}` decides.
+    comma = b"" if body[:end].rstrip().endswith(b"{") else b","
+    return body[:end] + comma + b'"verification":' + _encode(verification) + body[end:]
+
+
+def verification_event(endpoint: str, answer_id: str | None, model: str, verification: Verification) -> bytes:
+    """The event that carries the verification, in the form that clients of `endpoint` read without harm."""
+    if endpoint in ("/v1/chat/completions", "/v1/completions"):
+        kind = "chat.completion.chunk" if endpoint == "/v1/chat/completions" else "text_completion"
+        chunk = {
+            "id": answer_id or "",
+            "object": kind,
+            "created": 0,
+            "model": model,
+            "choices": [],
+            "verification": verification,
+        }
+        return format_event(_encode(chunk))
+    return format_event(
+        _encode({"type": "veriroute.verification", "verification": verification}), b"veriroute.verification"
+    )
+
+
+def error_event(endpoint: str, error: dict[str, Any]) -> bytes:
+    """The terminal error event of a stream. `error` is the OpenAI-shaped error object."""
+    if endpoint in ("/v1/chat/completions", "/v1/completions"):
+        return format_event(_encode({"error": error}))
+    return format_event(_encode({**error, "type": "error", "error": error}), b"error")

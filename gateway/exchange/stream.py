@@ -1,0 +1,415 @@
+"""Following a stream: the grammar of each API, what its events carry, and which bytes the node's evidence must cover.
+
+`StreamReader.feed(data)` turns the node's bytes into `Piece`s, each the exact bytes that may go on to the agent and the
+kind that the release rules need:
+
+    text     an ordinary event
+    call     part of an executable member: held to the verdict in every release mode
+    finish   says that the answer is complete: held, so that no success is announced before the verdict
+    end      the protocol's own terminator
+    chain    not for the agent: a running signature, over all covered bytes before it
+
+Covered bytes are all bytes of the body but chain comments and the receipt event (docs/node-profile.md, section 4). The
+digest that the receipt commits to runs over `data` + LF of every event, the `[DONE]` left out, so that it does not
+depend on framing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from gateway.crypto.canonical import strict_json
+from gateway.errors import FormatError
+from gateway.model.observation import Call, Observation
+
+from .answer import Answer, Content, Part, Usage, foreign_members, part_call, reads_as_call, toolcall_bytes, without
+from .head import Head
+from .sse import Block, Framer, format_event
+
+DONE = b"[DONE]"
+TEXT, CALL, FINISH, END, CHAIN = "text", "call", "finish", "end", "chain"
+
+
+class Wire(msgspec.Struct, frozen=True):
+    """Where a network's evidence stands in a stream: the event that holds the receipt, the comment of the chain."""
+
+    receipt_event: bytes
+    chain_comment: bytes
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """`out` may go to the agent under the release rules for `kind`. For CHAIN, `out` is the comment's text and
+    `digest` the hex SHA-256 of all covered bytes before it."""
+
+    kind: str
+    out: bytes
+    digest: str = ""
+
+
+class UpstreamError(Exception):
+    """The node reported an error inside the stream. Its text is not for the agent."""
+
+
+class StreamReader:
+    """Observes one stream as it passes. Problems are kept for the appraisal; only `UpstreamError` is raised."""
+
+    def __init__(self, head: Head, wire: Wire, body_salt: bytes, *, max_event: int) -> None:
+        self.receipt: bytes | None = None
+        self.receipt_problem: str | None = None
+        self.ended = False
+        self.rebuilt = False
+        self.dropped: tuple[str, ...] = ()
+        self._head = head
+        self._wire = wire
+        self._framer = Framer(max_event)
+        self._covered = hashlib.sha256()
+        self._data = hashlib.sha256(body_salt)
+        self._protocol: _Protocol = _PROTOCOLS[head.endpoint](head)
+        self._malformed: str | None = None
+        self._grammar: str | None = None
+        self._covered_at_end: str | None = None
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """The pieces that `data` completes. Raises `UpstreamError`; `FormatError` when an event is over the limit."""
+        pieces: list[Piece] = []
+        for block in self._framer.feed(data):
+            piece = self._block(block)
+            if piece is not None:
+                pieces.append(piece)
+        return pieces
+
+    def finish(self) -> str | None:
+        """Call at the end of the body. Says what is missing when the stream was cut, None when it was complete."""
+        if not self.ended:
+            return "the stream ended without its terminator"
+        if self._framer.rest.strip(b"\r\n"):
+            return "the stream ended inside an event"
+        return None
+
+    @property
+    def covered_sha256(self) -> str:
+        return self._covered.hexdigest()
+
+    @property
+    def data_sha256(self) -> str:
+        """Hex digest of salt || data LF data LF …, the receipt's `response.body` in form `salt32||sse-data-lf`."""
+        return self._data.hexdigest()
+
+    def observation(self) -> Observation:
+        p = self._protocol
+        text = "".join(p.text)
+        calls = tuple(p.finished_calls())
+        return Observation(
+            malformed=self._malformed,
+            shape=p.shape(),
+            stream_grammar=self._grammar or p.problem,
+            models=tuple(p.models),
+            answer_id=p.answer_id,
+            calls=calls,
+            declared=self._head.tools,
+            text_is_call=bool(self._head.tools) and not calls and reads_as_call(text),
+            stream=True,
+            input_tokens=p.input_tokens,
+            output_tokens=p.output_tokens,
+        )
+
+    def content(self) -> Content:
+        return Content("".join(self._protocol.text), toolcall_bytes(tuple(self._protocol.finished_calls())))
+
+    def _block(self, block: Block) -> Piece | None:
+        if block.event == self._wire.receipt_event:
+            self._take_receipt(block)
+            return None
+        chain = self._chain(block)
+        if chain is not None:
+            return chain
+        self._covered.update(block.raw)
+        if block.data is None:
+            self.rebuilt = True  # comments, retry and empty blocks stay here
+            return None
+        if self.ended:
+            self._grammar = self._grammar or "data after the terminator"
+            return None
+        kind = self._event(block)
+        if kind == END:
+            self.ended = True
+        if block.plain and not (block.event and not self._protocol.named) and not self.dropped:
+            return Piece(kind, block.raw)
+        return self._rewrite(kind, block)
+
+    def _event(self, block: Block) -> str:
+        data = block.data
+        assert data is not None
+        if data == DONE and not self._protocol.named:
+            if not self._protocol.started:
+                self._grammar = self._grammar or "the terminator came first"
+            return END
+        self._data.update(data + b"\n")
+        try:
+            document = strict_json(data, max_bytes=len(data), max_depth=256)
+            if not isinstance(document, dict):
+                raise FormatError("an event is not a JSON object")
+            kind = self._protocol.event(block.event, document)
+        except msgspec.ValidationError as error:
+            self._malformed = self._malformed or f"an event is not what it should be: {error}"
+            return TEXT
+        except FormatError as error:
+            self._malformed = self._malformed or str(error)
+            return TEXT
+        self.dropped = foreign_members(document)
+        return kind
+
+    def _rewrite(self, kind: str, block: Block) -> Piece:
+        """The event re-written by allow-list: its name where the API has names, and its data less what is ours."""
+        self.rebuilt = True
+        data = block.data or b""
+        if self.dropped:
+            data = without(data, self.dropped)
+            self.dropped = ()
+        return Piece(kind, format_event(data, block.event if self._protocol.named else b""))
+
+    def _chain(self, block: Block) -> Piece | None:
+        """A chain comment, when the block is exactly one; any other block is covered like the rest."""
+        if block.data is not None or len(block.comments) != 1:
+            return None
+        comment = block.comments[0]
+        if not comment.startswith(self._wire.chain_comment + b" ") or block.raw != b": " + comment + b"\n\n":
+            return None
+        return Piece(CHAIN, comment, self._covered.hexdigest())
+
+    def _take_receipt(self, block: Block) -> None:
+        if not self.ended:
+            self.receipt_problem = "malformed: the receipt came before the terminator"
+        elif self.receipt is not None:
+            self.receipt_problem = "malformed: two receipts"
+        self.receipt = block.data or b""
+
+
+class _Protocol:
+    """What one API's events mean. `event` gives the kind of a piece and keeps the facts."""
+
+    named = False  # whether events carry `event:` names
+    started = False
+
+    def __init__(self, head: Head) -> None:
+        self.head = head
+        self.text: list[str] = []
+        self.models: list[str] = []
+        self.answer_id: str | None = None
+        self.problem: str | None = None
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+
+    def event(self, name: bytes, document: dict[str, Any]) -> str:
+        raise NotImplementedError
+
+    def shape(self) -> str | None:
+        return None
+
+    def finished_calls(self) -> list[Call]:
+        return []
+
+    def _model(self, model: str | None) -> None:
+        if model is not None and model not in self.models and len(self.models) < 4:
+            self.models.append(model)
+
+    def _usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            given = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
+            made = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
+            self.input_tokens = given if given is not None else self.input_tokens
+            self.output_tokens = made if made is not None else self.output_tokens
+
+
+class _Chat(_Protocol):
+    """/v1/chat/completions and /v1/completions: nameless chunks, `[DONE]` at the end."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self._finished: set[int] = set()
+        self._seen: set[int] = set()
+        self._calls: dict[tuple[int, str, int], list[str]] = {}
+
+    def event(self, name: bytes, document: dict[str, Any]) -> str:
+        self.started = True
+        chunk = msgspec.convert(document, Answer)
+        if chunk.error is not None:
+            raise UpstreamError
+        if chunk.id is not None:
+            if self.answer_id is not None and chunk.id != self.answer_id:
+                self.problem = self.problem or "the id changes between events"
+            self.answer_id = chunk.id
+        self._model(chunk.model)
+        self._usage(chunk.usage)
+        kind = TEXT
+        for choice in chunk.choices or ():
+            kind = self._choice(choice, kind)
+        return FINISH if kind == TEXT and self._finished else kind
+
+    def _choice(self, choice: Any, kind: str) -> str:
+        index = choice.index
+        if not 0 <= index < self.head.n:
+            self.problem = self.problem or f"choice {index} where {self.head.n} were asked for"
+        self._seen.add(index)
+        delta = choice.delta or choice.message
+        content = choice.text
+        calls = False
+        if delta is not None:
+            content = delta.content if isinstance(delta.content, str) else content
+            calls = bool(delta.tool_calls) or delta.function_call is not None
+            for call in delta.tool_calls or ():
+                function = call.function or call.custom
+                self._delta((index, "tool_calls", call.index or 0), function)
+            if delta.function_call is not None:
+                self._delta((index, "function_call", 0), delta.function_call)
+        if index in self._finished and (content or calls):
+            self.problem = self.problem or "content after the finish event"
+        if content and index == 0:
+            self.text.append(content)
+        if choice.finish_reason is not None:
+            self._finished.add(index)
+        return CALL if calls else kind
+
+    def _delta(self, key: tuple[int, str, int], function: Any) -> None:
+        parts = self._calls.setdefault(key, ["", ""])
+        if function is not None:
+            parts[0] += function.name or ""
+            parts[1] += function.arguments or ""
+
+    def shape(self) -> str | None:
+        if self._seen != set(range(self.head.n)):
+            return f"choices {sorted(self._seen)[:8]} where {self.head.n} were asked for"
+        return None
+
+    def finished_calls(self) -> list[Call]:
+        return [Call(kind, name, arguments) for (_, kind, _), (name, arguments) in self._calls.items()]
+
+
+class _Item(msgspec.Struct):
+    item: Part | None = None
+    response: Answer | None = None
+    delta: Any = None
+    type: str | None = None
+
+
+class _Responses(_Protocol):
+    """/v1/responses: named events; `response.completed` or `response.incomplete` ends the stream."""
+
+    named = True
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self._calls: list[Call] = []
+
+    def event(self, name: bytes, document: dict[str, Any]) -> str:
+        self.started = True
+        event = msgspec.convert(document, _Item)
+        kind = event.type or name.decode("ascii", "replace")
+        if name and event.type is not None and name != event.type.encode():
+            self.problem = self.problem or "an event's name and type differ"
+        if kind in ("error", "response.failed"):
+            raise UpstreamError
+        if event.response is not None:
+            if event.response.error is not None:
+                raise UpstreamError
+            if event.response.id is not None:
+                if self.answer_id is not None and event.response.id != self.answer_id:
+                    self.problem = self.problem or "the id changes between events"
+                self.answer_id = event.response.id
+            self._model(event.response.model)
+            self._usage(event.response.usage)
+        if kind in ("response.completed", "response.incomplete"):
+            return END
+        if kind == "response.output_text.delta" and isinstance(event.delta, str):
+            self.text.append(event.delta)
+        if event.item is not None and (call := part_call(event.item)) is not None:
+            if kind == "response.output_item.done":
+                self._calls.append(call)
+            return CALL
+        if "_call" in kind:
+            return CALL
+        return TEXT
+
+    def shape(self) -> str | None:
+        return None if self.answer_id is not None else "no response in the stream"
+
+    def finished_calls(self) -> list[Call]:
+        return self._calls
+
+
+class _BlockStart(msgspec.Struct):
+    type: str | None = None
+    index: int = 0
+    message: Answer | None = None
+    content_block: Part | None = None
+    delta: dict[str, Any] | None = None
+    usage: Usage | None = None
+
+
+class _Messages(_Protocol):
+    """/v1/messages: named events from `message_start` to `message_stop`."""
+
+    named = True
+
+    def __init__(self, head: Head) -> None:
+        super().__init__(head)
+        self._blocks: dict[int, tuple[str, str, list[str]]] = {}
+
+    def event(self, name: bytes, document: dict[str, Any]) -> str:
+        event = msgspec.convert(document, _BlockStart)
+        kind = event.type or name.decode("ascii", "replace")
+        if name and event.type is not None and name != event.type.encode():
+            self.problem = self.problem or "an event's name and type differ"
+        if kind == "error":
+            raise UpstreamError
+        if kind == "message_start":
+            if self.started:
+                self.problem = self.problem or "a second message_start"
+            self.started = True
+            if event.message is not None:
+                self.answer_id = event.message.id
+                self._model(event.message.model)
+                self._usage(event.message.usage)
+            return TEXT
+        if kind != "ping" and not self.started:
+            self.problem = self.problem or f"{kind[:40]} before message_start"
+        self._usage(event.usage)
+        if kind == "message_stop":
+            return END
+        if kind == "message_delta":
+            return FINISH
+        return self._content(kind, event)
+
+    def _content(self, kind: str, event: _BlockStart) -> str:
+        if kind == "content_block_start" and event.content_block is not None:
+            block = event.content_block
+            if part_call(block) is not None:
+                self._blocks[event.index] = (block.type or "", block.name or "", [])
+                return CALL
+        elif kind == "content_block_delta" and event.delta is not None:
+            partial, text = event.delta.get("partial_json"), event.delta.get("text")
+            if event.index in self._blocks:
+                if isinstance(partial, str):
+                    self._blocks[event.index][2].append(partial)
+                return CALL
+            if isinstance(text, str):
+                self.text.append(text)
+        return CALL if event.index in self._blocks else TEXT
+
+    def shape(self) -> str | None:
+        return None if self.started else "no message in the stream"
+
+    def finished_calls(self) -> list[Call]:
+        return [Call(kind, name, "".join(parts) or "{}") for kind, name, parts in self._blocks.values()]
+
+
+_PROTOCOLS: dict[str, type[_Protocol]] = {
+    "/v1/chat/completions": _Chat,
+    "/v1/completions": _Chat,
+    "/v1/responses": _Responses,
+    "/v1/messages": _Messages,
+}
+STREAMABLE = frozenset(_PROTOCOLS)

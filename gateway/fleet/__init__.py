@@ -1,0 +1,1 @@
+"""What we know of nodes: who they are, what their evidence showed, how they have behaved. I/O, thin over the pure half."""

@@ -1,0 +1,35 @@
+"""Remembers signed messages for as long as they could be shown again: one seen twice is a replay.
+
+The key is the signed message and its signer, not the signature: high-s twins and the like sign the same thing twice. A
+message older than the policy's window is refused for its time, so entries older than that can go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+from gateway.verify.aci import SignedReceipt
+
+
+class Journal:
+    """Bounded in time and number. At the limit the oldest go first, which only ever shortens the memory of the old."""
+
+    def __init__(self, *, window_s: float = 7200.0, most: int = 200_000) -> None:
+        self._window = window_s
+        self._most = most
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+
+    def seen(self, network: str, sealed: SignedReceipt, now: float) -> bool:
+        """Whether this message was seen before; remembers it."""
+        text = f"{network}\n{sealed.receipt.workload_keyset_digest}\n{sealed.receipt.key_id}\n".encode()
+        key = hashlib.sha256(text + sealed.signed).digest()[:16]
+        if key in self._seen:
+            return True
+        self._seen[key] = now
+        while self._seen:
+            oldest = next(iter(self._seen.values()))
+            if len(self._seen) <= self._most and oldest >= now - self._window:
+                break
+            self._seen.popitem(last=False)
+        return False

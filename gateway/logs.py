@@ -1,0 +1,71 @@
+"""Logs: one JSON object a line on stderr, events by name with fields. Bodies, keys and salts never, by construction.
+
+Only fields of the list below are written, so that a new field is a decision; values are short texts, numbers or lists of
+them, never bytes. Tracebacks carry no locals.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+#: Every field that may stand in a log line.
+FIELDS = frozenset(
+    (
+        "event", "level", "timestamp", "logger", "receipt", "release", "verdict", "reason", "node", "network", "policy",
+        "error", "exception", "failures", "outcome", "keyset", "size", "known_size", "path", "url", "count", "open_intents",
+        "signal", "seconds", "version", "origin", "notice", "kind", "key", "seq", "nodes", "policies", "connections",
+    )
+)  # fmt: skip
+_LONGEST = 2000
+
+
+def configure(*, level: str = "info", stream: Any = None) -> None:
+    """Set structlog and the standard library's logging up, once, for a service."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            only_known,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = _Forward()
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+
+
+def only_known(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep the fields of the list, with values that cannot hold a body."""
+    return {name: _plain(value) for name, value in event.items() if name in FIELDS}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes | bytearray):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value[:32]]
+    text = str(value)
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+class _Forward(logging.Handler):
+    """Libraries' own log records, in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        fields: dict[str, Any] = {"logger": record.name, "error": record.getMessage()}
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["exc_info"] = record.exc_info[1]
+        (log.error if record.levelno >= logging.ERROR else log.warning)("library.message", **fields)

@@ -1,0 +1,351 @@
+"""Turns an exchange into signed documents and hands them to the log: the intent, the receipt, and events.
+
+Everything is built once, signed as written and never re-serialised. This is the hot path: two documents a request.
+The order that callers keep: intent durable -> prompt leaves; receipt durable -> answer leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from . import __version__
+from .crypto.canonical import jcs
+from .exchange.answer import Content
+from .exchange.head import Head
+from .log import receipt as documents
+from .log.dsse import pae
+from .log.note import NoteSigner
+from .model.entry import Committed, Entry, Opening, ReceiptRow
+from .model.node import AttestedSession, Node
+from .model.receipt import (
+    FORM_BYTES,
+    FORM_SSE,
+    FORM_TOOLCALLS,
+    FORM_UTF8,
+    PAYLOAD_TYPE,
+    REQUEST_BODY,
+    RESPONSE_BODY,
+    RESPONSE_CONTENT,
+    RESPONSE_TOOLCALLS,
+    Annotations,
+    Caller,
+    Delivery,
+    EvidenceRef,
+    Forwarded,
+    LogRef,
+    PolicyRef,
+    Receipt,
+    Rejected,
+    RequestPart,
+    Route,
+    Served,
+    Sha256,
+    Subject,
+    Timings,
+    Usage,
+    Verifier,
+    instant,
+)
+from .model.verdict import Check, Claim, Outcome, Release
+
+Append = Callable[[Entry], "asyncio.Future[Committed]"]
+
+_encoder = msgspec.json.Encoder()
+_ANNOTATE = {form: Annotations(form) for form in (FORM_BYTES, FORM_SSE, FORM_UTF8, FORM_TOOLCALLS)}
+_b64 = base64.standard_b64encode
+
+
+class PolicyUse(msgspec.Struct, frozen=True):
+    """What receipts say of a policy, prepared once: the `verifier` member, and whether payloads are kept."""
+
+    name: str
+    digest: str
+    verifier: Verifier
+    store: str
+
+    @classmethod
+    def of(cls, name: str, version: int, digest: str, store: str) -> PolicyUse:
+        ref = PolicyRef(name, f"veriroute:policy/{name}@{version}", Sha256(digest))
+        return cls(name, digest, Verifier(f"urn:veriroute:verifier:{__version__}", (ref,)), store)
+
+
+class Exchange:
+    """The facts of one accepted request, gathered as it runs. Mutable, owned by one task."""
+
+    __slots__ = (
+        "attempts", "body", "candidates", "client_request_id", "dropped_members", "head", "key_id", "mode", "node",
+        "nonce16", "policy", "receipt_id", "received_ms", "rejected", "request_digest", "seed", "sent", "sent_bytes",
+        "sent_hash", "session", "t0", "t_done", "t_first", "verify_ms",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        receipt_id: str,
+        received_ms: int,
+        t0: float,
+        seed: bytes,
+        nonce16: bytes,
+        key_id: str,
+        client_request_id: str | None,
+        head: Head,
+        body: bytes,
+        policy: PolicyUse,
+    ) -> None:
+        self.receipt_id = receipt_id
+        self.received_ms = received_ms
+        self.t0 = t0
+        self.seed = seed
+        self.nonce16 = nonce16
+        self.key_id = key_id
+        self.client_request_id = client_request_id
+        self.head = head
+        self.body = body
+        self.policy = policy
+        self.request_digest = Sha256(documents.salted(documents.salt_for(seed, REQUEST_BODY), body))
+        self.node: Node | None = None
+        self.session: AttestedSession | None = None
+        self.mode = "buffer"
+        self.attempts = 0
+        self.candidates = 0
+        self.rejected: list[Rejected] = []
+        self.sent = False
+        self.sent_bytes = 0
+        self.sent_hash: hashlib._Hash | None = None
+        self.t_first: float | None = None
+        self.t_done: float | None = None
+        self.verify_ms: float | None = None
+        self.dropped_members: tuple[str, ...] = ()
+
+    def salt(self, name: str) -> bytes:
+        return documents.salt_for(self.seed, name)
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How an exchange ended: what the receipt says beside the facts in `Exchange`."""
+
+    verdict: Outcome
+    release: Release
+    status: int
+    reason: str | None = None
+    form: str = "none"
+    checks: tuple[Check, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    body: bytes | None = None  # JSON: the node's body; None where there is none, or for a stream
+    body_sha256: str | None = None  # stream: the salted digest over the events' data
+    content: Content | None = None
+    evidence: bytes | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    covered: bool = False
+
+
+class Recorder:
+    """Signs and appends. `now_ms` is the wall clock, `mono` the monotonic one in seconds."""
+
+    def __init__(
+        self,
+        append: Append,
+        signer: NoteSigner,
+        origin: str,
+        *,
+        now_ms: Callable[[], int],
+        mono: Callable[[], float],
+    ) -> None:
+        self._append = append
+        self._signer = signer
+        self._log = LogRef(origin)
+        self._now_ms = now_ms
+        self._mono = mono
+        self._signature_head = b'","payloadType":"' + PAYLOAD_TYPE.encode() + b'","signatures":[{"keyid":"'
+        self._signature_head += signer.keyid.encode() + b'","sig":"'
+
+    @property
+    def origin(self) -> str:
+        return self._log.origin
+
+    def intent(self, x: Exchange) -> asyncio.Future[Committed]:
+        """The write-ahead record that a prompt is about to leave for `x.node`. Durable when the future resolves."""
+        assert x.node is not None
+        assert x.session is not None
+        payload = _encoder.encode(
+            _Intent(
+                subject=(Subject(REQUEST_BODY, x.request_digest, _ANNOTATE[FORM_BYTES]),),
+                predicate=_IntentPredicate(
+                    x.receipt_id,
+                    _b64(x.nonce16).decode(),
+                    instant(x.received_ms),
+                    RequestPart(x.request_digest, x.head.endpoint, x.head.model, x.head.stream),
+                    Caller(x.key_id, x.client_request_id),
+                    x.policy.verifier,
+                    _Destination(x.node.network, x.node.id, x.session.id),
+                    self._log,
+                ),
+            )
+        )
+        leaf, envelope = self._sign("intent", payload)
+        return self._append(Entry("intent", x.receipt_id, leaf, envelope))
+
+    def receipt(self, x: Exchange, end: Ending) -> tuple[asyncio.Future[Committed], bytes]:
+        """The one receipt of `x`; the future resolves once it is durable, with its inclusion proof. And the envelope."""
+        head = x.head
+        sent = x.sent
+        predicate = Receipt(
+            receipt_id=x.receipt_id,
+            nonce=_b64(x.nonce16).decode(),
+            verifier=x.policy.verifier,
+            time_created=instant(self._now_ms()),
+            request=RequestPart(
+                x.request_digest,
+                head.endpoint,
+                head.model,
+                head.stream,
+                Forwarded(x.request_digest, True) if sent else None,
+            ),
+            caller=Caller(x.key_id, x.client_request_id),
+            served=_served(x),
+            route=Route(
+                "refused" if x.node is None else ("primary" if x.attempts <= 1 else "fallback"),
+                x.attempts,
+                x.candidates,
+                tuple(x.rejected),
+            ),
+            verdict=end.verdict,
+            release=end.release,
+            reason=end.reason,
+            delivery=Delivery(
+                form=end.form,  # type: ignore[arg-type]
+                mode=x.mode,  # type: ignore[arg-type]
+                bytes=x.sent_bytes,
+                sent_digest=Sha256(x.sent_hash.hexdigest()) if x.sent_hash is not None and x.sent_bytes else None,
+                uncovered=(),
+                dropped=x.dropped_members,
+            ),
+            checks=end.checks,
+            claims=end.claims,
+            evidence=_evidence(end),
+            timings=self._timings(x),
+            usage=Usage(end.input_tokens, end.output_tokens, end.covered)
+            if end.input_tokens is not None and end.output_tokens is not None
+            else None,
+            log=self._log,
+        )
+        payload = documents.encode_receipt(_subjects(x, end), predicate)
+        leaf, envelope = self._sign("receipt", payload)
+        row = ReceiptRow(
+            id=x.receipt_id,
+            key_id=x.key_id,
+            client_request_id=x.client_request_id,
+            created_ms=x.received_ms,
+            verdict=end.verdict.value,
+            release=end.release.value,
+            reason=end.reason,
+            policy=x.policy.name,
+            network=x.node.network if x.node else None,
+            node=x.node.id if x.node else None,
+            model=head.model,
+            endpoint=head.endpoint,
+            stream=head.stream,
+            status=end.status,
+            latency_ms=round((self._mono() - x.t0) * 1000, 3),
+        )
+        opening = None
+        if x.policy.store != "none":
+            full = x.policy.store == "full"
+            opening = Opening(x.receipt_id, x.seed, x.body if full else None, end.body if full else None)
+        return self._append(Entry("receipt", x.receipt_id, leaf, envelope, row, opening, True)), envelope
+
+    def event(self, kind: str, event_id: str, predicate: Mapping[str, object]) -> asyncio.Future[Committed]:
+        """A log entry of any other kind: start, stop, key, policy, config, export, alarm."""
+        leaf, envelope = self._sign(kind, documents.event_statement(kind, None, predicate))
+        return self._append(Entry(kind, event_id, leaf, envelope))
+
+    def _sign(self, kind: str, payload: bytes) -> tuple[bytes, bytes]:
+        message = pae(PAYLOAD_TYPE, payload)
+        signature = self._signer.sign(message)
+        envelope = b'{"payload":"' + _b64(payload) + self._signature_head + _b64(signature) + b'"}]}'
+        return documents.leaf_of(kind, hashlib.sha256(message).digest()), envelope
+
+    def _timings(self, x: Exchange) -> Timings:
+        return Timings(
+            instant(x.received_ms),
+            _ms(x.t0, x.t_first),
+            _ms(x.t0, x.t_done),
+            None if x.verify_ms is None else round(x.verify_ms, 3),
+        )
+
+
+class _Destination(msgspec.Struct, frozen=True):
+    network: str
+    node: str
+    session: str
+
+
+class _IntentPredicate(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    receipt_id: str
+    nonce: str
+    time_created: str
+    request: RequestPart
+    caller: Caller
+    verifier: Verifier
+    destination: _Destination
+    log: LogRef
+
+
+class _Intent(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    type_: str = msgspec.field(default="https://in-toto.io/Statement/v1", name="_type")
+    subject: tuple[Subject, ...]
+    predicate_type: str = "urn:veriroute:intent:v1"
+    predicate: _IntentPredicate
+
+
+def _served(x: Exchange) -> Served | None:
+    if x.node is None or x.session is None:
+        return None
+    return Served(
+        network=x.node.network,
+        node=x.node.id,
+        operator=x.node.operator,
+        model=x.head.model,
+        session=x.session.id,
+        keyset_digest=x.session.keyset_digest,
+        evidence_digest="sha256:" + x.session.evidence_digest,
+    )
+
+
+def _subjects(x: Exchange, end: Ending) -> list[Subject]:
+    subjects = [Subject(REQUEST_BODY, x.request_digest, _ANNOTATE[FORM_BYTES])]
+    if end.body_sha256 is not None:
+        subjects.append(Subject(RESPONSE_BODY, Sha256(end.body_sha256), _ANNOTATE[FORM_SSE]))
+    elif end.body is not None:
+        subjects.append(_subject(x, RESPONSE_BODY, end.body, FORM_BYTES))
+    if end.content is not None:
+        subjects.append(_subject(x, RESPONSE_CONTENT, end.content.text.encode("utf-8", "surrogatepass"), FORM_UTF8))
+        if end.content.toolcalls:
+            subjects.append(_subject(x, RESPONSE_TOOLCALLS, end.content.toolcalls, FORM_TOOLCALLS))
+    return subjects
+
+
+def _subject(x: Exchange, name: str, data: bytes, form: str) -> Subject:
+    return Subject(name, Sha256(documents.salted(x.salt(name), data)), _ANNOTATE[form])
+
+
+def _evidence(end: Ending) -> tuple[EvidenceRef, ...]:
+    if end.evidence is None:
+        return ()
+    digest = hashlib.sha256(end.evidence).hexdigest()
+    return (EvidenceRef("aci-receipt", "application/vnd.aci.receipt+json", Sha256(digest)),)
+
+
+def _ms(start: float, end: float | None) -> float | None:
+    return None if end is None else round((end - start) * 1000, 3)
+
+
+def document_digest(document: dict[str, object]) -> str:
+    """Hex SHA-256 over the JCS form of a small document (settings, policies) for a `config` or `policy` entry."""
+    return hashlib.sha256(jcs(document)).hexdigest()

@@ -1,0 +1,809 @@
+"""Performs one exchange: route, record the intent, forward, follow the answer, appraise, decide, record, release.
+
+The only place where the fleet, the channel, the log and the policy meet. What may be decided is decided by the pure half;
+what is sent to the agent goes through a `Sink`, so that nothing here knows HTTP's server side. The order that must hold:
+
+    session affirming -> intent durable -> prompt leaves
+    answer complete -> appraised -> decided -> receipt durable -> answer leaves      (buffer; the other modes hold less)
+
+Every exchange that reaches `serve` ends in exactly one receipt: released, withheld, refused, failed or abandoned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from .errors import (
+    EvidenceMissing,
+    EvidenceRejected,
+    FormatError,
+    InternalError,
+    LogUnavailable,
+    NoEligibleNode,
+    ServiceError,
+    UpstreamFailed,
+    VerirouteError,
+)
+from .exchange.answer import Content, read_answer, without
+from .exchange.head import Head
+from .exchange.release import Hold
+from .exchange.render import (
+    Verification,
+    VerificationPolicy,
+    claims_map,
+    error_event,
+    splice,
+    verification_event,
+)
+from .exchange.stream import CHAIN, STREAMABLE, StreamReader, UpstreamError
+from .fleet.fleet import Choice, Fleet, Member
+from .log.proof import format_tlog_proof
+from .model.entry import Committed
+from .model.observation import Observation
+from .model.receipt import (
+    REQUEST_BODY,
+    RESPONSE_BODY,
+    RESPONSE_CONTENT,
+    RESPONSE_TOOLCALLS,
+    Rejected,
+)
+from .model.verdict import AttestationResult, Check, Claim, Outcome, Release
+from .policy.decide import Decision, decide
+from .policy.schema import CompiledPolicy
+from .recorder import Ending, Exchange, PolicyUse, Recorder
+from .upstream.connection import Connection
+from .upstream.errors import ChannelError, NotReached
+from .upstream.head import ResponseHead
+from .upstream.limits import Deadlines
+from .upstream.pool import UpstreamPool
+from .verify.aci import SignedReceipt, chain_message, decode_inline, parse_chain, parse_receipt
+from .verify.checks import Phase
+from .verify.response import Exchanged, appraise_response, verify_chain
+
+log = structlog.get_logger("veriroute.relay")
+
+JSON = b"application/json"
+SSE = b"text/event-stream"
+Headers = list[tuple[bytes, bytes]]
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """The policy in force for one exchange, pinned at its start."""
+
+    policy: CompiledPolicy
+    use: PolicyUse
+    sessions: tuple[str, ...] | None = None
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """One accepted request, as far as the relay needs it. Ids, randomness and times come from outside."""
+
+    receipt_id: str
+    received_ms: int
+    t0: float
+    randomness: bytes  # 32 bytes seed, 16 bytes receipt nonce, 32 bytes request nonce
+    key_id: str
+    client_request_id: str | None
+    head: Head
+    body: bytes
+    terms: Terms
+    pick: float
+
+
+class Sink(Protocol):
+    """Where the answer goes. Each may raise `OSError` when the agent has left."""
+
+    gone: bool
+
+    def on_leave(self, callback: Callable[[], None] | None) -> None: ...
+    async def answer(self, headers: Headers, body: bytes) -> None: ...
+    async def begin(self, headers: Headers) -> None: ...
+    async def write(self, data: bytes) -> None: ...
+    async def end(self, data: bytes) -> None: ...
+    async def refuse(self, error: VerirouteError, receipt: str, extra: dict[str, object], headers: Headers) -> None: ...
+    async def cut(self, data: bytes) -> None: ...
+
+
+class _Next(Exception):
+    """This node did not serve; policy allows the next one. Carries the stable reason."""
+
+
+class _Done(Exception):
+    """The exchange was recorded and the agent told (or gone)."""
+
+
+class Relay:
+    """`serve` is the whole of it; the rest are its steps, in order."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        pool: UpstreamPool,
+        recorder: Recorder,
+        *,
+        now: Callable[[], float],
+        mono: Callable[[], float],
+        max_response: int,
+        max_event: int,
+    ) -> None:
+        self._fleet = fleet
+        self._pool = pool
+        self._recorder = recorder
+        self._now = now
+        self._mono = mono
+        self._max_response = max_response
+        self._max_event = max_event
+        self.counts: dict[tuple[str, str], int] = {}
+
+    def known(self, head: Head) -> None:
+        """Raises `ModelUnknown` or `EndpointUnknown` when no node could ever serve `head`."""
+        self._fleet.known(head)
+
+    async def serve(self, incoming: Incoming, sink: Sink) -> None:
+        """Run one exchange to its end. Never raises but for cancellation; the receipt and the sink have the outcome."""
+        rnd = incoming.randomness
+        x = Exchange(
+            receipt_id=incoming.receipt_id,
+            received_ms=incoming.received_ms,
+            t0=incoming.t0,
+            seed=rnd[:32],
+            nonce16=rnd[32:48],
+            key_id=incoming.key_id,
+            client_request_id=incoming.client_request_id,
+            head=incoming.head,
+            body=incoming.body,
+            policy=incoming.terms.use,
+        )
+        run = _Run(self, x, incoming.terms, sink, rnd[48:].hex(), incoming.pick)
+        try:
+            await run.all()
+        except _Done:
+            pass
+        except OSError as error:
+            if not sink.gone:
+                await run.fail(InternalError(f"the gateway failed: {type(error).__name__}"), error)
+            elif not run.recorded:
+                await run.abandon()
+        except asyncio.CancelledError:
+            if not run.recorded:
+                await asyncio.shield(run.abandon())
+            raise
+        except Exception as error:  # noqa: BLE001 - the one boundary: whatever fails, the exchange has its receipt
+            await run.fail(InternalError("the gateway failed; its log says how"), error)
+
+
+class _Run:
+    """One exchange under way."""
+
+    def __init__(self, relay: Relay, x: Exchange, terms: Terms, sink: Sink, nonce: str, pick: float) -> None:
+        self.relay = relay
+        self.x = x
+        self.terms = terms
+        self.policy = terms.policy
+        self.sink = sink
+        self.nonce = nonce
+        self.pick = pick
+        self.recorded = False
+        self.degraded = False
+        self.intended = False
+        self.started = False
+        self.connection: Connection | None = None
+
+    # -- the course of an exchange ------------------------------------------------------------------------------------
+
+    async def all(self) -> None:
+        choice = await self.relay._fleet.choose(self.x.head, self.terms.policy, self.terms.sessions, self.pick)
+        self.x.candidates = choice.considered
+        self.x.rejected.extend(choice.dropped)
+        for member in choice.order:
+            self.x.attempts += 1
+            try:
+                await self.attempt(member)
+            except _Next as reason:
+                self.x.rejected.append(Rejected(member.node.id, str(reason)))
+                if self.sink.gone:
+                    await self.abandon()
+                    return
+        await self.none_left(choice)
+
+    async def attempt(self, member: Member) -> None:
+        """One try at one node. Raises `_Next` when another may be tried, `_Done` when the exchange has ended."""
+        relay, x = self.relay, self.x
+        member.enter()
+        connection: Connection | None = None
+        try:
+            pins = frozenset(member.session.spki_pins) if member.origin.tls and member.session else None
+            try:
+                connection = await relay._pool.acquire(member.origin, pins, self.policy.deadlines.connect_s)
+            except NotReached as error:
+                member.failed(error.reason or "connect_failed")
+                raise _Next(error.reason or "connect_failed") from None
+            assert member.session is not None
+            x.node, x.session = member.node, member.session
+            await self.intend()
+            self.connection = connection
+            self.sink.on_leave(connection.abort)
+            if self.sink.gone:
+                connection.abort()
+            try:
+                await self.forward(member, connection)
+            except ChannelError as error:
+                await self.broken(member, error)
+        finally:
+            self.sink.on_leave(None)
+            self.connection = None
+            member.leave()
+            if connection is not None:
+                relay._pool.release(connection)
+
+    async def intend(self) -> None:
+        """The write-ahead record: durable before the first byte of the prompt leaves (invariant 10)."""
+        if self.intended:
+            return
+        self.intended = True
+        future = self._append(self.relay._recorder.intent)
+        if future is None or self.policy.audit.durability == "async":
+            return
+        try:
+            await future
+        except LogUnavailable as error:
+            await self.log_failed(error)
+
+    async def forward(self, member: Member, connection: Connection) -> None:
+        x = self.x
+        assert x.session is not None
+        mode = self._mode(member)
+        x.mode = mode
+        extra = member.adapter.request(x.session, self.nonce, chained=mode == "chained")
+        head = await connection.request(
+            b"POST",
+            member.origin.target(x.head.endpoint),
+            [(b"content-type", JSON), (b"accept", SSE if x.head.stream else JSON), *extra],
+            x.body,
+            self._deadlines(),
+            max_body=self.relay._max_response,
+            started=None,
+        )
+        x.sent = True
+        x.t_first = self.relay._mono()
+        media = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
+        if head.status != 200:
+            await self.bad_status(member, connection, head)
+        if x.head.stream and media == SSE and x.head.endpoint in STREAMABLE:
+            await self.stream(member, connection, head, mode)
+        elif media == JSON and _charset_ok(head.get(b"content-type") or b""):
+            x.mode = "buffer"
+            await self.whole(member, connection, head)
+        else:
+            member.failed("content_type")
+            raise await self.upstream(member, "content_type", "the node answered in another media type")
+
+    # -- one whole JSON answer ----------------------------------------------------------------------------------------
+
+    async def whole(self, member: Member, connection: Connection, head: ResponseHead) -> None:
+        x, relay = self.x, self.relay
+        body = await connection.read_all(relay._max_response)
+        x.t_done = relay._mono()
+        found = member.adapter.response(head.headers)
+        observation, content, foreign = read_answer(x.head, body)
+        sealed, problem = _open(found.receipt, found.problem)
+        result, decision = self.appraise(member, sealed, problem, hashlib.sha256(body).hexdigest(), observation)
+        facts = _Facts(result, decision, observation, content, body, None, found.receipt)
+        if not decision.permit:
+            await self.reject(member, facts)
+        form = "verbatim"
+        if foreign:
+            body, form = without(body, foreign), "rebuilt"
+            x.dropped_members = foreign
+        x.sent_bytes = len(body)
+        committed, envelope = await self.record(self._ending(facts, Release.RELEASED, 200, form))
+        member.served((x.t_done - x.t0) * 1000)
+        if self.policy.attach != "none":
+            body = splice(body, self.verification(facts, committed, envelope))
+        await self.sink.answer(self.headers(facts), body)
+        raise _Done
+
+    # -- one stream ---------------------------------------------------------------------------------------------------
+
+    async def stream(self, member: Member, connection: Connection, head: ResponseHead, mode: str) -> None:
+        x, relay = self.x, self.relay
+        assert x.session is not None
+        reader = StreamReader(x.head, member.adapter.wire, x.salt(RESPONSE_BODY), max_event=relay._max_event)
+        hold = Hold(
+            mode, window_events=self.policy.release.window_events, window_ms=float(self.policy.release.window_ms)
+        )
+        chain = _Chain(x, self.nonce, head.get(b"x-receipt-id"))
+        x.sent_hash = hashlib.sha256(x.salt("delivery"))
+        try:
+            while data := await connection.read_some():
+                pieces = reader.feed(data)
+                out = b""
+                now = relay._mono() * 1000
+                for piece in pieces:
+                    if piece.kind != CHAIN:
+                        out += hold.offer(piece, now)
+                    elif mode == "chained" and chain.holds(piece.out, piece.digest):
+                        out += hold.covered()
+                if pieces:
+                    connection.progress()
+                if out and not chain.broken:
+                    await self.let_out(out)
+        except UpstreamError:
+            member.failed("error_event")
+            raise await self.upstream(member, "error_event", "the node reported an error inside the stream") from None
+        except FormatError as error:
+            member.failed("too_large")
+            raise await self.upstream(member, "too_large", str(error)) from None
+        x.t_done = relay._mono()
+        cut = reader.finish()
+        if cut is not None:
+            member.failed("truncated")
+            raise await self.upstream(member, "truncated", cut)
+        receipt, problem = _sealed_event(reader)
+        sealed, problem = _open(receipt, problem)
+        result, decision = self.appraise(
+            member, sealed, problem, reader.covered_sha256, reader.observation(), chain.broken or chain.unused(mode)
+        )
+        facts = _Facts(result, decision, reader.observation(), reader.content(), None, reader.data_sha256, receipt)
+        if not decision.permit:
+            await self.reject(member, facts)
+        rest = hold.flush()
+        x.sent_bytes += len(rest) + len(hold.end)
+        x.sent_hash.update(rest + hold.end)
+        form = "rebuilt" if reader.rebuilt else "verbatim"
+        committed, envelope = await self.record(self._ending(facts, Release.RELEASED, 200, form))
+        member.served((x.t_done - x.t0) * 1000)
+        last = b""
+        if self.policy.attach != "none":
+            verification = self.verification(facts, committed, envelope)
+            last = verification_event(x.head.endpoint, facts.observation.answer_id, x.head.model, verification)
+        if not self.started:
+            await self.sink.begin(self.headers(facts, stream=True))
+            self.started = True
+        await self.sink.end(rest + last + hold.end)
+        raise _Done
+
+    async def let_out(self, data: bytes) -> None:
+        """Bytes that may leave before the verdict."""
+        x = self.x
+        if not self.started:
+            self.started = True
+            await self.sink.begin(self.headers(None, stream=True))
+        x.sent_bytes += len(data)
+        assert x.sent_hash is not None
+        x.sent_hash.update(data)
+        await self.sink.write(data)
+
+    # -- judging ------------------------------------------------------------------------------------------------------
+
+    def appraise(
+        self,
+        member: Member,
+        sealed: SignedReceipt | None,
+        problem: str | None,
+        response_sha256: str,
+        observation: Observation,
+        chain_problem: str | None = None,
+    ) -> tuple[AttestationResult, Decision]:
+        """The checks of this answer, and what policy makes of them together with the node's own appraisal."""
+        x, relay = self.x, self.relay
+        assert x.session is not None
+        start = relay._mono()
+        seen = False
+        # With our nonce in it a receipt cannot have been made before; the journal is for those without one.
+        if sealed is not None and sealed.receipt.request_nonce is None and self.policy.replay.journal:
+            seen = self.relay._fleet.journal.seen(member.node.network, sealed, relay._now())
+        exchanged = Exchanged(
+            hashlib.sha256(x.body).hexdigest(), response_sha256, self.nonce, x.head.model, x.head.endpoint, seen
+        )
+        result = appraise_response(
+            x.session,
+            sealed,
+            problem,
+            exchanged,
+            observation,
+            now=relay._now(),
+            skew_s=self.policy.freshness.response_skew_s,
+        )
+        if chain_problem is not None:
+            result = _with_chain(result, chain_problem)
+        decision = decide(result, self.policy, Phase.RESPONSE, node=x.session)
+        x.verify_ms = (relay._mono() - start) * 1000
+        return result, decision
+
+    def verification(self, facts: _Facts, committed: Committed | None, envelope: bytes) -> Verification:
+        x, full = self.x, self.policy.attach == "full"
+        assert x.node is not None
+        assert x.session is not None
+        claims = claims_map((*x.session.claims, *facts.result.claims))
+        executed = {"asserted": "tee", "refuted": "ordinary machine"}.get(claims.get("executed_in_tee", ""), "unknown")
+        salts = {name: _b64(x.salt(name)) for name in self._opened(facts)}
+        return Verification(
+            verdict=facts.decision.verdict.value,
+            level="logged" if committed is not None else "degraded",
+            policy=VerificationPolicy(self.terms.use.name, self.terms.use.digest),
+            network=x.node.network,
+            node=x.node.id,
+            model=x.head.model,
+            executed_in=executed,
+            release=Release.RELEASED.value,
+            reason=facts.decision.reason,
+            claims=claims,
+            checks=(*x.session.checks, *facts.result.checks) if full else None,
+            receipt=x.receipt_id,
+            index=committed.index if committed else None,
+            proof=format_tlog_proof(committed.index, committed.hashes, committed.checkpoint) if committed else None,
+            openings=salts,
+            envelope=msgspec.Raw(envelope) if full else None,
+        )
+
+    def _opened(self, facts: _Facts) -> list[str]:
+        names = [REQUEST_BODY, RESPONSE_BODY, RESPONSE_CONTENT]
+        return [*names, RESPONSE_TOOLCALLS] if facts.content.toolcalls else names
+
+    # -- endings ------------------------------------------------------------------------------------------------------
+
+    async def reject(self, member: Member, facts: _Facts) -> None:
+        """The verdict keeps the answer back. Raises `_Next` when policy lets another node be paid, else `_Done`."""
+        decision = facts.decision
+        reason = decision.reason or "policy"
+        contra = decision.verdict is Outcome.CONTRAINDICATED
+        if contra:
+            member.contradicted(reason)
+        else:
+            member.failed(reason)
+        if self._may_retry():
+            raise _Next(reason)
+        failing = ", ".join((*decision.failing, *decision.missing)[:6])
+        kind = EvidenceRejected if contra else EvidenceMissing
+        what = "contradicts" if contra else "does not show"
+        error = kind(
+            f"The answer of node {member.node.id} was withheld: its evidence {what} {failing} under policy "
+            f"{self.terms.use.name}.",
+            reason=reason,
+        )
+        await self.refuse(error, self._ending(facts, Release.WITHHELD, error.status, "none", reason), facts)
+
+    async def broken(self, member: Member, error: ChannelError) -> None:
+        """The channel failed after the request may have left."""
+        if self.sink.gone:
+            await self.abandon()
+            raise _Done
+        self.x.sent = self.x.sent or error.sent
+        member.failed(error.reason or "closed")
+        if isinstance(error, NotReached) or not error.sent:
+            raise _Next(error.reason or "closed")
+        raise await self.upstream(member, error.reason or "closed", str(error), error)
+
+    async def bad_status(self, member: Member, connection: Connection, head: ResponseHead) -> None:
+        connection.abort()
+        status = head.status
+        reason = f"status_{status}"
+        member.failed(reason)
+        error: ServiceError = UpstreamFailed(
+            f"Node {member.node.id} answered with HTTP status {status}.", reason=reason
+        )
+        headers: Headers = []
+        if status == 429:
+            error = _RateLimited(f"Node {member.node.id} is rate limited.", reason=reason)
+        if status in (429, 503) and (after := _retry_after(head.get(b"retry-after"))) is not None:
+            headers.append((b"retry-after", after))
+        await self.refuse(error, self._failure(error.status, reason), None, headers)
+
+    async def upstream(
+        self, member: Member, reason: str, detail: str, cause: ChannelError | None = None
+    ) -> BaseException:
+        """The node failed; gives back what to raise."""
+        if self._may_retry():
+            return _Next(reason)
+        error = UpstreamFailed(f"Node {member.node.id} failed: {detail}.", reason=reason)
+        if cause is not None and cause.status == 504:
+            error = cause.__class__(reason, f"node {member.node.id}", sent=True)
+        await self.refuse(error, self._failure(error.status, reason), None)
+        return _Done()
+
+    async def none_left(self, choice: Choice) -> None:
+        nodes = [{"node": r.node, "reason": r.reason} for r in self.x.rejected]
+        first = self.x.rejected[0].reason if self.x.rejected else "no nodes"
+        error = NoEligibleNode(
+            f"No node may serve {self.x.head.model!r} under policy {self.terms.use.name}: "
+            + (", ".join(f"{r.node}: {r.reason}" for r in self.x.rejected[:8]) or "no node offers it")
+            + ".",
+            reason=first,
+        )
+        ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=first)
+        await self.refuse(error, ending, None, extra={"nodes": nodes})
+
+    async def refuse(
+        self,
+        error: VerirouteError,
+        ending: Ending,
+        facts: _Facts | None,
+        headers: Headers | None = None,
+        extra: dict[str, object] | None = None,
+    ) -> None:
+        """Record, then tell the agent. Raises `_Done`."""
+        try:
+            await self.record(ending)
+        except LogUnavailable as unavailable:
+            # Nothing was released, so the refusal may be told; that it is not recorded is said too.
+            extra = {**(extra or {}), "log": str(unavailable)}
+        details = dict(extra or {})
+        if facts is not None:
+            bad = [c for c in (*facts.result.checks,) if c.outcome in (Outcome.CONTRAINDICATED, Outcome.NONE)]
+            details["checks"] = [c for c in bad if c.id in (*facts.decision.failing, *facts.decision.missing)]
+        if self.started:
+            shown: dict[str, object] = {
+                "message": error.message, "type": error.type, "param": None, "code": error.code,
+                "reason": error.reason, "receipt": self.x.receipt_id,
+            }  # fmt: skip
+            await self.sink.cut(error_event(self.x.head.endpoint, shown))
+        else:
+            own = self.headers(None, verdict=ending.verdict)
+            await self.sink.refuse(error, self.x.receipt_id, details, [*own, *(headers or [])])
+        raise _Done
+
+    async def abandon(self) -> None:
+        """The agent left. Nothing more leaves; what was spent is recorded."""
+        if self.connection is not None:
+            self.connection.abort()
+        ending = Ending(verdict=Outcome.NONE, release=Release.ABANDONED, status=499, reason="client_left")
+        try:
+            await self.record(ending)
+        except LogUnavailable:
+            log.error("exchange.unrecorded", receipt=self.x.receipt_id, release="abandoned")
+
+    async def fail(self, error: InternalError, cause: BaseException) -> None:
+        """The gateway itself failed: the receipt says so and the agent hears it, if it still can."""
+        log.error("exchange.failed", receipt=self.x.receipt_id, error=type(cause).__name__, exc_info=cause)
+        if self.recorded:
+            if self.started:
+                await _quietly(self.sink.cut(b""))
+            return
+        ending = Ending(verdict=Outcome.NONE, release=Release.FAILED, status=500, reason="internal_error")
+        try:
+            await self.refuse(error, ending, None)
+        except (_Done, OSError):
+            return
+
+    async def log_failed(self, error: LogUnavailable) -> None:
+        if self.policy.audit.on_log_failure == "degrade":
+            self.degraded = True
+            return
+        raise_for = LogUnavailable(
+            f"The answer can't be recorded, and policy {self.terms.use.name} then refuses: {error}"
+        )
+        self.recorded = True  # there is no log to write a receipt to
+        if self.started:
+            shown: dict[str, object] = {
+                "message": raise_for.message, "type": raise_for.type, "param": None, "code": raise_for.code,
+            }  # fmt: skip
+            await self.sink.cut(error_event(self.x.head.endpoint, shown))
+        else:
+            await self.sink.refuse(raise_for, self.x.receipt_id, {}, [])
+        raise _Done
+
+    # -- recording ----------------------------------------------------------------------------------------------------
+
+    async def record(self, ending: Ending) -> tuple[Committed | None, bytes]:
+        """The one receipt. Returns its place in the log, None when policy lets the answer go without waiting for it."""
+        assert not self.recorded
+        self.recorded = True
+        counts, key = self.relay.counts, (ending.verdict.value, ending.release.value)
+        counts[key] = counts.get(key, 0) + 1
+        envelope = b""
+        try:
+            future, envelope = self.relay._recorder.receipt(self.x, ending)
+            if self.policy.audit.durability == "async" and ending.release is Release.RELEASED:
+                self.degraded = True
+                future.add_done_callback(_note_failure)
+                return None, envelope
+            return await future, envelope
+        except LogUnavailable as error:
+            if ending.release is not Release.RELEASED:
+                raise
+            self.recorded = False
+            await self.log_failed(error)
+            self.recorded = True
+            return None, envelope
+
+    def _append(self, make: Callable[[Exchange], asyncio.Future[Committed]]) -> asyncio.Future[Committed] | None:
+        future = make(self.x)
+        if self.policy.audit.durability == "async":
+            future.add_done_callback(_note_failure)
+        return future
+
+    def _ending(self, facts: _Facts, release: Release, status: int, form: str, reason: str | None = None) -> Ending:
+        assert self.x.session is not None
+        seen = facts.observation
+        return Ending(
+            verdict=facts.decision.verdict,
+            release=release,
+            status=status,
+            reason=reason or facts.decision.reason,
+            form=form if self.x.sent_bytes else "none",
+            checks=(*self.x.session.checks, *facts.result.checks),
+            claims=(*self.x.session.claims, *facts.result.claims),
+            body=facts.body,
+            body_sha256=facts.data_sha256,
+            content=facts.content,
+            evidence=facts.receipt,
+            input_tokens=seen.input_tokens,
+            output_tokens=seen.output_tokens,
+            covered=_affirmed(facts.result, "response_bound"),
+        )
+
+    def _failure(self, status: int, reason: str) -> Ending:
+        session = self.x.session
+        return Ending(
+            verdict=Outcome.NONE,
+            release=Release.WITHHELD,
+            status=status,
+            reason=reason,
+            form="verbatim" if self.x.sent_bytes else "none",
+            checks=session.checks if session else (),
+            claims=session.claims if session else (),
+        )
+
+    # -- small things -------------------------------------------------------------------------------------------------
+
+    def headers(self, facts: _Facts | None, *, stream: bool = False, verdict: Outcome | None = None) -> Headers:
+        receipt = self.x.receipt_id.encode()
+        shown = facts.decision.verdict if facts is not None else verdict
+        level = b"degraded" if self.degraded else b"logged"
+        found: Headers = [
+            (b"x-veriroute-receipt", receipt),
+            (b"x-veriroute-verdict", shown.value.encode() if shown is not None else b"pending"),
+            (b"x-veriroute-level", level if facts is not None or shown is not None else b"pending"),
+            (b"x-veriroute-policy", self.terms.use.name.encode()),
+            (b"x-receipt-id", receipt),
+            (b"x-request-id", receipt),
+        ]
+        if stream:
+            found += [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+        return found
+
+    def _mode(self, member: Member) -> str:
+        if not self.x.head.stream:
+            return "buffer"
+        assert member.session is not None
+        for mode in self.policy.release.stream:
+            if mode != "chained" or "chained" in member.session.capabilities:
+                return mode
+        return "buffer"
+
+    def _deadlines(self) -> Deadlines:
+        d = self.policy.deadlines
+        return Deadlines(d.first_byte_s, d.idle_s, d.total_s, d.idle_s)
+
+    def _may_retry(self) -> bool:
+        return self.policy.on_failure == "next_node" and self.policy.retry_after_send and not self.started
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    """An appraised answer: what was found, what policy makes of it, and what the receipt commits to."""
+
+    result: AttestationResult
+    decision: Decision
+    observation: Observation
+    content: Content
+    body: bytes | None
+    data_sha256: str | None
+    receipt: bytes | None
+
+
+class _Chain:
+    """The running signatures of one chained stream."""
+
+    def __init__(self, x: Exchange, nonce: str, receipt_id: bytes | None) -> None:
+        self.broken: str | None = None
+        self._x = x
+        self._nonce = nonce
+        self._receipt_id = (receipt_id or b"").decode("ascii", "replace")
+        self._request = hashlib.sha256(x.body).hexdigest()
+        self._next = 1
+
+    def holds(self, comment: bytes, digest: str) -> bool:
+        """Whether `comment` is the next signature over `digest`. Once one is not, none is."""
+        if self.broken is not None:
+            return False
+        try:
+            parsed = parse_chain(comment)
+        except FormatError as error:
+            self.broken = str(error)
+            return False
+        if parsed is None or parsed[0] != self._next:
+            self.broken = "chain_order"
+            return False
+        session = self._x.session
+        assert session is not None
+        message = chain_message(self._receipt_id, self._nonce, self._request, self._x.head.model, parsed[0], digest)
+        if verify_chain(session, None, message, parsed[1]) is None:
+            self.broken = "chain_signature"
+            return False
+        self._next += 1
+        return True
+
+    def unused(self, mode: str) -> str | None:
+        """A problem when chained mode saw no signature at all."""
+        return "chain_absent" if mode == "chained" and self._next == 1 else None
+
+
+class _RateLimited(UpstreamFailed):
+    status = 429
+
+
+def _with_chain(result: AttestationResult, problem: str) -> AttestationResult:
+    """A broken chain is a signature that does not hold, whatever the final receipt says."""
+    checks = []
+    for check in result.checks:
+        if check.id == "signature" and check.outcome is not Outcome.CONTRAINDICATED:
+            bad = any(c.outcome is Outcome.CONTRAINDICATED for c in result.checks)
+            # When the final receipt already names the cause, the chain adds nothing to it.
+            if not bad:
+                check = Check("signature", Outcome.CONTRAINDICATED, problem, over="running signatures of the stream")
+        checks.append(check)
+    return AttestationResult(tuple(checks), result.claims)
+
+
+def _sealed_event(reader: StreamReader) -> tuple[bytes | None, str | None]:
+    if reader.receipt_problem is not None:
+        return None, reader.receipt_problem
+    if reader.receipt is None:
+        return None, "no_receipt"
+    try:
+        return decode_inline(reader.receipt), None
+    except FormatError:
+        return None, "malformed: the inline receipt is not base64"
+
+
+def _open(receipt: bytes | None, problem: str | None) -> tuple[SignedReceipt | None, str | None]:
+    if receipt is None:
+        return None, problem or "no_receipt"
+    try:
+        return parse_receipt(receipt), None
+    except FormatError as error:
+        return None, f"malformed: {error}"
+
+
+def _affirmed(result: AttestationResult, name: str) -> bool:
+    return any(c.id == name and c.outcome is Outcome.AFFIRMING for c in result.checks)
+
+
+def _charset_ok(content_type: bytes) -> bool:
+    parameters = content_type.lower().split(b";")[1:]
+    return all(p.strip() in (b"", b"charset=utf-8", b'charset="utf-8"') for p in parameters)
+
+
+def _retry_after(value: bytes | None) -> bytes | None:
+    """A node's Retry-After in whole seconds, clamped to 1..3600; None for anything else."""
+    if value is None or not value.isdigit() or len(value) > 9:
+        return None
+    return str(min(3600, max(1, int(value)))).encode()
+
+
+def _note_failure(future: asyncio.Future[Committed]) -> None:
+    if not future.cancelled() and future.exception() is not None:
+        log.error("log.append_failed", error=str(future.exception()))
+
+
+def _b64(data: bytes) -> str:
+    import base64
+
+    return base64.standard_b64encode(data).decode()
+
+
+async def _quietly(awaitable: object) -> None:
+    try:
+        await awaitable  # type: ignore[misc]
+    except OSError:
+        return
+
+
+__all__ = ["Claim", "Headers", "Incoming", "Relay", "Sink", "Terms"]

@@ -1,0 +1,135 @@
+"""Imports go one way, and the pure half touches nothing outside itself."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: A module may import modules of a lower rank, and of its own package.
+RANKS = {
+    "gateway": 0,
+    "gateway.errors": -1,
+    "gateway.model": 0,
+    "gateway.text": 0,
+    "gateway.crypto": 1,
+    "gateway.settings": 1,
+    "gateway.logs": 1,
+    "gateway.verify": 2,
+    "gateway.log": 2,
+    "gateway.policy": 3,
+    "gateway.exchange": 3,
+    "gateway.routing": 4,
+    "gateway.adapter": 4,
+    "gateway.offline": 4,
+    "gateway.reappraise": 5,
+    "gateway.saved": 5,
+    "gateway.policy_files": 5,
+    "gateway.keyfiles": 5,
+    "gateway.storage": 5,
+    "gateway.upstream": 5,
+    "gateway.admin_client": 5,
+    "gateway.recorder": 6,
+    "gateway.fleet": 6,
+    "gateway.relay": 7,
+    "gateway.api": 8,
+    "gateway.app": 9,
+    "gateway.cli": 10,
+    "gateway.__main__": 11,
+}
+PURE = ("errors", "model", "crypto", "verify", "log", "policy", "exchange", "routing", "offline", "reappraise", "text")
+FORBIDDEN_ROOTS = {
+    "asyncio", "socket", "ssl", "httpx", "httpx2", "litestar", "uvicorn", "sqlmodel", "sqlalchemy", "sqlite3", "textual",
+    "openai", "structlog", "threading", "subprocess", "pathlib", "tempfile", "random", "secrets", "time", "os", "adapters",
+    "tui", "policies",
+}  # fmt: skip
+FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval"}
+FORBIDDEN_ATTRIBUTES = {"now", "utcnow", "today", "environ", "urandom"}
+ADAPTERS_MAY = ("gateway.errors", "gateway.model", "gateway.crypto", "gateway.verify", "gateway.adapter", "gateway.exchange.stream")
+TUI_MAY = (
+    "gateway.errors", "gateway.model", "gateway.verify", "gateway.log", "gateway.policy", "gateway.admin_client",
+    "gateway.storage", "gateway.text", "gateway.offline", "gateway.reappraise", "gateway.saved",
+)  # fmt: skip
+
+
+def modules(package: str) -> Iterator[tuple[str, ast.Module, Path]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = list(path.relative_to(ROOT).with_suffix("").parts)
+        if parts[-1] == "__init__":
+            parts.pop()
+        yield ".".join(parts), ast.parse(path.read_text("utf-8")), path
+
+
+def imports(name: str, tree: ast.Module, path: Path) -> Iterator[str]:
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield f"{base}.{alias.name}"
+
+
+def rank_of(name: str) -> tuple[str, int]:
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:length])
+        if prefix in RANKS and (prefix != "gateway" or len(parts) <= 2):
+            return prefix, RANKS[prefix]
+    raise AssertionError(f"{name} has no rank: give it one in tests/test_layering.py")
+
+
+@pytest.mark.parametrize("case", list(modules("gateway")), ids=lambda case: case[0])
+def test_imports_go_down(case: tuple[str, ast.Module, Path]) -> None:
+    """Every import inside the gateway leads to a lower rank or stays in its own package."""
+    name, tree, path = case
+    own, rank = rank_of(name)
+    for target in imports(name, tree, path):
+        assert not target.startswith(("adapters", "tui")), f"{name} imports {target}"
+        if target.split(".")[0] != "gateway" or target == "gateway.__version__":
+            continue
+        package, other = rank_of(target)
+        assert package == own or other < rank, f"{name} (rank {rank}) imports {target} (rank {other})"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in modules("gateway") if c[0] != "gateway" and c[0].split(".")[1] in PURE],
+    ids=lambda case: case[0],
+)
+def test_the_pure_half_is_pure(case: tuple[str, ast.Module, Path]) -> None:
+    """No socket, file, clock, environment, thread or randomness in what an auditor reads."""
+    name, tree, path = case
+    for target in imports(name, tree, path):
+        assert target.split(".")[0] not in FORBIDDEN_ROOTS, f"{name} imports {target}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in FORBIDDEN_CALLS, f"{name}:{node.lineno} calls {node.func.id}"
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in FORBIDDEN_ATTRIBUTES, f"{name}:{node.lineno} reads .{node.attr}"
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"), [("adapters", (*ADAPTERS_MAY, "gateway.cli")), ("tui", TUI_MAY)], ids=["adapters", "tui"]
+)
+def test_outer_packages_use_the_public_surface(package: str, allowed: tuple[str, ...]) -> None:
+    """Adapters and the terminal UI import only what they are meant to; the terminal UI no cryptography."""
+    for name, tree, path in modules(package):
+        for target in imports(name, tree, path):
+            if target.startswith("gateway.") and target != "gateway.__version__":
+                assert target.startswith(allowed), f"{name} imports {target}"
+
+
+def test_commands_do_no_cryptography() -> None:
+    """A command calls what judges; it does not judge."""
+    for name, tree, path in modules("gateway/cli"):
+        for target in imports(name, tree, path):
+            assert not target.startswith("gateway.crypto"), f"{name} imports {target}"
