@@ -41,7 +41,7 @@ _RHYTHM = (0.4, 0.9, 0.25, 1.6, 0.3, 0.7)
 
 def demo_pins() -> Pins:
     """The demo's own keys. They make its lines affirm; they prove nothing about anything."""
-    return Pins(parse_trust(f"log {_LOG_KEY.vkey}\nquorum none\n#!receipt {_RECEIPT_KEY.vkey}\n"), "demo keys")
+    return Pins(parse_trust(f"log {_LOG_KEY.vkey}\nquorum none\n#!receipt {_RECEIPT_KEY.vkey}\n"), "the demo")
 
 
 class DemoSource:

@@ -22,7 +22,7 @@ from gateway.model.receipt import Statement
 from gateway.model.verdict import Outcome
 from gateway.offline import Line as Step
 from gateway.offline import exit_code, verify_bundle
-from gateway.reappraise import reappraise
+from gateway.offline.reappraise import reappraise
 
 from .chain import HERE, Line
 
@@ -38,7 +38,8 @@ class Findings(msgspec.Struct, kw_only=True):
     """What checking a bundle here found. `error` says why nothing could be checked.
 
     `differs` are the sentences that the screen shouts: where the stored bytes do not bear out what was claimed.
-    `holds` is True only when every line that counts is affirming; None when something could not be decided.
+    `keys` names the reader's trust file, None when the keys came with the bundle. `holds` is True only when every line
+    that counts is affirming; None when something could not be decided.
     """
 
     steps: tuple[Step, ...] = ()
@@ -46,7 +47,7 @@ class Findings(msgspec.Struct, kw_only=True):
     statement: Statement | None = None
     took_ms: float = 0.0
     holds: bool | None = None
-    pinned: bool = False
+    keys: str | None = None
     differs: tuple[str, ...] = ()
     error: str | None = None
 
@@ -83,7 +84,7 @@ def reverify(data: bytes, row: Row, pins: Pins, now: float) -> Findings:
         statement=statement,
         took_ms=took,
         holds=False if differs or code == 1 else (True if code == 0 else None),
-        pinned=pins.trust is not None,
+        keys=pins.path if pins.trust is not None else None,
         differs=differs,
     )
 

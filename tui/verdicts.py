@@ -31,9 +31,9 @@ MARKS: dict[Outcome, Mark] = {
 MARK_CLASSES = frozenset(mark.style for mark in MARKS.values())
 #: Textual style of each outcome, for text that is not drawn through component classes. Theme variables only.
 COLOURS: dict[Outcome, str] = {
-    Outcome.AFFIRMING: "$success",
-    Outcome.WARNING: "$warning",
-    Outcome.CONTRAINDICATED: "$error bold",
+    Outcome.AFFIRMING: "$text-success",
+    Outcome.WARNING: "$text-warning",
+    Outcome.CONTRAINDICATED: "$text-error bold",
     Outcome.NONE: "$text-muted",
 }
 

@@ -183,18 +183,18 @@ def banner(row: Row, findings: Findings | None, *, ascii_only: bool = False) -> 
         shout = f" {cross} DIFFERS FROM WHAT IS STORED. Do not rely on this record. "
         return lines([line(*head, (shout, "reverse bold")), line((f" {findings.differs[0]}{more}", "bold"))])
     if findings.error is not None:
-        return lines([line(*head), line((f" claimed by the gateway, not re-verified: {findings.error}", "$warning"))])
-    took = f", no network, {findings.took_ms:.0f} ms"
-    if findings.holds:
         return lines(
-            [line(*head), line((f" re-verified here from the stored evidence, with your own keys{took}", "$success"))]
+            [line(*head), line((f" claimed by the gateway, not re-verified: {findings.error}", "$text-warning"))]
         )
-    if not findings.pinned:
+    took = f", {findings.took_ms:.0f} ms, no network"
+    if findings.holds:
+        said = f" the record holds: re-verified here{took}, keys from {findings.keys}"
+        return lines([line(*head), line((said, "$text-success"))])
+    if findings.keys is None:
         said = f" re-verified here{took}, with keys THAT CAME WITH IT: --trust FILE pins your own"
-        return lines([line(*head), line((said, "$warning"))])
-    return lines(
-        [line(*head), line((f" re-verified here in part{took}; n shows what could not be decided", "$warning"))]
-    )
+    else:
+        said = f" re-verified here in part{took}; n walks what could not be decided"
+    return lines([line(*head), line((said, "$text-warning"))])
 
 
 def _difference(findings: Findings) -> Line:

@@ -183,7 +183,7 @@ class TrafficScreen(Screen[None]):
         self.query_one("#heading", Static).update(line((heading(columns_for(width)), "$text-muted bold")))
         shown = self.query_one("#filter-shown", Static)
         if self._note:
-            shown.update(line((f" {self._note}", "$warning")))
+            shown.update(line((f" {self._note}", "$text-warning")))
         elif self.searching:
             shown.update(line((" looking for the next one not affirmed …  esc stops", "$text-muted")))
         elif self.chosen:
@@ -198,11 +198,11 @@ class TrafficScreen(Screen[None]):
         parts: list[tuple[str, str]] = []
         if not self.rows.follow:
             new = f" +{number(self.rows.unseen)} new" if self.rows.unseen else ""
-            parts += [(f"held{new}", "$warning bold"), ("  f newest   ", "$text-muted")]
+            parts += [(f"held{new}", "$text-warning bold"), ("  f newest   ", "$text-muted")]
         elif self.app.source.no_tail:
             parts.append((f"{self.app.source.no_tail}   ", "$text-muted"))
         elif self.app.pulse.offline_since is None:
-            parts.append(("following   ", "$success"))
+            parts.append(("following   ", "$text-success"))
         at = self.rows.cursor + 1 if len(feed) else 0
         more = "" if feed.complete else "+"
         return [*parts, (f"{number(at)} of {number(len(feed))}{more} ", "$text-muted")]

@@ -84,7 +84,7 @@ class TroubleScreen(Screen[None]):
         rows = [
             line(("veriroute", "bold")),
             line(("", "")),
-            line((advice.sentence, "bold $error")),
+            line((advice.sentence, "bold $text-error")),
             line(("", "")),
             line(("source   ", "$text-muted"), (self._source, "")),
             line(("cause    ", "$text-muted"), (str(self._error), "")),

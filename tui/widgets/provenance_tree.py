@@ -16,15 +16,16 @@ from tui.verdicts import MARKS, glyph
 
 from .line_view import LineView
 
-_KEY_CELLS = 10
+_KEY_CELLS = (8, 22)  # keys of one branch are as wide as the widest, within this
 
 
 class Shown(NamedTuple):
-    """One visible line: the guides in front of it, and its parent's position (-1 for the root)."""
+    """One visible line: the guides in front of it, its parent's position (-1: none), the cells for its key."""
 
     line: Line
     guides: str
     parent: int
+    cells: int
 
 
 class ProvenanceTree(LineView):
@@ -104,18 +105,20 @@ class ProvenanceTree(LineView):
     def _flatten(self) -> None:
         self._shown = []
         if self.root is not None:
-            self._add(self.root, "", "", -1)
+            self._add(self.root, "", "", -1, 0)
         self.resized()
 
-    def _add(self, line: Line, guides: str, below: str, parent: int) -> None:
+    def _add(self, line: Line, guides: str, below: str, parent: int, cells: int) -> None:
         at = len(self._shown)
-        self._shown.append(Shown(line, guides, parent))
+        self._shown.append(Shown(line, guides, parent, cells))
         if id(line) not in self._open:
             return
+        least, most = _KEY_CELLS
+        wide = min(max(least, *(cell_len(clean(child.key)) + _arrow_cells(child) for child in line.below), 0), most)
         tee, elbow, bar = ("|- ", "`- ", "|  ") if self.ascii_only else ("├─ ", "└─ ", "│  ")
         for number, child in enumerate(line.below, 1):
             last = number == len(line.below)
-            self._add(child, below + (elbow if last else tee), below + ("   " if last else bar), at)
+            self._add(child, below + (elbow if last else tee), below + ("   " if last else bar), at, wide)
 
     # --- drawing
 
@@ -123,7 +126,7 @@ class ProvenanceTree(LineView):
         return len(self._shown)
 
     def draw(self, line: int, width: int) -> list[tuple[str, str]]:
-        item, guides, _ = self._shown[line]
+        item, guides, _, cells = self._shown[line]
         judged = item.judged
         arrow = self._arrow(item)
         parts = [(guides, "line--dim"), (arrow, "line--dim")]
@@ -136,8 +139,8 @@ class ProvenanceTree(LineView):
         if line == 0 and judged is not None:
             parts += [(f"{clean(item.key)}  ", "line--strong"), (MARKS[judged].word, MARKS[judged].style), ("  ", "")]
         else:
-            key = clean(item.key, 32)
-            parts.append((fit(key, max(_KEY_CELLS, cell_len(key))) + "  ", "line--strong" if item.below else ""))
+            key = fit(item.key, cells - _arrow_cells(item))
+            parts.append((key + "  ", "line--strong" if item.below else ""))
         used = sum(cell_len(text) for text, _ in parts)
         parts.append((fit(item.text, max(0, width - used)), ""))
         return parts
@@ -148,6 +151,10 @@ class ProvenanceTree(LineView):
         if self.ascii_only:
             return "- " if id(item) in self._open else "+ "
         return "▼ " if id(item) in self._open else "▶ "
+
+
+def _arrow_cells(item: Line) -> int:
+    return 2 if item.below else 0
 
 
 def _paths(root: Line, above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Line]]:

@@ -83,8 +83,8 @@ class StatusBar(Widget):
         if not info.healthy:
             parts += [(" UNHEALTHY: the log does not take entries ", "$error bold reverse"), (" ", "")]
         if abs(pulse.skew_ms) > 2000:
-            parts += [(f"clock {pulse.skew_ms / 1000:+.0f} s", "$warning"), ("  ", "")]
-        parts += [("● ", "$success"), (clean(pulse.name, 24), ""), ("  ", "")]
+            parts += [(f"clock {pulse.skew_ms / 1000:+.0f} s", "$text-warning"), ("  ", "")]
+        parts += [("● ", "$text-success"), (clean(pulse.name, 24), ""), ("  ", "")]
         parts += [(f"{pulse.rate:.0f}/s  ", "")] if pulse.rate >= 0.5 or wide else []
         parts += self._shares(info, wide)
         if wide:
@@ -94,7 +94,7 @@ class StatusBar(Widget):
     def _offline(self, wide: bool) -> list[tuple[str, str]]:
         pulse, now = self.pulse, monotonic()
         seconds = int(now - (pulse.offline_since or now))
-        parts = [("○ offline", "$error bold"), (f" {seconds // 60:02d}:{seconds % 60:02d}  ", "")]
+        parts = [("○ offline", "$text-error bold"), (f" {seconds // 60:02d}:{seconds % 60:02d}  ", "")]
         if pulse.retry_at is not None and wide:
             parts.append((f"next try in {max(0, round(pulse.retry_at - now))} s  ", "$text-muted"))
         parts.append((clean(pulse.name, 24), ""))
