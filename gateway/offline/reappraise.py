@@ -1,0 +1,160 @@
+"""Judging a bundle's evidence again, by the same functions that judged it when the answer passed. Pure.
+
+From a bundle of an ACI answer:
+
+    evidence "aci-receipt"            the node's receipt
+    evidence named by served.evidenceDigest   the attestation report: the keyset, and so the keys that may sign
+    opening request.body              what was sent (when the receipt says that it was forwarded verbatim)
+    opening response.body             what came back (when it is kept as bytes; a stream's is kept as its data lines)
+
+Each check that these inputs allow is repeated and held against the outcome that the receipt records: *the same outcome*
+is what affirms the record, whether that outcome was good or bad. What cannot be repeated away from the moment is left
+out and named: that the nonce was ours, that the TLS channel ended where the keyset says, that the pin was configured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from gateway.errors import BadRequest, FormatError
+from gateway.exchange.answer import read_answer
+from gateway.exchange.head import parse_head
+from gateway.log.bundle import Bundle
+from gateway.model.node import Node
+from gateway.model.observation import Observation
+from gateway.model.receipt import FORM_BYTES, REQUEST_BODY, RESPONSE_BODY, Receipt, Served, Statement, millis
+from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.verify import aci
+from gateway.verify.appraise import attested_session
+from gateway.verify.response import Exchanged, appraise_response
+
+from .lines import Line
+
+RECEIPT_EVIDENCE = "aci-receipt"
+#: How far the node's time may lie from ours; the policy in force may have been stricter.
+SKEW_S = 600.0
+
+_STEP = "appraisal"
+_FROM_RECEIPT = ("signature", "key_bound", "fresh")
+_FROM_BODY = ("malformed", "shape", "model_echo")
+
+
+def reappraise(bundle: Bundle, statement: Statement) -> list[Line]:
+    """The lines of the appraisal step. Never raises; without the evidence it is one `none` that nothing asked for."""
+    receipt = statement.predicate
+    blob = next((e.data for e in bundle.evidence if e.name == RECEIPT_EVIDENCE), None)
+    if receipt.served is None:
+        return [_idle("no node answered, so there is no evidence to judge again")]
+    if blob is None:
+        return [_idle("the file carries no node receipt to judge again")]
+    try:
+        report = _report(bundle, receipt.served)
+        sealed = aci.parse_receipt(blob)
+    except FormatError as error:
+        recorded = _recorded(receipt, "signature")
+        if recorded is Outcome.AFFIRMING:
+            return [Line(_STEP, Outcome.CONTRAINDICATED, "the evidence does not parse, yet passed", detail=str(error))]
+        return [_idle(f"the evidence does not parse, and did not pass then either: {error}")]
+    if report is None:
+        return [_idle("the file carries no attestation report, so the keys that may sign are not known here")]
+    if report.keyset.digest != receipt.served.keyset_digest:
+        detail = f"found {report.keyset.digest}, recorded {receipt.served.keyset_digest}"
+        return [
+            Line(_STEP, Outcome.CONTRAINDICATED, "the report is of another keyset than the receipt's", detail=detail)
+        ]
+    return _again(bundle, statement, receipt.served, report, sealed)
+
+
+def _again(
+    bundle: Bundle, statement: Statement, served: Served, report: aci.Report, sealed: aci.SignedReceipt
+) -> list[Line]:
+    receipt = statement.predicate
+    received = millis(receipt.timings.received) / 1000
+    session = attested_session(
+        Node(id=served.node, network=served.network, base_url="", models=()),
+        report,
+        AttestationResult(()),
+        evidence_digest=served.evidence_digest.removeprefix("sha256:"),
+        established=received,
+        lifetime_s=0.0,
+    )
+    request = _sent(bundle, receipt)
+    body = _returned(bundle, statement)
+    exchanged = Exchanged(
+        request_sha256="" if request is None else hashlib.sha256(request).hexdigest(),
+        response_sha256=None if body is None else hashlib.sha256(body).hexdigest(),
+        nonce=sealed.receipt.request_nonce,
+        model=receipt.request.model,
+        endpoint=receipt.request.endpoint,
+    )
+    result = appraise_response(
+        session, sealed, None, exchanged, _observe(receipt, request, body), now=received, skew_s=SKEW_S
+    )
+    wanted = [*_FROM_RECEIPT]
+    wanted += ["request_bound"] if request is not None else []
+    wanted += ["response_bound"] if body is not None else []
+    wanted += _FROM_BODY if request is not None and body is not None else []  # what was asked decides the shape
+    by_id = {c.id: c for c in result.checks}
+    lines = [_compare(by_id[i], _recorded(receipt, i)) for i in wanted]
+    missing = [n for n, v in (("the request's bytes", request), ("the answer's bytes", body)) if v is None]
+    if missing:
+        lines.append(_idle(f"not repeated for want of {' and '.join(missing)}: {_left_out(wanted)}"))
+    return lines
+
+
+def _compare(check: Check, recorded: Outcome | None) -> Line:
+    if recorded is None:
+        return Line(_STEP, Outcome.WARNING, f"{check.outcome.value} here, not among the recorded checks", check.id)
+    if check.outcome is recorded:
+        return Line(_STEP, Outcome.AFFIRMING, f"judged again with the same outcome: {recorded.value}", check.id)
+    sentence = f"judged again: {check.outcome.value}; the receipt records {recorded.value}"
+    worse = recorded is Outcome.AFFIRMING
+    detail = f"{check.reason or ''} found {check.found or '-'}, expected {check.expected or '-'}".strip()
+    return Line(_STEP, Outcome.CONTRAINDICATED if worse else Outcome.WARNING, sentence, check.id, detail)
+
+
+def _recorded(receipt: Receipt, check_id: str) -> Outcome | None:
+    # Node checks stand before response checks, and two ids occur in both: the last one is the response's.
+    return next((c.outcome for c in reversed(receipt.checks) if c.id == check_id), None)
+
+
+def _report(bundle: Bundle, served: Served) -> aci.Report | None:
+    wanted = served.evidence_digest.removeprefix("sha256:")
+    for blob in bundle.evidence:
+        if hashlib.sha256(blob.data).hexdigest() == wanted:
+            return aci.parse_report(blob.data)
+    return None
+
+
+def _sent(bundle: Bundle, receipt: Receipt) -> bytes | None:
+    """The bytes that the node was sent, when the receipt says that they are the caller's own."""
+    opened = bundle.openings.get(REQUEST_BODY)
+    verbatim = receipt.request.forwarded is not None and receipt.request.forwarded.verbatim
+    return opened.data if opened is not None and verbatim else None
+
+
+def _returned(bundle: Bundle, statement: Statement) -> bytes | None:
+    """The bytes that the node returned, when the receipt commits to them as bytes."""
+    opened = bundle.openings.get(RESPONSE_BODY)
+    subject = next((s for s in statement.subject if s.name == RESPONSE_BODY), None)
+    if opened is None or subject is None or subject.annotations is None or subject.annotations.form != FORM_BYTES:
+        return None
+    return opened.data
+
+
+def _observe(receipt: Receipt, request: bytes | None, body: bytes | None) -> Observation:
+    if request is None or body is None:
+        return Observation()
+    try:
+        return read_answer(parse_head(receipt.request.endpoint, request), body)[0]
+    except BadRequest as error:
+        return Observation(malformed=f"the request: {error}")
+
+
+def _left_out(done: list[str]) -> str:
+    every = (*_FROM_RECEIPT, "request_bound", "response_bound", *_FROM_BODY)
+    return ", ".join(i for i in every if i not in done)
+
+
+def _idle(why: str) -> Line:
+    return Line(_STEP, Outcome.NONE, why, claimed=False)

@@ -1,0 +1,1 @@
+"""Stands here so that helper modules of this folder can be imported from every test below it."""
