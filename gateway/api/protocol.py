@@ -46,6 +46,8 @@ from .limits import Limits, Watch
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 _INFINITY = float("inf")
 
+_FRAMING = (b"content-length", b"transfer-encoding")
+
 # What the reading side is in the middle of.
 _IDLE, _HEAD, _BODY, _BUSY, _CLOSING = range(5)
 
@@ -69,6 +71,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._phase = _IDLE
         self._running: Cycle | None = None
         self._receiving: Cycle = None  # type: ignore[assignment]
+        self._framing: list[bytes] = []  # of a request that asks for an upgrade and has a body
         self._starting: list[Cycle] = []
         self._refusal: VerirouteError | None = None
         self._messages = self._head_size = self._header_count = 0
@@ -146,11 +149,18 @@ class FrontProtocol(HttpToolsProtocol):
             self._settle()
 
     def _ignore_upgrade(self, data: bytes, upgrade: Exception) -> None:
-        """A server may ignore `Upgrade` (RFC 9110 section 7.8): what follows is HTTP/1.1 still, for a new parser."""
+        """A server may ignore `Upgrade` (RFC 9110 section 7.8), and common clients send it with every request.
+
+        The parser stopped behind the head and calls the message complete, body or not. What follows is HTTP/1.1 still:
+        a new parser reads it, and where a body is declared it is first given a head with that framing alone.
+        """
         if self._refusal is not None:
             return
-        self.parser = httptools.HttpRequestParser(self)
+        framing, self._framing = self._framing, []
+        self.parser = httptools.HttpRequestParser(_Resumed(self) if framing else self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        if framing:
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
         rest = data[int(upgrade.args[0]) :]
         if rest:
             self.data_received(rest)
@@ -250,6 +260,8 @@ class FrontProtocol(HttpToolsProtocol):
         )
         self._starting.append(cycle)
         self._receiving = cycle
+        if parser.should_upgrade():
+            self._framing = [b"%b: %b\r\n" % (name, value) for name, value in headers if name in _FRAMING]
         self._body_begun = self.loop.time()
         self._body_size = self._raw_size = 0
         self.deadline = self._body_begun + limits.body_s
@@ -264,7 +276,7 @@ class FrontProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:
-        if self._refusal is not None:
+        if self._refusal is not None or self._framing:
             return
         self._phase = _BUSY
         self.deadline = _INFINITY
@@ -384,6 +396,33 @@ class FrontProtocol(HttpToolsProtocol):
         self.watch.counts["timed_out"] += 1
         self._refuse(error)
         self._settle()
+
+
+class _Resumed:
+    """Parser callbacks of a connection whose first message has had its head already: that head is not heard again."""
+
+    def __init__(self, protocol: FrontProtocol) -> None:
+        self._protocol = protocol
+        self._heard = False
+        self.on_body = protocol.on_body
+        self.on_message_complete = protocol.on_message_complete
+
+    def on_message_begin(self) -> None:
+        if self._heard:
+            self._protocol.on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._heard:
+            self._protocol.on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._heard:
+            self._protocol.on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._heard:
+            self._protocol.on_headers_complete()
+        self._heard = True
 
 
 def _limit_unsent(transport: asyncio.Transport, seconds: float) -> None:

@@ -29,6 +29,7 @@ from gateway.errors import (
     UnsupportedMedia,
     VerirouteError,
 )
+from gateway.model.node import ENDPOINTS
 
 from .errors import render
 
@@ -57,6 +58,8 @@ _PATH = re.compile(rb"/|(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,=:@-]+)+/?")
 _ESCAPE = re.compile(rb"%([0-9A-Fa-f]{2})")
 #: Bytes whose escape has one meaning: they are neither unreserved (a second spelling) nor a separator of ours.
 _MAY_ESCAPE = frozenset(b"!$&'()*+,=:@")
+#: The hot paths, known to be plain. (Everything here is judged again for every request; this one is a set look-up.)
+_PLAIN = frozenset(path.encode() for path in ENDPOINTS)
 _TARGET = re.compile(rb"[\x21-\x7e]*")
 _JSON = re.compile(rb"application/json(?:[ \t]*;[ \t]*charset=(?:utf-8|\"utf-8\"))?", re.IGNORECASE)
 
@@ -95,9 +98,8 @@ def single_valued(headers: Headers) -> dict[bytes, bytes]:
             if name in found:
                 raise BadRequest(f"The header {name.decode()} is there twice.", param=name.decode())
             found[name] = value
-    credentials = [name for name in _CREDENTIALS if name in found]
-    if len(credentials) > 1:
-        raise BadRequest("The request carries two credentials; send one.", param=credentials[1].decode())
+    if (b"authorization" in found) + (b"api-key" in found) + (b"x-api-key" in found) > 1:
+        raise BadRequest("The request carries two credentials; send one.", param="authorization")
     return found
 
 
@@ -130,21 +132,21 @@ def host_allowed(host: bytes, server: tuple[str, int | None] | None, rules: Rule
     match = _HOST.fullmatch(host)
     if match is None:
         return False
-    name, port = match[1], match[2]
+    name, port = match.groups()
     if name in rules.hosts or host in rules.hosts:
         return True
     if server is None or server[1] is None:
         return name in LOOPBACK
     if int(port or b"80") != server[1]:
         return False
+    if name in LOOPBACK:
+        return True
     address = server[0].encode()
-    return name in LOOPBACK or name == (b"[%b]" % address if b":" in address else address)
+    return bool(name == (b"[%b]" % address if b":" in address else address))
 
 
-def check_origin(origin: bytes | None, host: bytes, scheme: str, rules: Rules) -> None:
+def check_origin(origin: bytes, host: bytes, scheme: str, rules: Rules) -> None:
     """Raises ScopeDenied for a request that a page of another origin makes. `null` is another origin."""
-    if origin is None:
-        return
     origin = origin.lower()
     if origin != scheme.encode() + b"://" + host.lower() and origin not in rules.origins:
         raise ScopeDenied("Pages of other origins may not call this gateway.", param="origin")
@@ -172,8 +174,19 @@ def check_content(found: dict[bytes, bytes], method: str, length: int | None) ->
     kind = found.get(b"content-type")
     if kind is None and not length and b"transfer-encoding" not in found:
         return
-    if method in _BODY_METHODS and (kind is None or not _JSON.fullmatch(kind)):
+    if kind != b"application/json" and method in _BODY_METHODS and (kind is None or not _JSON.fullmatch(kind)):
         raise UnsupportedMedia("The body must be application/json in UTF-8.", param="content-type")
+
+
+def check_host(found: dict[bytes, bytes], scope: Any, rules: Rules) -> None:
+    """Raises BadRequest without a Host, Misdirected for one that is not ours, ScopeDenied for a foreign page."""
+    host = found.get(b"host")
+    if not host:
+        raise BadRequest("The request needs a Host header.", param="host")
+    if not host_allowed(host, scope.get("server"), rules):
+        raise Misdirected("This gateway does not answer for that host; see server.allowed_hosts.", param="host")
+    if b"origin" in found:
+        check_origin(found[b"origin"], host, scope["scheme"], rules)
 
 
 def check(scope: Any, rules: Rules) -> None:
@@ -182,13 +195,9 @@ def check(scope: Any, rules: Rules) -> None:
     found = single_valued(headers)
     check_values(headers)
     length = check_framing(found, scope["http_version"])
-    check_path(scope["raw_path"], scope["query_string"])
-    host = found.get(b"host")
-    if not host:
-        raise BadRequest("The request needs a Host header.", param="host")
-    if not host_allowed(host, scope.get("server"), rules):
-        raise Misdirected("This gateway does not answer for that host; see server.allowed_hosts.", param="host")
-    check_origin(found.get(b"origin"), host, scope["scheme"], rules)
+    if scope["raw_path"] not in _PLAIN or scope["query_string"]:
+        check_path(scope["raw_path"], scope["query_string"])
+    check_host(found, scope, rules)
     if b"expect" in found and found[b"expect"].lower() != b"100-continue":
         raise BadRequest("The one expectation is 100-continue.", param="expect")
     check_content(found, scope["method"], length)
@@ -230,30 +239,27 @@ async def read_body(receive: Receive, limit: int, deadline: float, *, declared: 
     """
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"A request body may take {limit} bytes.")
+    # A cycle of ours or uvicorn's knows when all of the body is here: no timer then, which costs more than the reading.
+    if getattr(getattr(receive, "__self__", None), "more_body", True) is False:
+        return await _read(receive, limit)
     try:
         async with asyncio.timeout_at(deadline):
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                body: bytes = message.get("body", b"")
-                if len(body) > limit:
-                    raise BodyTooLarge(f"A request body may take {limit} bytes.")
-                return body
-            return await _read_on(message, receive, limit)
+            return await _read(receive, limit)
     except TimeoutError:
         raise RequestTimeout("The request body did not arrive in time.") from None
 
 
-async def _read_on(message: Any, receive: Receive, limit: int) -> bytes:
-    pieces = []
+async def _read(receive: Receive, limit: int) -> bytes:
+    pieces: list[bytes] = []
     size = 0
     while True:
+        message = await receive()
         if message["type"] != "http.request":
             raise BadRequest("The client left before the end of its request.")
         piece = message.get("body", b"")
         size += len(piece)
         if size > limit:
             raise BodyTooLarge(f"A request body may take {limit} bytes.")
-        pieces.append(piece)
         if not message.get("more_body", False):
-            return b"".join(pieces)
-        message = await receive()
+            return b"".join([*pieces, piece]) if pieces else piece
+        pieces.append(piece)
