@@ -18,7 +18,7 @@ from .crypto.canonical import jcs
 from .exchange.answer import Content
 from .exchange.head import Head
 from .log import receipt as documents
-from .log.dsse import pae
+from .log.dsse import seal
 from .log.note import NoteSigner
 from .model.entry import Committed, Entry, Opening, ReceiptRow
 from .model.node import AttestedSession, Node
@@ -162,8 +162,6 @@ class Recorder:
         self._log = LogRef(origin)
         self._now_ms = now_ms
         self._mono = mono
-        self._signature_head = b'","payloadType":"' + PAYLOAD_TYPE.encode() + b'","signatures":[{"keyid":"'
-        self._signature_head += signer.keyid.encode() + b'","sig":"'
 
     @property
     def origin(self) -> str:
@@ -192,7 +190,7 @@ class Recorder:
         return self._append(Entry("intent", x.receipt_id, leaf, envelope))
 
     def receipt(self, x: Exchange, end: Ending) -> tuple[asyncio.Future[Committed], bytes]:
-        """The one receipt of `x`; the future resolves once it is durable, with its inclusion proof. And the envelope."""
+        """The one receipt of `x`: a future that resolves once it is durable, with its proof; and the envelope."""
         head = x.head
         sent = x.sent
         predicate = Receipt(
@@ -266,10 +264,8 @@ class Recorder:
         return self._append(Entry(kind, event_id, leaf, envelope))
 
     def _sign(self, kind: str, payload: bytes) -> tuple[bytes, bytes]:
-        message = pae(PAYLOAD_TYPE, payload)
-        signature = self._signer.sign(message)
-        envelope = b'{"payload":"' + _b64(payload) + self._signature_head + _b64(signature) + b'"}]}'
-        return documents.leaf_of(kind, hashlib.sha256(message).digest()), envelope
+        sealed = seal(payload, PAYLOAD_TYPE, self._signer)
+        return documents.leaf_of(kind, sealed.pae_sha256), sealed.envelope
 
     def _timings(self, x: Exchange) -> Timings:
         return Timings(

@@ -1,7 +1,8 @@
 """Performs one exchange: route, record the intent, forward, follow the answer, appraise, decide, record, release.
 
-The only place where the fleet, the channel, the log and the policy meet. What may be decided is decided by the pure half;
-what is sent to the agent goes through a `Sink`, so that nothing here knows HTTP's server side. The order that must hold:
+The only place where the fleet, the channel, the log and the policy meet. What may be decided is decided by the pure
+half; what is sent to the agent goes through a `Sink`, so that nothing here knows HTTP's server side. The order that must
+hold:
 
     session affirming -> intent durable -> prompt leaves
     answer complete -> appraised -> decided -> receipt durable -> answer leaves      (buffer; the other modes hold less)
@@ -26,7 +27,6 @@ from .errors import (
     InternalError,
     LogUnavailable,
     NoEligibleNode,
-    ServiceError,
     UpstreamFailed,
     VerirouteError,
 )

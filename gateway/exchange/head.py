@@ -6,6 +6,7 @@ not one well-formed UTF-8 JSON object, or that repeats a member that we read, is
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -15,7 +16,7 @@ from gateway.crypto.canonical import strict_json
 from gateway.errors import BadRequest, FormatError
 
 #: Members that we read, so that a second copy of one would let two readers see two requests.
-READ = ("model", "stream", "n", "tools", "functions", "provider")
+READ = ("model", "stream", "n", "tools", "functions", "provider", "aci_verified", "aci_session_ids")
 _MARKS = tuple(f'"{name}"'.encode() for name in READ)
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 
@@ -54,8 +55,8 @@ class _Body(msgspec.Struct):
     model: str
     stream: bool | None = None
     n: int | None = None
-    tools: list[_Tool] | None = None
-    functions: list[_Function] | None = None
+    tools: msgspec.Raw = msgspec.Raw()  # empty: absent
+    functions: msgspec.Raw = msgspec.Raw()
     provider: _Provider | msgspec.UnsetType = msgspec.UNSET
     # Not used, but a wrong type here is the caller's mistake and better said by name than by the node.
     seed: int | None = None
@@ -115,14 +116,28 @@ def clean_request_id(value: bytes) -> str | None:
 
 def _tools(parsed: _Body) -> frozenset[str]:
     names = set()
-    for tool in parsed.tools or ():
+    for tool in _list("tools", parsed.tools, list[_Tool]):
         # Chat completions nest the name under `function`; responses and messages have it on the tool.
         name = tool.function.name if tool.function is not None else tool.name
         names.add(name or tool.type or "")
-    for function in parsed.functions or ():
+    for function in _list("functions", parsed.functions, list[_Function]):
         names.add(function.name or "")
     names.discard("")
     return frozenset(names)
+
+
+def _list(member: str, raw: msgspec.Raw, kind: Any) -> Any:
+    """A list of tools, read exactly: a tool named twice over could be declared under one name and called by another."""
+    data = bytes(raw)
+    if not data:
+        return ()
+    try:
+        value = strict_json(data, max_bytes=len(data), max_depth=128)
+        return () if value is None else msgspec.convert(value, kind)
+    except FormatError as error:
+        raise BadRequest(f"{member} is not well-formed: {error}", param=member) from None
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{member} is not valid: {error}", param=member) from None
 
 
 def _invalid(error: msgspec.ValidationError) -> BadRequest:
@@ -135,30 +150,18 @@ def _invalid(error: msgspec.ValidationError) -> BadRequest:
 
 
 def _refuse_duplicates(body: bytes) -> None:
-    try:
-        strict_json(body, max_bytes=len(body), max_depth=512)
-    except FormatError as error:
-        if "duplicate" not in str(error):
-            # A wide number or the like in a member that we don't read is the node's business.
-            return
-        name = _repeated(body)
-        if name is not None:
-            raise BadRequest(f"the member {name!r} stands twice in the body", param=name) from None
-
-
-def _repeated(body: bytes) -> str | None:
-    """The first member we read that stands twice at one of the places where we read it."""
-    import json
-
+    """The slow, exact look at a body that may hold a member of ours twice."""
     found: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen: set[str] = set()
-        for key, _ in items:
-            if key in seen and (key in READ or key in ("function", "name", "type", "aci_verified", "aci_session_ids")):
-                found.append(key)
-            seen.add(key)
+        names = [key for key, _ in items]
+        if len(set(names)) != len(names):
+            found.extend(name for name in READ if names.count(name) > 1)
         return dict(items)
 
-    json.loads(body, object_pairs_hook=pairs)
-    return found[0] if found else None
+    try:
+        json.loads(body, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        raise BadRequest("the body is not one JSON object") from None
+    if found:
+        raise BadRequest(f"the member {found[0]!r} stands twice in the body", param=found[0])

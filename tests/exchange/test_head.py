@@ -1,0 +1,141 @@
+"""Reading the head of a request: strict where we rely on it, silent elsewhere."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import BadRequest
+from gateway.exchange.head import clean_request_id, parse_head
+
+CHAT = "/v1/chat/completions"
+
+
+def body(**members: object) -> bytes:
+    return json.dumps({"model": "m", "messages": [], **members}).encode()
+
+
+def test_reads_what_routing_needs() -> None:
+    """Model, stream, n, tools and ACI's constraints are read; everything else is left alone."""
+    head = parse_head(
+        CHAT,
+        body(
+            stream=True,
+            n=2,
+            tools=[{"type": "function", "function": {"name": "f"}}, {"type": "web_search"}],
+            functions=[{"name": "g"}],
+            provider={"aci_verified": True, "aci_session_ids": ["s1"]},
+            x_unknown={"deep": [1, {"model": "not ours"}]},
+        ),
+    )
+    assert (head.model, head.stream, head.n) == ("m", True, 2)
+    assert head.tools == {"f", "g", "web_search"}
+    assert head.aci_verified is True
+    assert head.aci_session_ids == ("s1",)
+
+
+def test_defaults() -> None:
+    """Without stream, n and tools there is one unstreamed choice and no tool."""
+    head = parse_head("/v1/messages", body(stream=None, n=None, tools=None))
+    assert (head.stream, head.n, head.tools, head.aci_verified) == (False, 1, frozenset(), None)
+
+
+@pytest.mark.parametrize(
+    ("raw", "param", "says"),
+    [
+        (b"", None, "not one JSON object"),
+        (b"[]", None, "object"),
+        (b"{", None, "not one JSON object"),
+        (b'{"model":"m"} {}', None, "trailing"),
+        (b'\xef\xbb\xbf{"model":"m"}', None, "not one JSON object"),
+        ('{"model":"m"}'.encode("utf-16"), None, ""),
+        (b'{"model":"m","x":"\xff"}', None, "UTF-8"),
+        (b'{"model":"m","x":NaN}', None, "not one JSON object"),
+        (b'{"model":"m","x":"\\ud800"}', None, "not one JSON object"),
+        (b'{"model":"m","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, "nested"),
+        (b'{"messages":[]}', "model", "missing"),
+        (b'{"model":7}', "model", "Expected"),
+        (b'{"model":null}', "model", "Expected"),
+        (b'{"model":""}', "model", "1 to 256"),
+        (b'{"model":"' + b"m" * 257 + b'"}', "model", "1 to 256"),
+        (b'{"model":"m","stream":"yes"}', "stream", "Expected"),
+        (b'{"model":"m","n":0}', "n", "1 to 128"),
+        (b'{"model":"m","n":1e9}', "n", ""),
+        (b'{"model":"m","n":' + b"9" * 6000 + b"}", "n", "range"),
+        (b'{"model":"m","seed":' + b"9" * 6000 + b"}", "seed", "range"),
+        (b'{"model":"m","temperature":"hot"}', "temperature", "Expected"),
+        (b'{"model":"m","tools":{}}', "tools", "Expected"),
+        (b'{"model":"m","tools":[3]}', "tools", "Expected"),
+        (b'{"model":"m","provider":{"aci_verified":"false"}}', "provider.aci_verified", "Expected"),
+        (b'{"model":"m","provider":{"aci_verified":0}}', "provider.aci_verified", "Expected"),
+        (b'{"model":"m","provider":{"aci_verified":null}}', "provider.aci_verified", "Expected"),
+        (b'{"model":"m","provider":{"aci_verified":[]}}', "provider.aci_verified", "Expected"),
+        (b'{"model":"m","provider":{"loose":true}}', "provider", "unknown"),
+        (b'{"model":"a","model":"b"}', "model", "twice"),
+        (b'{"model":"a","\\u006dodel":"b"}', "model", "twice"),
+        (b'{"model":"a","stream":true,"stream":false}', "stream", "twice"),
+        (b'{"model":"a","provider":{"aci_verified":true,"aci_verified":false}}', "aci_verified", "twice"),
+        (b'{"model":"a","tools":[{"name":"f","name":"g"}]}', "tools", "not well-formed"),
+        (b'{"model":"a","functions":[{"name":"f","name":"g"}]}', "functions", "not well-formed"),
+    ],
+)
+def test_refuses_and_names_the_place(raw: bytes, param: str | None, says: str) -> None:
+    """A body that two readers could read differently, or of a wrong type, is refused and the field is named."""
+    with pytest.raises(BadRequest) as caught:
+        parse_head(CHAT, raw)
+    assert says in str(caught.value)
+    assert caught.value.param == param
+
+
+def test_a_second_model_inside_a_message_is_nobodys_business() -> None:
+    """The word "model" may stand in the conversation, also as a member of something deeper."""
+    raw = b'{"model":"m","messages":[{"role":"user","content":"\\"model\\": x"}],"meta":{"model":"other"}}'
+    assert parse_head(CHAT, raw).model == "m"
+
+
+def test_a_wide_number_in_an_unread_member_travels() -> None:
+    """What we don't read is the node's business, whatever it is."""
+    assert parse_head(CHAT, b'{"model":"m","x":' + b"1" * 6000 + b',"y":"\\u0041"}').model == "m"
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_give_a_head_or_a_refusal(raw: bytes) -> None:
+    """No input raises anything but BadRequest."""
+    try:
+        parse_head(CHAT, raw)
+    except BadRequest:
+        return
+
+
+@given(st.text(max_size=40), st.text(max_size=20))
+@settings(max_examples=200, deadline=None)
+def test_the_model_is_read_as_written(model: str, other: str) -> None:
+    """A model id comes through exactly, whatever stands beside it."""
+    raw = json.dumps({"x": other, "model": model, "messages": [{"content": other}]}).encode("utf-8", "surrogatepass")
+    try:
+        assert parse_head(CHAT, raw).model == model
+    except BadRequest:
+        assert not model or any(0xD800 <= ord(c) < 0xE000 for c in model + other)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (b"abc-123_X.y", True),
+        (b"a" * 128, True),
+        (b"a" * 129, False),
+        (b"", False),
+        (b"a b", False),
+        (b"a\r\nb", False),
+        (b"\x1b[2J", False),
+        (b"caf\xc3\xa9", False),
+        (b"a\n", False),
+    ],
+)
+def test_only_clean_request_ids_are_kept(value: bytes, kept: bool) -> None:
+    """A caller's request id is kept when it is plain, dropped otherwise, and never cleaned into something else."""
+    assert clean_request_id(value) == (value.decode() if kept else None)

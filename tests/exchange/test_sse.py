@@ -1,0 +1,83 @@
+"""Event-stream framing by bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import FormatError
+from gateway.exchange.sse import Framer, format_event, parse_block
+
+SAMPLE = (
+    b"data: one\n\n: comment\n\nevent: x\ndata: two\n\nid: 7\ndata: three\n\ndata: a\ndata: b\n\n"
+    b"data:tight\n\nretry: 5\n\ndata\n\n"
+)
+
+
+def blocks(data: bytes, *, max_event: int = 1000) -> list[tuple[bytes | None, bytes, bool]]:
+    framer = Framer(max_event)
+    return [(b.data, b.event, b.plain) for b in framer.feed(data)]
+
+
+def test_reads_fields_by_the_rules() -> None:
+    """data, event and comments are read as the standard says; only one-data-line blocks are plain."""
+    assert blocks(SAMPLE) == [
+        (b"one", b"", True),
+        (None, b"", False),
+        (b"two", b"x", True),
+        (b"three", b"", False),
+        (b"a\nb", b"", False),
+        (b"tight", b"", False),
+        (None, b"", False),
+        (b"", b"", False),
+    ]
+
+
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_other_line_ends_say_the_same_and_are_not_plain(end: bytes) -> None:
+    """CRLF and CR end lines too; such blocks are re-written rather than passed on."""
+    found = blocks(SAMPLE.replace(b"\n", end) + b"x" + end)
+    assert [b[0] for b in found] == [b[0] for b in blocks(SAMPLE)]
+    assert not any(b[2] for b in found)
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    """A BOM at the start is not part of the first field name, and the block is not plain."""
+    assert blocks(b"\xef\xbb\xbfdata: x\n\n") == [(b"x", b"", False)]
+
+
+@given(st.lists(st.integers(1, 40), max_size=30), st.sampled_from([b"\n", b"\r\n"]))
+@settings(max_examples=200, deadline=None)
+def test_cutting_changes_nothing(cuts: list[int], end: bytes) -> None:
+    """Where the network cuts the stream makes no difference to what it says, nor to its bytes."""
+    data = SAMPLE.replace(b"\n", end)
+    framer, found, at = Framer(1000), [], 0
+    for cut in [*cuts, len(data)]:
+        found += framer.feed(data[at : at + cut])
+        at += cut
+    assert b"".join(b.raw for b in found) + framer.rest == data
+    assert [b.data for b in found] == [b[0] for b in blocks(SAMPLE)]
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=300, deadline=None)
+def test_no_byte_is_lost(data: bytes) -> None:
+    """Raw blocks and the rest are the stream, whatever it holds."""
+    framer = Framer(10_000)
+    assert b"".join(b.raw for b in framer.feed(data)) + framer.rest == data
+
+
+@pytest.mark.parametrize("data", [b"data: " + b"x" * 200, b"data: " + b"x" * 200 + b"\n\n"])
+def test_an_event_over_the_limit_is_refused(data: bytes) -> None:
+    """One event cannot take more memory than the limit, whether or not it ends."""
+    with pytest.raises(FormatError, match="over the limit of 100"):
+        Framer(100).feed(data)
+
+
+def test_written_events_read_back() -> None:
+    """What format_event writes is plain and says the same."""
+    for data, event in ((b"{}", b""), (b"{}", b"name")):
+        block = parse_block(format_event(data, event))
+        assert (block.data, block.event, block.plain) == (data, event, True)
+    assert parse_block(format_event(b"a\nb")).data == b"a\nb"
