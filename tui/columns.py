@@ -71,7 +71,7 @@ NARROW = (
     Column("reason", 15, lambda row: row.reason or "", grow=1),
     Column("ms", 6, lambda row: number(row.latency_ms), right=True),
 )
-WIDE_FROM = 100
+WIDE_FROM = 110
 
 
 def columns_for(width: int) -> tuple[Column, ...]:

@@ -34,7 +34,7 @@ class Feed:
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._next: int | None = None
         self.complete = False  # whether the oldest selected row is known
-        self.looked = 0  # how far back the last page of a sparse filter came
+        self._settled = -1  # up to this index nothing that the filter selects is missing
 
     def __len__(self) -> int:
         return len(self._newer) + len(self._older)
@@ -76,6 +76,7 @@ class Feed:
             await self.want(0, PAGE)
         else:
             await self._read_older()
+        self._settled = self.index_at(0) if len(self) else -1
 
     async def want(self, start: int, stop: int) -> bool:
         """Bring positions `start` to `stop` into memory, reading further back when they lie beyond what is known.
@@ -111,18 +112,20 @@ class Feed:
             fresh.append(row.index)
         return [position for index in fresh if (position := self.position_of(index)) is not None]
 
-    async def catch_up(self, *, pages: int = 20) -> list[int]:
-        """Read from the newest row back to the one known before: what a lossy or broken tail left out."""
-        known = self.newest()
+    async def catch_up(self, *, pages: int = 200) -> list[int]:
+        """Read back to where the rows were last complete: what a lossy or broken tail left out comes in now."""
         before: int | None = None
         found: list[Row] = []
         for _ in range(pages):
             page = await self.source.page(self.chosen, before=before, limit=PAGE)
             found.extend(page.rows)
             before = page.next
-            if before is None or known is None or before <= known:
+            if before is None or before <= self._settled:
                 break
-        return self.add(reversed(found))
+        positions = self.add(reversed(found))
+        if found:
+            self._settled = max(self._settled, found[0].index)
+        return positions
 
     async def _read_older(self) -> bool:
         page = await self.source.page(self.chosen, before=self._next, limit=PAGE)
@@ -136,7 +139,6 @@ class Feed:
         self.complete = page.next is None
         if page.next is not None:
             self._next = page.next
-            self.looked = page.next
         return bool(page.rows)
 
     def _remember(self, rows: Iterable[Row]) -> None:
