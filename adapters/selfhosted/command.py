@@ -1,0 +1,119 @@
+"""Run the reference node: serve a small model of our own, or front an OpenAI-compatible backend, and sign what passes.
+
+examples:
+  veriroute node --port 9001 --identity node.json
+  veriroute node --port 9001 --identity node.json --backend http://127.0.0.1:11434/v1
+  veriroute node --port 0 --json --dishonest tamper        # a node that lies, to see it caught
+
+The pin that it prints is the digest of its keyset; put it into the gateway's settings (nodes.pin).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from gateway.errors import ConfigError
+
+HELP = "run the reference node: serve a model, or front a backend, and sign what passes"
+_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    add("--port", type=int, default=9001, help="port to listen on; 0 takes a free one (default: %(default)s)")
+    add(
+        "--identity", type=Path, metavar="FILE", help="signing keys; made when absent (default: new keys on each start)"
+    )
+    add("--model-name", action="append", default=[], metavar="NAME", help="a further name for the model; repeatable")
+    add("--backend", metavar="URL", help="forward to this OpenAI-compatible base URL instead of serving the own model")
+    add("--backend-key-env", metavar="NAME", help="environment variable that holds the backend's API key")
+    add("--tls-cert", type=Path, metavar="PEM", help="serve TLS with this certificate; its key joins the keyset")
+    add("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
+    add("--dishonest", choices=_MODES, help="lie in this way, for demonstrations and tests")
+    add("--dishonest-after", type=int, default=0, metavar="N", help="be honest for the first N answers")
+    add("--json", action="store_true", help="print one JSON line when ready")
+    add("--quiet", action="store_true", help="print nothing when ready")
+
+
+def run(args: argparse.Namespace) -> int:
+    # One request is many small matrix products: BLAS threads would only fight over the cores. Before NumPy is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("MKL_NUM_THREADS", "1")
+    from . import identity as identities
+    from .dishonest import Mischief
+    from .node import Node
+    from .server import serve
+
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise ConfigError("--tls-cert and --tls-key go together")
+    if args.dishonest_after and not args.dishonest:
+        raise ConfigError("--dishonest-after says when --dishonest begins; give both")
+    if args.backend_key_env and not args.backend:
+        raise ConfigError("--backend-key-env is for --backend; give both")
+    identity = identities.load_or_create(args.identity) if args.identity else identities.ephemeral()
+    spki = identities.certificate_spki(args.tls_cert) if args.tls_cert else None
+    node = Node(
+        identity,
+        _source(args),
+        spki=spki,
+        mischief=Mischief(args.dishonest, args.dishonest_after) if args.dishonest else None,
+        fronts_backend=args.backend is not None,
+    )
+    listener = _listen(args.host, args.port)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    url = f"{'https' if args.tls_cert else 'http'}://{shown}:{port}"
+    tls = (str(args.tls_cert), str(args.tls_key)) if args.tls_cert else None
+    return serve(node, listener, tls, lambda: _say_ready(args, url, node.pin))
+
+
+def _source(args: argparse.Namespace):  # type: ignore[no-untyped-def]
+    names = tuple(args.model_name)
+    if args.backend:
+        from .backend import BackendSource
+
+        return BackendSource(args.backend, args.backend_key_env, names)
+    try:
+        from .lm.engine import Engine
+        from .lm.model import Weights
+        from .source import LocalSource
+    except ImportError as error:
+        raise ConfigError(f"the node's own model needs NumPy ({error}); install veriroute[node]") from None
+    return LocalSource(Engine(Weights.open()), names)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+    return listener
+
+
+def _say_ready(args: argparse.Namespace, url: str, pin: str) -> None:
+    if args.json:
+        line = json.dumps({"event": "ready", "url": url, "pin": pin})
+    elif args.quiet:
+        return
+    else:
+        kept = (
+            f"identity in {args.identity}" if args.identity else "new keys, gone when it stops (--identity keeps them)"
+        )
+        lie = f"\nwarning    this node is dishonest on purpose: {args.dishonest}" if args.dishonest else ""
+        line = f"node       {url}\npin        {pin}\nkeys       {kept}{lie}"
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+command = SimpleNamespace(HELP=HELP, configure=configure, run=run, __doc__=__doc__)

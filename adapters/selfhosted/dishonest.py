@@ -1,0 +1,95 @@
+"""A node that lies, for demonstrations and tests of whoever should notice. Never on by itself.
+
+tamper      other bytes leave than those that were signed
+swap-model  the answer and the receipt bear another model's name than the one asked for
+wrong-key   receipts and running signatures are made by a key that is not in the keyset, under a key id that is
+replay      the first answer of its form is given again, byte for byte, with its old receipt
+truncate    JSON stops short of its Content-Length; a stream ends properly as HTTP, but before its terminator
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass, field
+
+from gateway.crypto.signatures import Ed25519Signer
+
+from .identity import Key
+from .wire import Asked, Headers
+
+MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
+OTHER_MODEL = "veriroute-lm-0-swapped"
+
+_MODEL = re.compile(rb'("model"\s*:\s*")[^"\\]*"')
+_SAID = re.compile(
+    rb'"(?:content|text|delta|arguments|partial_json)"\s*:\s*"(?:\\.|[^"\\A-Za-z0-9])*([A-Za-z0-9])'
+    rb'|"embedding"\s*:\s*[\["]-?(?:0\.)?([0-9A-Za-z])'
+)
+
+
+@dataclass
+class Recording:
+    """All that left for one request."""
+
+    status: int = 200
+    headers: Headers = field(default_factory=list)
+    parts: list[bytes] = field(default_factory=list)
+
+
+class Mischief:
+    """Decides, request by request, whether to lie. The first `after` answers are honest."""
+
+    def __init__(self, mode: str, after: int = 0) -> None:
+        self.mode = mode
+        self._honest_left = after
+        self._recordings: dict[tuple[str, bool, Asked], Recording] = {}
+
+    def now(self) -> str | None:
+        """The mode for this request; None while the node is still honest. Counts the request."""
+        if self._honest_left > 0:
+            self._honest_left -= 1
+            return None
+        return self.mode
+
+    def recording(self, path: str, stream: bool, asked: Asked) -> Recording | None:
+        return self._recordings.get(self._form(path, stream, asked))
+
+    def record(self, path: str, stream: bool, asked: Asked, recording: Recording) -> None:
+        self._recordings.setdefault(self._form(path, stream, asked), recording)
+
+    @staticmethod
+    def _form(path: str, stream: bool, asked: Asked) -> tuple[str, bool, Asked]:
+        return path, stream, Asked(None, asked.inline, asked.chained)
+
+
+def foreign(key: Key) -> Key:
+    """A key that nobody attested, under the id of one that is."""
+    return Key(key.key_id, Ed25519Signer(secrets.token_bytes(32)))
+
+
+def swapped(data: bytes) -> bytes:
+    """`data` with another model's name wherever an answer says one."""
+    return _MODEL.sub(rb"\g<1>" + OTHER_MODEL.encode() + b'"', data)
+
+
+def tampered(data: bytes) -> bytes:
+    """`data` with the first letter or digit of what the model said replaced by another; as long as before.
+
+    Unchanged when nothing is said in it.
+    """
+    match = _SAID.search(data)
+    if match is None:
+        return data
+    at = match.start(match.lastindex or 1)
+    letter = data[at : at + 1]
+    other = (
+        b"7" if letter.isdigit() and letter != b"7" else b"3" if letter == b"7" else b"X" if letter != b"X" else b"Y"
+    )
+    return data[:at] + other + data[at + 1 :]
+
+
+def first_half(stream: bytes) -> bytes:
+    """The first half of a stream's events, at least one and never the last."""
+    blocks = [block + b"\n\n" for block in stream.split(b"\n\n") if block]
+    return b"".join(blocks[: max(1, len(blocks) // 2)])

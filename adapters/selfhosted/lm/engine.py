@@ -1,0 +1,269 @@
+"""A request's work: choose between text and tool calls, run the network, and say what happens as plain events.
+
+`Engine.run(job, gone)` is a blocking generator for a worker thread:
+
+    Text(choice, piece)          text that may leave, with its tokens
+    CallOpen(choice, n, id, name), CallPart(choice, n, text)     a tool call, its arguments bit by bit
+    Done(choice, reason)         stop, length or tool_calls; one for each choice
+    Usage(prompt, completion)    last
+"""
+
+# ruff: noqa: SIM905 - word lists read better as text
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gateway.errors import BadRequest
+
+from .embed import DIMENSIONS, embed
+from .generate import Limits, Piece, generate
+from .model import CONTEXT, F32, State, Weights
+from .prompt import Turn, encode_prompt
+from .sampling import Sampling, log_softmax
+from .schema import Builder, dumps, words
+
+MODEL, EMBED_MODEL = "veriroute-lm-1", "veriroute-embed-1"
+_VERBS = frozenset(
+    "get set list find fetch search look lookup create make run do call send read write the a of for".split()
+)
+
+
+@dataclass(frozen=True)
+class Tool:
+    name: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do. `turns` is a conversation; `prefix` (tokens) is set instead for plain completion.
+
+    `choose` is `auto`, `none`, `required` or the name of a tool.
+    """
+
+    turns: tuple[Turn, ...] = ()
+    prefix: tuple[int, ...] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    limits: Limits = field(default_factory=lambda: Limits(256))
+    n: int = 1
+    tools: tuple[Tool, ...] = ()
+    choose: str = "auto"
+    parallel: bool = True
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Text:
+    choice: int
+    piece: Piece
+
+
+@dataclass(frozen=True)
+class CallOpen:
+    choice: int
+    number: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class CallPart:
+    choice: int
+    number: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    choice: int
+    reason: str
+    stopped_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    prompt: int
+    completion: int
+
+
+Event = Text | CallOpen | CallPart | Done | Usage
+Gone = Callable[[], bool]
+
+
+class ContextTooLong(BadRequest):
+    code = "context_length_exceeded"
+
+
+@dataclass
+class _Count:
+    tokens: int = field(default=0)
+
+
+class Engine:
+    """The model, ready to answer. Safe to use from several threads: weights are only read."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        digest = hashlib.sha256(weights.embed.tobytes())
+        for layer in weights.layers:
+            digest.update(layer.w2.tobytes())
+        self.fingerprint = f"vrlm_{digest.hexdigest()[:12]}"
+
+    def run(self, job: Job, gone: Gone = lambda: False) -> Iterator[Event]:
+        """The events of one answer. Raises `BadRequest` before the first event, never after it."""
+        prompt = self._prompt(job)
+        tools = self._chosen(job)
+        written = _Count()
+        if tools:
+            calls = [(tool.name, dumps(self._arguments(job, tool))) for tool in tools]
+            for choice in range(job.n):
+                yield from self._calls(choice, calls, written)
+        elif job.schema is not None:
+            text = dumps(self._document(job, gone))
+            for choice in range(job.n):
+                yield from self._given(choice, text, job, written)
+        else:
+            yield from self._texts(job, prompt, written, gone)
+        yield Usage(len(prompt), written.tokens)
+
+    def embed(self, text: str, dimensions: int = DIMENSIONS) -> F32:
+        return embed(self.weights, text, dimensions)
+
+    def count(self, text: str) -> int:
+        return len(self.weights.tokenizer.encode(text))
+
+    def _prompt(self, job: Job) -> list[int]:
+        tokenizer = self.weights.tokenizer
+        if job.prefix is not None:
+            tokens = [tokenizer.special["<start>"], tokenizer.special["<text>"], *job.prefix]
+        else:
+            tokens = encode_prompt(tokenizer, job.turns)
+        if len(tokens) >= CONTEXT:
+            raise ContextTooLong(
+                f"this model's context is {CONTEXT} tokens and the prompt alone has {len(tokens)}", param="messages"
+            )
+        return tokens
+
+    def _texts(self, job: Job, prompt: list[int], written: _Count, gone: Gone) -> Iterator[Event]:
+        state = State(self.weights, room=min(CONTEXT, len(prompt) + min(job.limits.max_tokens, 128)))
+        logits = state.extend(prompt)
+        sampling = job.sampling
+        if sampling.seed is None:
+            sampling = replace(sampling, seed=secrets.randbits(63))
+        for choice in range(job.n):
+            own = state.copy() if choice + 1 < job.n else state
+            last = None
+            for piece in generate(own, logits, sampling, choice, job.limits, gone):
+                last = piece
+                if piece.text or piece.tokens:
+                    yield Text(choice, piece)
+            if last is None or last.finish is None:  # nobody listens any more
+                return
+            written.tokens += last.count
+            yield Done(choice, last.finish, last.stopped_by)
+
+    def _chosen(self, job: Job) -> list[Tool]:
+        """The tools that this answer calls; empty for text."""
+        if not job.tools or job.choose == "none":
+            return []
+        if job.choose not in ("auto", "required"):
+            return [tool for tool in job.tools if tool.name == job.choose][:1]
+        role, text = job.turns[-1] if job.turns else ("", "")
+        said = named(job.tools, text) if role == "user" else []
+        if not said and job.choose == "required":
+            scores = self._rank(job, '{"name": ', [dumps(tool.name) for tool in job.tools])
+            said = [job.tools[scores.index(max(scores))]]
+        return said if job.parallel else said[:1]
+
+    def _arguments(self, job: Job, tool: Tool) -> dict[str, Any]:
+        opening = f'{{"name": {dumps(tool.name)}, "arguments": '
+        builder = Builder(_said(job), lambda so_far, options: self._rank(job, opening + so_far, options))
+        value = builder.build({"type": "object", **tool.parameters})
+        return value if isinstance(value, dict) else {}
+
+    def _document(self, job: Job, gone: Gone) -> Any:
+        """A value for the schema that was asked for as the answer's form; prose members are the model's own answer."""
+
+        def write(_: str) -> str:
+            plain = replace(job, schema=None, tools=(), n=1, limits=Limits(64))
+            return "".join(e.piece.text for e in self.run(plain, gone) if isinstance(e, Text)).strip()
+
+        builder = Builder(_said(job), lambda so_far, options: self._rank(job, so_far, options, "assistant"), write)
+        return builder.build(job.schema or {})
+
+    def _rank(self, job: Job, so_far: str, options: Sequence[str], role: str = "call") -> list[float]:
+        """Log probability of each option after `so_far` in a turn of `role`."""
+        tokenizer = self.weights.tokenizer
+        turns = [t for t in job.turns if t[0] != "system"][-4:]
+        start = encode_prompt(tokenizer, turns, role, so_far)[-1024:]
+        state = State(self.weights, room=len(start) + 64)
+        first = state.extend(start)
+        scores = []
+        for option in options:
+            # The closing brace follows a member as in training; an option that ends there wins over a longer one.
+            tokens = tokenizer.encode(" " + option.strip() + "}}")[:96]
+            rows = state.copy().hidden(tokens[:-1]) @ self.weights.unembed if len(tokens) > 1 else np.zeros((0, 1))
+            total = float(log_softmax(first)[tokens[0]])
+            total += sum(float(log_softmax(row)[t]) for row, t in zip(rows, tokens[1:], strict=True))
+            scores.append(total)
+        return scores
+
+    def _calls(self, choice: int, calls: list[tuple[str, str]], written: _Count) -> Iterator[Event]:
+        for number, (name, arguments) in enumerate(calls):
+            yield CallOpen(choice, number, f"call_{secrets.token_hex(12)}", name)
+            for part in self._parts(arguments, written):
+                yield CallPart(choice, number, part)
+        yield Done(choice, "tool_calls")
+
+    def _given(self, choice: int, text: str, job: Job, written: _Count) -> Iterator[Event]:
+        for number, part in enumerate(self._parts(text, written)):
+            if number >= job.limits.max_tokens:
+                yield Done(choice, "length")
+                return
+            yield Text(choice, Piece(part))
+        yield Done(choice, "stop")
+
+    def _parts(self, text: str, written: _Count) -> list[str]:
+        """`text` cut where its tokens end, letters kept whole."""
+        tokenizer = self.weights.tokenizer
+        parts, held = [], b""
+        for token in tokenizer.encode(text):
+            written.tokens += 1
+            held += tokenizer.bytes_of[token]
+            try:
+                parts.append(held.decode())
+            except UnicodeDecodeError:
+                continue
+            held = b""
+        return parts
+
+
+def named(tools: Sequence[Tool], text: str) -> list[Tool]:
+    """The tools that `text` names: by their full names, in order of mention; else the one whose own words all occur."""
+    lowered = text.lower()
+    spoken = " " + " ".join(words(text)) + " "
+    full = []
+    for tool in tools:
+        at = lowered.find(tool.name.lower())
+        if at < 0:
+            at = spoken.find(" " + " ".join(words(tool.name)) + " ")
+        if at >= 0:
+            full.append((at, tool))
+    if full:
+        return [tool for _, tool in sorted(full, key=lambda found: found[0])]
+    said = {w.removesuffix("s") for w in words(text)}
+    for tool in tools:
+        own = [w.removesuffix("s") for w in words(tool.name) if w not in _VERBS]
+        if own and all(w in said for w in own):
+            return [tool]
+    return []
+
+
+def _said(job: Job) -> str:
+    return next((text for role, text in reversed(job.turns) if role == "user"), "")

@@ -1,0 +1,140 @@
+"""The network, forward only: a decoder-only transformer in NumPy with a key-value cache.
+
+    x = rms(e[t] + smear * e[t-1])                 a token and a little of the one before it
+    x = x + Wo · attention(rms(x) · Wqkv)          causal, ALiBi slopes per head, so no trained length limit
+    x = x + W2 · relu(rms(x) · W1)²
+    logits = rms(x) · eᵀ
+
+Weights are int8 with one scale per row in `weights.npz`, float32 in memory. The same tokens give the same logits on the
+same machine and NumPy; another BLAS may differ in the last bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .tokenizer import Tokenizer
+
+F32 = npt.NDArray[np.float32]
+SLOPES = (0.5, 0.125, 0.03125, 0.0)  #: one per head; the last head sees all places alike and finds by content
+EPS = np.float32(1e-5)
+CONTEXT = 4096  #: tokens of prompt and answer together
+_CHUNK = 256  # tokens per prefill block; bounds the attention matrix to CHUNK x CONTEXT per head
+
+
+@dataclass(frozen=True)
+class Layer:
+    gain1: F32
+    wqkv: F32
+    wo: F32
+    gain2: F32
+    w1: F32
+    w2: F32
+
+
+class Weights:
+    """All parameters and the tokenizer they were trained with."""
+
+    def __init__(self, arrays: dict[str, Any]) -> None:
+        self.embed: F32 = _load(arrays, "embed")
+        self.unembed: F32 = np.ascontiguousarray(self.embed.T)
+        self.smear: F32 = _load(arrays, "smear")
+        self.gain: F32 = _load(arrays, "gain")
+        count = sum(1 for name in arrays if name.endswith(".wo"))
+        parts = ("gain1", "wqkv", "wo", "gain2", "w1", "w2")
+        self.layers = [Layer(*(_load(arrays, f"{i}.{part}") for part in parts)) for i in range(count)]
+        self.tokenizer = Tokenizer([(int(a), int(b)) for a, b in arrays["merges"]])
+        self.width = self.embed.shape[1]
+        self.heads = len(SLOPES)
+        distance = np.arange(CONTEXT, dtype=np.float32) - np.float32(CONTEXT - 1)
+        self.bias: F32 = np.array(SLOPES, np.float32)[:, None] * distance  # ALiBi: the last column is "this token"
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> Weights:
+        with np.load(path or Path(__file__).with_name("weights.npz"), allow_pickle=False) as stored:
+            return cls(dict(stored.items()))
+
+
+def _load(arrays: dict[str, Any], name: str) -> F32:
+    """`name` as float32; int8 arrays carry their per-row scales in ``name.scale``."""
+    value = arrays[name]
+    if value.dtype == np.int8:
+        return np.ascontiguousarray(value.astype(np.float32) * arrays[f"{name}.scale"].astype(np.float32)[:, None])
+    return np.ascontiguousarray(value.astype(np.float32))
+
+
+def _rms(x: F32) -> F32:
+    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS)
+
+
+class State:
+    """What the network remembers of the tokens so far. `extend` adds tokens and returns the logits after the last."""
+
+    def __init__(self, weights: Weights, room: int = 128) -> None:
+        self.weights = weights
+        self.length = 0
+        self._last = np.zeros(weights.width, np.float32)  # embedding of the token before
+        shape = (len(weights.layers), weights.heads, room, weights.width // weights.heads)
+        self._keys, self._values = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+
+    def copy(self) -> State:
+        """An independent continuation from here."""
+        twin = object.__new__(State)
+        twin.weights, twin.length, twin._last = self.weights, self.length, self._last
+        twin._keys, twin._values = self._keys.copy(), self._values.copy()
+        return twin
+
+    def extend(self, tokens: list[int]) -> F32:
+        """Logits (vocabulary,) of what follows `tokens`, of which there is at least one."""
+        return np.asarray(self.hidden(tokens)[-1] @ self.weights.unembed)
+
+    def hidden(self, tokens: list[int]) -> F32:
+        """Final normalised states (len(tokens), width)."""
+        self._grow(self.length + len(tokens))
+        blocks = [self._block(tokens[i : i + _CHUNK]) for i in range(0, len(tokens), _CHUNK)]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _grow(self, need: int) -> None:
+        room = self._keys.shape[2]
+        if need > room:
+            extra = [(0, 0), (0, 0), (0, min(CONTEXT, max(need, 2 * room)) - room), (0, 0)]
+            self._keys, self._values = np.pad(self._keys, extra), np.pad(self._values, extra)
+
+    def _block(self, tokens: list[int]) -> F32:
+        w, count, start = self.weights, len(tokens), self.length
+        end, heads, size = start + count, w.heads, w.width // w.heads
+        embedded = w.embed[tokens]
+        before = np.concatenate((self._last[None], embedded[:-1]))
+        self._last = embedded[-1]
+        x = _rms(embedded + w.smear * before)
+        bias = self._bias(start, count)
+        scale = np.float32(1 / math.sqrt(size))
+        for number, layer in enumerate(w.layers):
+            mixed = ((_rms(x) * layer.gain1) @ layer.wqkv).reshape(count, 3, heads, size).transpose(1, 2, 0, 3)
+            self._keys[number, :, start:end] = mixed[1]
+            self._values[number, :, start:end] = mixed[2]
+            scores = (mixed[0] * scale) @ self._keys[number, :, :end].transpose(0, 2, 1) + bias
+            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+            scores /= scores.sum(axis=-1, keepdims=True)
+            seen = scores @ self._values[number, :, :end]
+            x = x + seen.transpose(1, 0, 2).reshape(count, w.width) @ layer.wo
+            inner = np.maximum((_rms(x) * layer.gain2) @ layer.w1, 0)
+            x = x + (inner * inner) @ layer.w2
+        self.length = end
+        return np.asarray(_rms(x) * w.gain)
+
+    def _bias(self, start: int, count: int) -> F32:
+        """ALiBi and the causal mask, (heads, count, start + count)."""
+        end = start + count
+        if count == 1:
+            return self.weights.bias[:, None, CONTEXT - end :]
+        place, key = np.arange(start, end, dtype=np.float32)[:, None], np.arange(end, dtype=np.float32)[None]
+        distance = key - place
+        mask = np.where(distance > 0, np.float32(-1e9), np.float32(0))
+        return np.array(SLOPES, np.float32)[:, None, None] * distance + mask

@@ -1,0 +1,204 @@
+"""Where answers come from: the values that a source gives, and the source that is our own model.
+
+A source is asked with `answer(path, body, model)` and gives `Whole` or `Stream`; it raises `VerirouteError` before it
+gives anything. The network runs in worker threads; the event loop only passes bytes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from gateway.errors import Busy, ModelUnknown, VerirouteError
+
+from .api import chat, completions, embeddings, messages, responses
+from .api.writer import Prepared
+from .lm.engine import EMBED_MODEL, MODEL, Engine
+
+_PREPARE: Mapping[str, Callable[[Any, Engine, str], Prepared]] = {
+    "/v1/chat/completions": chat.prepare,
+    "/v1/completions": completions.prepare,
+    "/v1/responses": responses.prepare,
+    "/v1/messages": messages.prepare,
+}
+PATHS = (*_PREPARE, "/v1/embeddings")
+_WORKERS, _MOST_WAITING = 4, 256
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An answer in one piece. `forwarded` is the body that went to a backend."""
+
+    body: bytes
+    chat_id: str | None = None
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
+    forwarded: bytes | None = None
+
+
+@dataclass
+class Stream:
+    """An event stream: `chunks` gives whole events; `chat_id` is known at the latest when it is through."""
+
+    chunks: AsyncIterator[bytes]
+    chat_id: Callable[[], str | None]
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+    forwarded: bytes | None = None
+    status: int = 200
+
+
+class Source(Protocol):
+    """`document` is the decoded body, None when it is no JSON object (a backend may make sense of it)."""
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    def models(self) -> list[str]: ...
+    async def answer(
+        self, path: str, headers: Mapping[bytes, bytes], body: bytes, document: dict[str, Any]
+    ) -> Whole | Stream: ...
+
+
+class LocalSource:
+    """Our own model under its names. `aliases` are further names for both of its uses."""
+
+    fronts_backend = False
+
+    def __init__(self, engine: Engine, aliases: tuple[str, ...] = ()) -> None:
+        self._engine = engine
+        self._chat = (MODEL, *aliases)
+        self._embed = (EMBED_MODEL, *aliases)
+        self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="lm")
+        self._waiting = 0
+        self.created = int(time.time())
+
+    async def open(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.count, "warm")
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def models(self) -> list[str]:
+        return list(dict.fromkeys((*self._chat, *self._embed)))
+
+    async def answer(
+        self, path: str, headers: Mapping[bytes, bytes], body: bytes, document: dict[str, Any]
+    ) -> Whole | Stream:
+        label = document.get("model")
+        known = self._embed if path == "/v1/embeddings" else self._chat
+        if not isinstance(label, str) or label not in known:
+            shown = f"{label!r:.80}" if isinstance(label, str) else "no name"
+            raise ModelUnknown(
+                f"the model {shown} is not served on {path}; there are {', '.join(known)}", param="model"
+            )
+        if self._waiting >= _MOST_WAITING:
+            raise Busy("this node has too many requests waiting")
+        if path == "/v1/embeddings":
+            feed = self._start(lambda gone: embeddings.respond(document, self._engine, label))
+            return Whole(await feed.joined())
+        prepared = _PREPARE[path](document, self._engine, label)
+        answer = prepared.writer.answer
+        feed = self._start(lambda gone: _write(self._engine, prepared, gone))
+        if not prepared.stream:
+            return Whole(await feed.joined(), answer.id)
+        await feed.ready()
+        return Stream(feed.batches(), lambda: answer.id)
+
+    def _start(self, make: Callable[[Callable[[], bool]], Iterator[bytes]]) -> _Feed:
+        self._waiting += 1
+        return _Feed(self._pool, make, self._finished)
+
+    def _finished(self) -> None:
+        self._waiting -= 1
+
+
+def _write(engine: Engine, prepared: Prepared, gone: Callable[[], bool]) -> Iterator[bytes]:
+    """The bytes of an answer, in a worker: one event each for a stream, else the body once."""
+    writer = prepared.writer
+    events = engine.run(prepared.job, gone)
+    if not prepared.stream:
+        for event in events:
+            writer.answer.take(event)
+        yield writer.whole()
+        return
+    opened = False
+    for event in events:  # the opening waits for the first event: until then the request may still be refused
+        if not opened:
+            opened = True
+            yield from writer.opening()
+        writer.answer.take(event)
+        yield from writer.step(event)
+    if not gone():
+        yield from writer.closing()
+
+
+class _Feed:
+    """Carries a worker's bytes to the event loop. What has come since the last look leaves together."""
+
+    def __init__(
+        self,
+        pool: ThreadPoolExecutor,
+        make: Callable[[Callable[[], bool]], Iterator[bytes]],
+        finished: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._done = False
+        self._gone = False
+        self._error: BaseException | None = None
+        self._finished = finished
+        pool.submit(self._work, make)
+
+    async def ready(self) -> None:
+        """Wait for the first bytes. Raises what the worker raised before them."""
+        await self._wake.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def joined(self) -> bytes:
+        return b"".join([part async for part in self.batches()])
+
+    async def batches(self) -> AsyncIterator[bytes]:
+        """What the worker gives, in batches. Raises what the worker raised. Leaving early stops the worker."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                done = self._done  # read before the queue: nothing is added after it is set
+                if self._queue:
+                    batch = b"".join(self._queue)
+                    self._queue.clear()
+                    yield batch
+                if done:
+                    break
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._gone = True
+
+    def _work(self, make: Callable[[Callable[[], bool]], Iterator[bytes]]) -> None:
+        error: BaseException | None = None
+        try:
+            for part in make(lambda: self._gone):
+                if self._gone:
+                    break
+                self._loop.call_soon_threadsafe(self._put, part)
+        except (VerirouteError, ArithmeticError, LookupError, TypeError, ValueError) as problem:
+            error = problem
+        finally:
+            self._loop.call_soon_threadsafe(self._end, error)
+
+    def _put(self, part: bytes) -> None:
+        self._queue.append(part)
+        self._wake.set()
+
+    def _end(self, error: BaseException | None) -> None:
+        self._error = error
+        self._done = True
+        self._finished()
+        self._wake.set()

@@ -1,0 +1,108 @@
+"""The little HTTP that the node needs above ASGI: bodies in, answers and errors out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from gateway.errors import BadRequest, BodyTooLarge, VerirouteError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+MAX_BODY = 32 * 1024 * 1024
+_NONCE = re.compile(rb"[0-9a-f]{64}")
+_MESSAGE_TYPES = {
+    400: "invalid_request_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    503: "overloaded_error",
+}
+
+
+class Cut(Exception):
+    """Raised on purpose after an answer has begun: the server then closes the connection without a proper end."""
+
+
+class Gone(Exception):
+    """The client left before its request was whole."""
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the request's headers ask of the signing side."""
+
+    nonce: str | None
+    inline: bool
+    chained: bool
+
+
+def asked(scope: Scope) -> Asked:
+    """Read `x-aci-nonce`, `x-aci-inline` and `x-aci-chained`. Raises `BadRequest` when they make no sense."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name.startswith(b"x-aci-"):
+            if name in found:
+                raise BadRequest(f"{name.decode()} stands twice")
+            found[name] = value
+    nonce = found.get(b"x-aci-nonce")
+    if nonce is not None and _NONCE.fullmatch(nonce) is None:
+        raise BadRequest("x-aci-nonce must be 64 lower-case hex digits", param="x-aci-nonce")
+    chained = found.get(b"x-aci-chained") == b"1"
+    if chained and nonce is None:
+        raise BadRequest("x-aci-chained needs x-aci-nonce: a running signature names the request", param="x-aci-nonce")
+    return Asked(None if nonce is None else nonce.decode(), found.get(b"x-aci-inline") == b"1", chained)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """The whole request body. Raises `BodyTooLarge`, and `Gone` when the client leaves first."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Gone
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MAX_BODY:
+            raise BodyTooLarge(f"the body is over {MAX_BODY} bytes")
+        parts.append(part)
+        if not message.get("more_body"):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def start(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+
+
+async def more(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def end(send: Send, data: bytes = b"") -> None:
+    await send({"type": "http.response.body", "body": data})
+
+
+async def send_json(send: Send, value: Any, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    body = value if isinstance(value, bytes) else msgspec.json.encode(value)
+    own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await start(send, status, [*own, *headers])
+    await end(send, body)
+
+
+def error_body(error: VerirouteError, path: str) -> bytes:
+    """The error in the OpenAI shape; on the Messages path with that API's outer type and its own kinds."""
+    inner: dict[str, Any] = {
+        "message": error.message,
+        "type": error.type,
+        "param": error.param,
+        "code": "model_not_found" if error.code == "model_unknown" else error.code,
+    }
+    if path == "/v1/messages":
+        inner["type"] = _MESSAGE_TYPES.get(error.status, "api_error")
+        return msgspec.json.encode({"type": "error", "error": inner})
+    return msgspec.json.encode({"error": inner})
