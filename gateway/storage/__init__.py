@@ -1,0 +1,7 @@
+"""Where receipts, the log and keys are kept: one SQLite file, one writer thread, any number of readers.
+
+    startup    `open_log`: lock, check what is stored, start the writer         sequencer  the one writer
+    reads      everything that is asked of the file, on read-only connections   writes     what the CLI writes
+
+This package imports neither SQLModel nor SQLAlchemy, but for `tables`, which nothing that serves imports.
+"""

@@ -1,0 +1,119 @@
+"""The schema as DDL text, so that starting the gateway imports no ORM. A test holds it equal to what `tables.py` emits.
+
+`VERSION` is kept in the file's `user_version`, `APPLICATION_ID` in its header, where `file` and we look for it.
+"""
+
+from __future__ import annotations
+
+VERSION = 1
+APPLICATION_ID = 0x7672_3031  # "vr01"
+
+#: Statements in the order in which they run, inside one transaction.
+DDL: tuple[str, ...] = (
+    """CREATE TABLE log_state (
+        id INTEGER NOT NULL,
+        origin VARCHAR NOT NULL,
+        vkey VARCHAR NOT NULL,
+        created_ms INTEGER NOT NULL,
+        settled INTEGER NOT NULL,
+        PRIMARY KEY (id)
+    )""",
+    """CREATE TABLE leaf (
+        idx INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        leaf BLOB NOT NULL,
+        PRIMARY KEY (idx)
+    )""",
+    """CREATE TABLE node (
+        level INTEGER NOT NULL,
+        n INTEGER NOT NULL,
+        hash BLOB NOT NULL,
+        PRIMARY KEY (level, n)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE checkpoint (
+        size INTEGER NOT NULL,
+        note BLOB NOT NULL,
+        created_ms INTEGER NOT NULL,
+        PRIMARY KEY (size)
+    )""",
+    """CREATE TABLE record (
+        idx INTEGER NOT NULL,
+        kind VARCHAR NOT NULL,
+        id VARCHAR NOT NULL,
+        created_ms INTEGER NOT NULL,
+        envelope BLOB NOT NULL,
+        PRIMARY KEY (idx)
+    )""",
+    """CREATE TABLE receipt (
+        idx INTEGER NOT NULL,
+        id VARCHAR NOT NULL,
+        intent INTEGER,
+        key_id VARCHAR NOT NULL,
+        client_request_id VARCHAR,
+        created_ms INTEGER NOT NULL,
+        verdict VARCHAR NOT NULL,
+        release VARCHAR NOT NULL,
+        reason VARCHAR,
+        policy VARCHAR NOT NULL,
+        network VARCHAR,
+        node VARCHAR,
+        model VARCHAR,
+        endpoint VARCHAR NOT NULL,
+        stream INTEGER NOT NULL,
+        status INTEGER NOT NULL,
+        latency_ms FLOAT NOT NULL,
+        envelope BLOB NOT NULL,
+        PRIMARY KEY (idx),
+        UNIQUE (id)
+    )""",
+    "CREATE INDEX receipt_key ON receipt (key_id)",
+    "CREATE INDEX receipt_request ON receipt (client_request_id) WHERE client_request_id IS NOT NULL",
+    "CREATE INDEX receipt_verdict ON receipt (verdict) WHERE verdict <> 'affirming'",
+    """CREATE TABLE opening (
+        idx INTEGER NOT NULL,
+        seed BLOB NOT NULL,
+        request BLOB,
+        response BLOB,
+        PRIMARY KEY (idx)
+    )""",
+    """CREATE TABLE evidence (
+        sha256 VARCHAR NOT NULL,
+        media_type VARCHAR NOT NULL,
+        created_ms INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        PRIMARY KEY (sha256)
+    )""",
+    """CREATE TABLE session (
+        id VARCHAR NOT NULL,
+        node VARCHAR NOT NULL,
+        created_ms INTEGER NOT NULL,
+        document BLOB NOT NULL,
+        PRIMARY KEY (id)
+    )""",
+    """CREATE TABLE api_key (
+        id VARCHAR NOT NULL,
+        name VARCHAR NOT NULL,
+        digest BLOB NOT NULL,
+        policy VARCHAR,
+        scopes VARCHAR NOT NULL,
+        created_ms INTEGER NOT NULL,
+        revoked_ms INTEGER,
+        last4 VARCHAR NOT NULL,
+        PRIMARY KEY (id)
+    )""",
+    """CREATE TABLE admin_event (
+        seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+        kind VARCHAR NOT NULL,
+        document BLOB NOT NULL,
+        created_ms INTEGER NOT NULL,
+        done INTEGER NOT NULL
+    )""",
+    """CREATE TABLE counter (
+        name VARCHAR NOT NULL,
+        value INTEGER NOT NULL,
+        PRIMARY KEY (name)
+    )""",
+)
+
+#: Rows that every database begins with.
+SEED: tuple[str, ...] = ("INSERT INTO counter VALUES ('generation', 0)",)
