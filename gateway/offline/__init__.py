@@ -143,7 +143,7 @@ def _signature(data: bytes, roots: TrustPolicy | None) -> tuple[Envelope | None,
         return None, Line("signature", Outcome.CONTRAINDICATED, "the envelope is malformed", detail=str(error))
     outcome, found = _signed(envelope, roots)
     if outcome is Outcome.AFFIRMING:
-        return envelope, Line("signature", outcome, "a trusted receipt key signed exactly this payload", detail=found)
+        return envelope, Line("signature", outcome, "a receipt key from those roots signed exactly this payload", detail=found)
     return envelope, Line("signature", outcome, found)
 
 
@@ -155,7 +155,7 @@ def _signed(envelope: Envelope, roots: TrustPolicy | None) -> tuple[Outcome, str
         if any(s.keyid in keys for s in envelope.signatures):
             return Outcome.CONTRAINDICATED, str(error)
         names = ", ".join(s.keyid for s in envelope.signatures)
-        return Outcome.NONE, f"signed by {names}, which is no receipt key that you trust"
+        return Outcome.NONE, f"signed by {names}, which is no receipt key of those roots"
 
 
 def _logged(envelope: Envelope | None, proof: str, roots: TrustPolicy | None) -> tuple[_Place | None, list[Line]]:
@@ -187,7 +187,7 @@ def _checkpoint(note: bytes, roots: TrustPolicy | None) -> tuple[CosignedCheckpo
         return None, Line("checkpoint", Outcome.CONTRAINDICATED if bad else Outcome.NONE, str(error))
     head = found.checkpoint
     detail = f"log {head.origin}, size {head.size}, root {head.root.hex()}"
-    return found, Line("checkpoint", Outcome.AFFIRMING, "a trusted log key signed the tree head", detail=detail)
+    return found, Line("checkpoint", Outcome.AFFIRMING, "a log key from those roots signed the tree head", detail=detail)
 
 
 def _inclusion(envelope: Envelope | None, proof: TlogProof, cosigned: CosignedCheckpoint) -> tuple[_Place, Line]:

@@ -1,0 +1,124 @@
+"""A saved answer with its verification member, checked without anything else."""
+
+import json
+
+import msgspec
+import pytest
+from receipt_world import ANSWER, NOW, SEED, small_world
+
+from gateway.errors import FormatError
+from gateway.exchange.render import Verification, VerificationPolicy, splice
+from gateway.log.bundle import parse_bundle
+from gateway.log.receipt import salt_for
+from gateway.log.trust import parse_trust
+from gateway.model.verdict import Outcome
+from gateway.offline import exit_code, verify_bundle
+from gateway.offline.saved import bundle_from_answer, without_member
+
+WORLD, _, RECEIPT = small_world()
+TRUST = parse_trust(WORLD.trust_text())
+
+
+def b64(data: bytes) -> str:
+    return msgspec.json.encode(data).decode().strip('"')
+
+
+MEMBER = Verification(
+    verdict="affirming",
+    level="logged",
+    policy=VerificationPolicy("signed", "ab" * 32),
+    release="released",
+    receipt=WORLD.predicate(1).receipt_id,
+    proof=WORLD.proof(RECEIPT),
+    openings={n: b64(salt_for(SEED, n)) for n in ("request.body", "response.body", "response.content")},
+    envelope=msgspec.Raw(WORLD.envelopes[RECEIPT]),
+)
+SAVED = splice(ANSWER, MEMBER)
+
+
+def opened(data: bytes) -> dict[str, Outcome]:
+    lines = verify_bundle(bundle_from_answer(data), TRUST, now=NOW)
+    return {line.about or "": line.outcome for line in lines if line.step == "opening"}
+
+
+def test_an_answer_as_it_was_delivered_opens_body_and_text():
+    """The bytes without our member, and the text of choice 0, are what the receipt commits to."""
+    lines = verify_bundle(bundle_from_answer(SAVED), TRUST, now=NOW)
+    assert exit_code(lines) == 0
+    assert opened(SAVED) == {
+        "request.body": Outcome.NONE,
+        "response.body": Outcome.AFFIRMING,
+        "response.content": Outcome.AFFIRMING,
+    }
+
+
+def test_an_answer_written_anew_opens_the_text_alone():
+    """A client that saved its own form of the answer can still show the text."""
+    assert opened(json.dumps(json.loads(SAVED), indent=2).encode()) == {
+        "request.body": Outcome.NONE,
+        "response.body": Outcome.NONE,
+        "response.content": Outcome.AFFIRMING,
+    }
+
+
+def test_a_changed_text_is_found():
+    """An answer whose text is not the node's is contraindicated."""
+    assert opened(SAVED.replace(b'"content":"4"', b'"content":"5"'))["response.content"] is Outcome.CONTRAINDICATED
+
+
+def test_a_completion_and_an_answer_without_text_are_read():
+    """Legacy completions hold their text in the choice; an answer without choices opens no text."""
+    legacy = json.loads(SAVED)
+    legacy["choices"] = [{"index": 0, "text": "4"}]
+    assert opened(json.dumps(legacy).encode())["response.content"] is Outcome.AFFIRMING
+    legacy["choices"] = [{"index": 0, "message": {"content": None}}]
+    assert opened(json.dumps(legacy).encode())["response.content"] is Outcome.NONE
+    del legacy["choices"]
+    assert opened(json.dumps(legacy).encode())["response.content"] is Outcome.NONE
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [(b"{}", b"{}"), (b'{"a":1}', b'{"a":1}'), (b'{"a":"\\"verification\\":{}"}\n', None), (ANSWER, ANSWER)],
+)
+def test_our_member_comes_off_without_a_trace(body: bytes, expected: bytes | None):
+    """Taking the member off again gives the bytes before, whatever stands in them."""
+    assert without_member(splice(body, MEMBER)) == (expected or body)
+
+
+def test_an_answer_without_the_member_at_its_end_stays_closed():
+    """When the member is not last, or not there, there is no telling what the bytes were."""
+    assert without_member(b'{"verification":{"receipt":"x"},"a":1}') is None
+    assert without_member(b"{}") is None
+
+
+def changed(**members: object) -> bytes:
+    document = json.loads(SAVED)
+    document["verification"].update(members)
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b'{"choices":[]}',
+        changed(openings={"response.content": b64(b"short")}),
+        changed(openings={"response.content": "!"}),
+        changed(envelope={"payload": 1}),
+        splice(ANSWER, msgspec.structs.replace(MEMBER, envelope=None)),
+        splice(ANSWER, msgspec.structs.replace(MEMBER, proof=None)),
+    ],
+)
+def test_an_answer_that_carries_no_receipt_says_where_to_get_it(data: bytes):
+    """What is no such answer is a FormatError, and a summary names the bundle to fetch."""
+    with pytest.raises(FormatError):
+        bundle_from_answer(data)
+
+
+def test_a_salt_for_something_else_is_passed_over():
+    """A salt for a subject that the receipt does not have opens nothing."""
+    assert "extra" not in bundle_from_answer(changed(openings={"extra": b64(b"s" * 32)})).openings
+    with pytest.raises(FormatError):
+        parse_bundle(SAVED)
