@@ -115,8 +115,8 @@ class FrontProtocol(HttpToolsProtocol):
             cycle.keep_alive = False
 
     def _unanswered(self) -> list[Cycle]:
-        queued = [cycle for cycle, _ in self.pipeline]
-        return [c for c in (self._running, *queued, *self._starting) if c is not None and not c.response_complete]  # type: ignore[union-attr]
+        found = [self._running, *(cycle for cycle, _ in self.pipeline), *self._starting]
+        return [cycle for cycle in found if isinstance(cycle, Cycle) and not cycle.response_complete]
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
