@@ -21,7 +21,7 @@ from gateway.crypto.encoding import decimal
 from gateway.errors import FormatError, ProofError
 
 from .cosignature import CosignedCheckpoint, open_cosigned
-from .note import COSIGNATURE_ED25519, COSIGNATURE_MLDSA44, ED25519, Vkey, parse_vkey
+from .note import COSIGNATURE_ED25519, COSIGNATURE_MLDSA44, ED25519, Vkey, key_id, parse_vkey
 
 #: Bounds on what is read; the specification asks for at least 32 logs, witnesses and groups.
 MAX_TRUST_BYTES = 1 << 20
@@ -161,6 +161,7 @@ class _Parser:
     def witness(self, words: list[str]) -> None:
         if len(words) not in (2, 3):
             raise FormatError("expected: witness <name> <vkey> [<url>]")
+        _refuse_a_plain_key(words[1])
         vkey = _key(words[1], COSIGNATURE_ED25519, COSIGNATURE_MLDSA44, known=self.witnesses)
         self.witnesses.append(Witness(self.define(words[0]), vkey, *words[2:]))
 
@@ -217,6 +218,15 @@ _READERS = {
     "quorum": _Parser.set_quorum,
     "#!receipt": _Parser.receipt,
 }
+
+
+def _refuse_a_plain_key(text: str) -> None:
+    """Some witness software prints its key as type 0x01 and cosigns under 0x04; say how to write it."""
+    given = parse_vkey(text)
+    if given.alg == ED25519:
+        identity = key_id(given.name, COSIGNATURE_ED25519, given.public)
+        meant = Vkey(given.name, identity, COSIGNATURE_ED25519, given.public)
+        raise FormatError(f"the key {given.keyid!a} has type 0x01, a log's; as a witness's key it is written {meant}")
 
 
 def _key(text: str, *types: int, known: Iterable[Log | Witness]) -> Vkey:

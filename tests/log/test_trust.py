@@ -150,7 +150,7 @@ RENAMED = str(Vkey("other", key_id("other", 1, LOG.public_key), 1, LOG.public_ke
         (f"log {LOG.vkey}\nlog {RENAMED}", "line 2: the key .* stands twice, whatever its name"),
         ("witness X", "expected: witness"),
         (f"witness X {W[0].key} url more", "expected: witness"),
-        (f"witness X {LOG.vkey}", "has type 0x01"),
+        (f"witness X {LOG.vkey}", r"has type 0x01.* it is written log\.example/one\+[0-9a-f]{8}\+B"),
         (f"witness none {W[0].key}", "the name 'none' is taken"),
         (f"witness X {W[0].key}\nwitness X {W[1].key}", "the name 'X' is taken"),
         (f"witness X {W[0].key}\nwitness Y {W[0].key}", "stands twice"),
