@@ -35,13 +35,15 @@ from .source import PAGE, Info, Page, Row
 
 _LOG_KEY = NoteSigner(ORIGIN, b"veriroute demo log key, no trust")
 _RECEIPT_KEY = NoteSigner("demo.veriroute.invalid/receipts", b"veriroute demo receipt key, none")
+#: The demo's own trust file. It makes its lines affirm; it proves nothing about anything.
+TRUST = f"log {_LOG_KEY.vkey}\nquorum none\n#!receipt {_RECEIPT_KEY.vkey}\n"
 #: Seconds between live rows, over and over.
 _RHYTHM = (0.4, 0.9, 0.25, 1.6, 0.3, 0.7)
 
 
 def demo_pins() -> Pins:
-    """The demo's own keys. They make its lines affirm; they prove nothing about anything."""
-    return Pins(parse_trust(f"log {_LOG_KEY.vkey}\nquorum none\n#!receipt {_RECEIPT_KEY.vkey}\n"), "the demo")
+    """The demo's own keys."""
+    return Pins(parse_trust(TRUST), "the demo")
 
 
 class DemoSource:
@@ -118,7 +120,7 @@ class DemoSource:
             openings=open_all(made.seed, made.openings),
             policy=PolicyFile("demo-strict", _sha256(POLICY), POLICY),
             keys=(BundleKey(_RECEIPT_KEY.keyid, _RECEIPT_KEY.vkey),),
-            untrusted_policy=f"log {_LOG_KEY.vkey}\nquorum none\n#!receipt {_RECEIPT_KEY.vkey}\n",
+            untrusted_policy=TRUST,
         )
         return format_bundle(bundle)
 

@@ -52,7 +52,9 @@ class TrafficScreen(Screen[None]):
         super().__init__()
         self.chosen = Filter()
         self.searching = False
+        self.rows: RowsView
         self._note = ""
+        self._live = False
         self._wanted: tuple[int, int] | None = None
 
     def compose(self) -> ComposeResult:
@@ -63,7 +65,8 @@ class TrafficScreen(Screen[None]):
             yield Static("", id="count", markup=False)
         yield Input(placeholder=HELP, id="filter", compact=True)
         yield Static("", id="heading", markup=False)
-        yield RowsView(ascii_only=ascii_only, id="rows")
+        self.rows = RowsView(ascii_only=ascii_only, id="rows")
+        yield self.rows
         yield ExchangePane(ascii_only=ascii_only, id="exchange")
         yield Footer(compact=True, show_command_palette=False)
 
@@ -73,10 +76,6 @@ class TrafficScreen(Screen[None]):
         self.open_feed()
         self.run_worker(self._tail(), group="tail", exclusive=True)
         self.set_interval(1.0, self._describe)
-
-    @property
-    def rows(self) -> RowsView:
-        return self.query_one("#rows", RowsView)
 
     # --- reading
 
@@ -115,8 +114,6 @@ class TrafficScreen(Screen[None]):
             await self._until_back()
             self._live = True
             self._settle()
-
-    _live = False
 
     def _settle(self) -> None:
         if self._live:
@@ -174,10 +171,14 @@ class TrafficScreen(Screen[None]):
         self.call_after_refresh(self._describe)
 
     def _show_selected(self) -> None:
+        if not self.rows.is_attached:
+            return
         self.query_one("#exchange", ExchangePane).show(self.rows.row)
         self._describe()
 
     def _describe(self) -> None:
+        if not self.is_attached or not self.rows.is_attached:  # a worker that ends with the application
+            return
         rows, feed = self.rows, self.rows.feed
         width = rows.size.width or self.size.width
         self.query_one("#heading", Static).update(line((heading(columns_for(width)), "$text-muted bold")))

@@ -1,0 +1,116 @@
+"""The provenance as a tree."""
+
+from __future__ import annotations
+
+import pytest
+from tui_kit import NOON_MS
+
+from gateway.model.verdict import Check, Claim, Outcome
+from gateway.verify.checks import CHECKS
+from tui.chain import Line, chain, check_line, claim_line, problems, split_checks, unfolded
+from tui.demo_source import DemoSource, demo_pins
+from tui.filters import Filter
+from tui.reverify import Findings, reverify, step_lines
+from tui.source import Row
+
+OK = Outcome.AFFIRMING
+
+
+async def _opened(index: int) -> tuple[Row, Findings]:
+    source = DemoSource(60, now_ms=NOON_MS, live=False)
+    page = await source.page(Filter(), before=index + 1, limit=1)
+    return page.rows[0], reverify(await source.bundle(page.rows[0].id), page.rows[0], demo_pins(), NOON_MS / 1000)
+
+
+async def _tree(index: int) -> Line:
+    row, findings = await _opened(index)
+    placed = step_lines(findings)
+    root = chain(row, findings.statement, placed.pop("receipt", []))
+    for branch in root.below:
+        branch.below += placed.get(branch.key, [])
+    return root
+
+
+def _branch(root: Line, key: str) -> Line:
+    return next(line for line in root.walk() if line.key == key)
+
+
+async def test_the_chain_has_its_six_branches() -> None:
+    """Request, policy, route, node, response, receipt: in the order in which they happened."""
+    root = await _tree(0)
+    assert [line.key for line in root.below] == ["request", "policy", "route", "node", "response", "receipt"]
+    assert root.outcome is OK
+
+
+async def test_an_affirmed_exchange_starts_folded() -> None:
+    """Where everything below affirms, only the branches show."""
+    root = await _tree(0)
+    assert unfolded(root) == {id(root)}
+    assert problems(root) == []
+
+
+async def test_a_failed_one_is_open_down_to_the_first_problem() -> None:
+    """The way to the failing check is open, and nothing else."""
+    root = await _tree(4)
+    first = problems(root)[0]
+    assert first.key == "response_bound"
+    assert unfolded(root) == {id(root), id(_branch(root, "response"))}
+    assert _branch(root, "response").judged is Outcome.CONTRAINDICATED
+    assert _branch(root, "node").judged is OK
+
+
+async def test_a_refused_exchange_names_no_node() -> None:
+    """Without a node the chain says that no prompt byte left."""
+    root = await _tree(19)
+    assert "no prompt byte left" in _branch(root, "node").text
+    assert len(_branch(root, "route").below) == 2
+
+
+async def test_without_the_receipt_only_the_list_is_known() -> None:
+    """When the bundle cannot be read, what the list says is shown as the list's word."""
+    row, _ = await _opened(0)
+    root = chain(row, None, [])
+    assert "list of receipts" in root.told
+    assert all("claimed" in line.told for line in root.walk() if line.text)
+
+
+@pytest.mark.parametrize("check_id", list(CHECKS))
+def test_every_check_is_explained_by_the_registry(check_id: str) -> None:
+    """Title, specification and what a failure means come from the registry, word for word."""
+    line = check_line(Check(check_id, Outcome.CONTRAINDICATED, "a reason", "this", "that", "the body"))
+    entry = CHECKS[check_id]
+    assert line.title == entry.title
+    assert entry.meaning in line.words[0]
+    assert ("specification", entry.reference) in line.facts
+    assert ("found", "this") in line.facts
+    assert line.text == "a reason"
+
+
+def test_a_check_of_a_newer_version_is_shown_as_it_is() -> None:
+    """An id that this version does not know is not left out."""
+    assert check_line(Check("quantum", OK)).title == "quantum"
+    assert claim_line(Claim("teleported", "unknown")).title == "teleported"
+
+
+def test_the_node_is_asked_first() -> None:
+    """`key_bound` and `fresh` are questions to the node the first time, to the answer the second."""
+    ids = ["evidence", "key_bound", "fresh", "signature", "key_bound", "fresh", "newer"]
+    node, response = split_checks(tuple(Check(name, OK) for name in ids))
+    assert [check.id for check in node] == ["evidence", "key_bound", "fresh"]
+    assert [check.id for check in response] == ["signature", "key_bound", "fresh", "newer"]
+
+
+def test_a_branch_is_as_bad_as_its_worst_leaf() -> None:
+    """Facts do not count; no leaf that was judged, no outcome."""
+    facts = Line(key="facts", below=[Line(key="a"), Line(key="b")])
+    assert facts.judged is None
+    assert Line(key="x", below=[facts, Line(key="y", outcome=Outcome.WARNING)]).judged is Outcome.WARNING
+    aside = Line(key="z", outcome=Outcome.CONTRAINDICATED, apart=True)
+    assert Line(key="x", below=[aside, Line(key="y", outcome=OK)]).judged is OK
+
+
+def test_problems_are_ranked() -> None:
+    """Contraindicated first, then warnings, then what was not shown."""
+    tiers = [Outcome.NONE, Outcome.WARNING, OK, Outcome.CONTRAINDICATED, Outcome.WARNING]
+    root = Line(key="root", below=[Line(key=str(n), outcome=tier) for n, tier in enumerate(tiers)])
+    assert [line.key for line in problems(root)] == ["3", "1", "4", "0"]

@@ -1,0 +1,285 @@
+"""The traffic screen, driven by keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from textual.widgets import Input
+from tui_kit import NARROW, NOON_MS, WIDE, dump, ready, row, until
+
+from gateway.errors import ServiceError
+from tui.app import VerirouteApp
+from tui.demo_source import DemoSource
+from tui.screens.help import HelpScreen
+from tui.screens.receipt import ReceiptScreen
+from tui.screens.traffic import TrafficScreen
+from tui.source import Row
+from tui.widgets.exchange_pane import ExchangePane
+from tui.widgets.rows_view import RowsView
+
+
+def _list_text(app: VerirouteApp) -> list[str]:
+    """The rows on screen, without the scrollbar."""
+    return [line[:79].rstrip() for line in dump(app).splitlines()[3:-1]]
+
+
+def _rows(app: VerirouteApp) -> RowsView:
+    return app.screen_stack[1].query_one("#rows", RowsView)
+
+
+async def test_it_shows_every_column_and_the_selected_exchange_when_wide(app: VerirouteApp) -> None:
+    """At 120×40 the selected exchange stands below the list, marked as a claim."""
+    async with app.run_test(size=WIDE) as _:
+        await ready(app)
+        await until(lambda: "claimed by the gateway" in dump(app))
+        text = dump(app)
+        assert "DEMO: synthetic data" in text
+        assert "release" in text
+        assert "1 of 60" in text
+
+
+async def test_narrow_leaves_out_the_pane(app: VerirouteApp) -> None:
+    """At 80×24 only the list is left, with verdict and reason."""
+    async with app.run_test(size=NARROW) as _:
+        await ready(app)
+        text = dump(app)
+        assert "claimed by the gateway" not in text
+        assert "reason" in text
+        assert all(len(line) <= 80 for line in text.splitlines())
+
+
+async def test_moving_holds_the_list_and_f_follows_again(app: VerirouteApp) -> None:
+    """A moved cursor stays on its row while rows come in above; `f` goes to the newest."""
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        view = _rows(app)
+        await pilot.press("j", "j", "j")
+        assert not view.follow
+        selected = view.row
+        for index in (60, 61, 62):
+            view.push(row(index=index, id=f"{index:026d}"))
+        view.take_in()
+        assert view.row is selected
+        assert view.cursor == 6
+        assert view.unseen == 3
+        await until(lambda: "held +3 new" in dump(app))
+        await pilot.press("f")
+        assert view.follow
+        assert view.cursor == 0
+        assert view.row is not None
+        assert view.row.index == 62
+
+
+async def test_following_keeps_the_newest_on_top(app: VerirouteApp) -> None:
+    """Live rows appear at the top, taken in together."""
+    async with app.run_test(size=NARROW) as _:
+        await ready(app)
+        view = _rows(app)
+        for index in range(60, 1060):
+            view.push(row(index=index, id=f"{index:026d}"))
+        await until(lambda: view.length() == 1060)
+        assert view.cursor == 0
+        assert view.row is not None
+        assert view.row.index == 1059
+
+
+async def test_scrolled_rows_stay_where_they_are(app: VerirouteApp) -> None:
+    """What is being read does not move when rows come in above it."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        view = _rows(app)
+        await pilot.press("pagedown", "pagedown")
+        await pilot.pause()
+        before = _list_text(app)
+        for index in range(60, 90):
+            view.push(row(index=index, id=f"{index:026d}"))
+        view.take_in()
+        await pilot.pause()
+        assert _list_text(app) == before
+
+
+async def test_space_pauses_and_goes_on(app: VerirouteApp) -> None:
+    """Space holds the list on the newest row, and lets it go on."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.press("space")
+        assert not _rows(app).follow
+        await until(lambda: "held" in dump(app))
+        await pilot.press("space")
+        assert _rows(app).follow
+
+
+async def test_filter_and_clear(app: VerirouteApp) -> None:
+    """`/` takes a filter, a wrong one is said and kept for mending, esc clears."""
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        await pilot.press("slash")
+        box = app.screen.query_one("#filter", Input)
+        assert box.has_focus
+        box.value = "verdict:nonsense"
+        await pilot.press("enter")
+        assert box.display
+        box.value = "verdict:fail"
+        await pilot.press("enter")
+        await until(lambda: _rows(app).length() == 4)
+        await until(lambda: "filter: verdict:fail" in dump(app))
+        assert "✓ pass" not in "\n".join(dump(app).splitlines()[3:20])
+        await pilot.press("escape")
+        await until(lambda: _rows(app).length() == 60)
+        await pilot.press("slash", "escape")
+        assert not box.display
+        assert _rows(app).has_focus
+
+
+async def test_n_walks_the_problems(app: VerirouteApp) -> None:
+    """`n` goes to the next older exchange that was not affirmed, `N` back; at the end it says so."""
+    async with app.run_test(size=NARROW, notifications=True) as pilot:
+        await ready(app)
+        view = _rows(app)
+        visited = []
+        for _ in range(6):
+            at = view.cursor
+            await pilot.press("n")
+            await until(lambda at=at: view.cursor != at)
+            assert view.row is not None
+            visited.append(view.row.index)
+        assert visited == [52, 37, 23, 19, 11, 4]
+        await pilot.press("n")
+        await until(lambda: "every older exchange" in dump(app))
+        await pilot.press("N")
+        await until(lambda: view.row is not None and view.row.index == 11)
+
+
+async def test_enter_opens_and_esc_returns(app: VerirouteApp) -> None:
+    """Enter opens the exchange under the cursor, esc comes back to the same place."""
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        await pilot.press("j", "enter")
+        assert isinstance(app.screen, ReceiptScreen)
+        assert app.screen.row is _rows(app).row
+        await until(lambda: app.screen.findings is not None)  # type: ignore[attr-defined]
+        await pilot.press("escape")
+        assert isinstance(app.screen, TrafficScreen)
+        assert _rows(app).cursor == 1
+
+
+async def test_copy_gives_exactly_the_id(app: VerirouteApp) -> None:
+    """`y` puts the receipt id on the clipboard and nothing else."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.press("y")
+        assert _rows(app).row is not None
+        assert app.clipboard == _rows(app).row.id  # type: ignore[union-attr]
+
+
+async def test_help_lists_the_keys_of_this_screen(app: VerirouteApp) -> None:
+    """`?` shows the keys of the screen it was pressed on; any way back closes it."""
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpScreen)
+        await until(lambda: "Keys: traffic" in dump(app))
+        assert "contraindicated" in dump(app)
+        await pilot.press("escape")
+        assert isinstance(app.screen, TrafficScreen)
+
+
+async def test_ends_of_the_list(app: VerirouteApp) -> None:
+    """`G` goes to the oldest row, `g` to the newest and follows."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.press("G")
+        assert _rows(app).cursor == 59
+        await pilot.press("ctrl+u", "pageup", "k", "ctrl+d", "pagedown", "up", "down")
+        assert not _rows(app).follow
+        await pilot.press("g")
+        assert _rows(app).cursor == 0
+        assert _rows(app).follow
+
+
+async def test_click_selects_then_opens(app: VerirouteApp) -> None:
+    """A click selects a row; a click on the selected row opens it."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.click("#rows", offset=(5, 3))
+        assert _rows(app).cursor == 3
+        await pilot.click("#rows", offset=(5, 3))
+        await until(lambda: isinstance(app.screen, ReceiptScreen))
+
+
+async def test_themes_go_round(app: VerirouteApp) -> None:
+    """`t` walks dark, light, the terminal's palette, high contrast, and starts again."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        seen = []
+        for _ in range(4):
+            await pilot.press("t")
+            seen.append(app.theme)
+        assert seen == ["textual-light", "ansi-dark", "high-contrast", "textual-dark"]
+
+
+class Flaky(DemoSource):
+    """A source that can be cut off."""
+
+    def __init__(self) -> None:
+        super().__init__(5, now_ms=NOON_MS, live=False)
+        self.cut = False
+        self.waiting: asyncio.Queue[Row | None] = asyncio.Queue()
+
+    async def info(self):  # type: ignore[no-untyped-def]
+        self._check()
+        return await super().info()
+
+    async def page(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self._check()
+        return await super().page(*args, **kwargs)
+
+    async def indexes(self, chosen):  # type: ignore[no-untyped-def]
+        self._check()
+        return None
+
+    def _check(self) -> None:
+        if self.cut:
+            raise ServiceError("nothing answers at 127.0.0.1:1", reason="unreachable")
+
+    async def tail(self) -> AsyncIterator[Row]:
+        self._check()
+        while True:
+            found = await self.waiting.get()
+            if found is None:
+                raise ServiceError("the connection broke", reason="cut")
+            yield found
+
+
+async def test_offline_is_said_and_what_was_missed_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the source goes away the rows stay; when it returns, what was committed meanwhile is read."""
+    monkeypatch.setattr("tui.app.BEAT_S", 0.05)
+    monkeypatch.setattr("tui.app._BACK_OFF", (0.05,))
+    monkeypatch.setattr("tui.screens.traffic._RETRY_S", 0.05)
+    source = Flaky()
+    app = VerirouteApp(source)
+    async with app.run_test(size=WIDE) as _:
+        await ready(app)
+        await source.waiting.put(source._take(5, NOON_MS))
+        await until(lambda: _rows(app).length() == 6)
+        source.cut = True
+        await source.waiting.put(None)
+        await until(lambda: "○ offline" in dump(app))
+        assert _rows(app).length() == 6
+        for number in (6, 7, 8):
+            source._take(number, NOON_MS)
+        source.cut = False
+        await until(lambda: _rows(app).length() == 9)
+        await until(lambda: "● DEMO" in dump(app))
+
+
+async def test_the_pane_survives_an_empty_log() -> None:
+    """A log without receipts says that nothing is selected."""
+    app = VerirouteApp(DemoSource(0, now_ms=NOON_MS, live=False))
+    async with app.run_test(size=WIDE) as pilot:
+        await until(lambda: app.pulse.info is not None and app.screen.query("#rows"))
+        await pilot.press("n", "N", "enter", "G", "y", "j")
+        assert app.screen.query_one(ExchangePane).row is None
+        assert "no exchange selected" in dump(app)
