@@ -202,6 +202,8 @@ def consistency_mutations(old, new, proof):
     yield old, new, proof, ROOTS[old], b""
     if old != new:
         yield old, new, proof, ROOTS[new], ROOTS[old]
+    if proof:
+        yield old, new, (), ROOTS[old], ROOTS[new]
     for at in range(len(proof)):
         yield old, new, proof[:at] + proof[at + 1 :], ROOTS[old], ROOTS[new]
         yield old, new, (*proof[:at], flipped(proof[at]), *proof[at + 1 :]), ROOTS[old], ROOTS[new]
