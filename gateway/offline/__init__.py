@@ -40,13 +40,18 @@ from gateway.log.note import parse_note
 from gateway.log.proof import TlogProof, check_inclusion, parse_tlog_proof
 from gateway.log.receipt import leaf, parse_event, parse_receipt
 from gateway.log.trust import TrustPolicy, open_with_trust, parse_trust
+from gateway.model.line import Line, exit_code, not_run
 from gateway.model.receipt import PAYLOAD_TYPE, REQUEST_BODY, Receipt, Statement
 from gateway.model.verdict import Outcome
 
 from . import contents
-from .lines import STEPS, Line, exit_code, not_run
 
-__all__ = ["Line", "Reappraise", "exit_code", "recorded", "verify_bundle"]
+__all__ = ["STEPS", "Line", "Reappraise", "exit_code", "recorded", "verify_bundle"]
+
+STEPS = (
+    *("trust", "signature", "checkpoint", "inclusion", "witnessed", "format", "time", "opening", "evidence", "policy"),
+    *("session", "intent", "appraisal", "completeness", "verdict"),
+)
 
 #: Judges the bundle's evidence again; injected, so that this file knows nothing of networks.
 Reappraise = Callable[[Bundle, Statement], Sequence[Line]]
@@ -143,7 +148,9 @@ def _signature(data: bytes, roots: TrustPolicy | None) -> tuple[Envelope | None,
         return None, Line("signature", Outcome.CONTRAINDICATED, "the envelope is malformed", detail=str(error))
     outcome, found = _signed(envelope, roots)
     if outcome is Outcome.AFFIRMING:
-        return envelope, Line("signature", outcome, "a receipt key from those roots signed exactly this payload", detail=found)
+        return envelope, Line(
+            "signature", outcome, "a receipt key of those roots signed exactly this payload", detail=found
+        )
     return envelope, Line("signature", outcome, found)
 
 
@@ -187,7 +194,7 @@ def _checkpoint(note: bytes, roots: TrustPolicy | None) -> tuple[CosignedCheckpo
         return None, Line("checkpoint", Outcome.CONTRAINDICATED if bad else Outcome.NONE, str(error))
     head = found.checkpoint
     detail = f"log {head.origin}, size {head.size}, root {head.root.hex()}"
-    return found, Line("checkpoint", Outcome.AFFIRMING, "a log key from those roots signed the tree head", detail=detail)
+    return found, Line("checkpoint", Outcome.AFFIRMING, "a log key of those roots signed the tree head", detail=detail)
 
 
 def _inclusion(envelope: Envelope | None, proof: TlogProof, cosigned: CosignedCheckpoint) -> tuple[_Place, Line]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
+
 from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 from gateway.log.bundle import Bundle
 from gateway.log.cosignature import Cosignature
 from gateway.log.receipt import salted
+from gateway.model.line import Line
+from gateway.model.node import AttestedSession
 from gateway.model.receipt import Receipt, Statement, millis
 from gateway.model.verdict import Outcome, Release
 from gateway.verify.aci import session_id
-
-from .lines import Line
+from gateway.verify.appraise import session_document
 
 #: How far a receipt's time may lie ahead of the reader's clock before one of the two clocks must be wrong.
 CLOCK_SKEW_S = 300.0
@@ -105,16 +108,27 @@ def session_line(bundle: Bundle, receipt: Receipt) -> Line:
         sentence = f"attested session {wanted}, which is not in the file"
         return Line("session", Outcome.NONE, sentence, claimed=False)
     try:
-        document = strict_json(bundle.session, max_bytes=len(bundle.session))
-        assert isinstance(document, dict)  # parse_bundle takes nothing else
-        document.pop("session_id", None)  # some services send the id along with the document it is the digest of
-        found = session_id(document)
+        found = _content_id(bundle.session)
     except FormatError as error:
         return Line("session", Outcome.CONTRAINDICATED, "the session document is malformed", detail=str(error))
     if found != wanted:
         detail = f"found {found}, expected {wanted!a}"
         return Line("session", Outcome.CONTRAINDICATED, "the file holds another attested session", detail=detail)
-    return Line("session", Outcome.AFFIRMING, "the file holds the session that the receipt names", detail=found)
+    sentence = "the file holds the session that the receipt names, in the fields that its id covers"
+    return Line("session", Outcome.AFFIRMING, sentence, detail=found)
+
+
+def _content_id(data: bytes) -> str:
+    """The id that a session document has by its content: ACI's own document, or our stored form of the session."""
+    document = strict_json(data, max_bytes=len(data))
+    assert isinstance(document, dict)  # parse_bundle takes nothing else
+    if "evidence_digest" in document:
+        try:
+            return session_id(session_document(msgspec.json.decode(data, type=AttestedSession)))
+        except msgspec.ValidationError as error:
+            raise FormatError(str(error)) from None
+    document.pop("session_id", None)  # some services send the id along with the document that it is the digest of
+    return session_id(document)
 
 
 def completeness_line(receipt: Receipt) -> Line:

@@ -20,6 +20,7 @@ from gateway.errors import BadRequest, FormatError
 from gateway.exchange.answer import read_answer
 from gateway.exchange.head import parse_head
 from gateway.log.bundle import Bundle
+from gateway.model.line import Line
 from gateway.model.node import Node
 from gateway.model.observation import Observation
 from gateway.model.receipt import FORM_BYTES, REQUEST_BODY, RESPONSE_BODY, Receipt, Served, Statement, millis
@@ -27,8 +28,6 @@ from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.verify import aci
 from gateway.verify.appraise import attested_session
 from gateway.verify.response import Exchanged, appraise_response
-
-from .lines import Line
 
 RECEIPT_EVIDENCE = "aci-receipt"
 #: How far the node's time may lie from ours; the policy in force may have been stricter.

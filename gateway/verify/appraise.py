@@ -14,6 +14,10 @@ is refuted, not unknown: there is no hardware evidence to wait for.
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from gateway.crypto.signatures import is_weak_ed25519, verify_ed25519
 from gateway.errors import FormatError
 from gateway.model.node import AttestedSession, Node
@@ -72,20 +76,8 @@ def attested_session(
 ) -> AttestedSession:
     """The session that an appraisal establishes: content-addressed, and never longer than the keyset lasts."""
     expires = min(established + lifetime_s, float(report.keyset.not_after))
-    document = {
-        "api_version": "aci/1",
-        "upstream_name": node.id,
-        "endpoint": node.base_url,
-        "verifier_id": "veriroute/1",
-        "established_at": int(established),
-        "expires_at": int(expires),
-        "channel_binding": [{"type": "tls_spki_sha256", "spki_sha256": s.hex()} for s in report.keyset.spki],
-        "evidence": {"digest": "sha256:" + evidence_digest},
-        "workload_keyset_digest": report.keyset.digest,
-        "claims": {c.name: {"status": c.status} for c in result.claims},
-    }
-    return AttestedSession(
-        id=aci.session_id(document),
+    session = AttestedSession(
+        id="",
         node=node.id,
         network=node.network,
         endpoint=node.base_url,
@@ -102,6 +94,23 @@ def attested_session(
         endpoints=report.endpoints,
         models=report.models,
     )
+    return msgspec.structs.replace(session, id=aci.session_id(session_document(session)))
+
+
+def session_document(session: AttestedSession) -> dict[str, Any]:
+    """The ACI document of a session, whose digest is the session's id: what can be checked again from the id alone."""
+    return {
+        "api_version": "aci/1",
+        "upstream_name": session.node,
+        "endpoint": session.endpoint,
+        "verifier_id": "veriroute/1",
+        "established_at": int(session.established),
+        "expires_at": int(session.expires),
+        "channel_binding": [{"type": "tls_spki_sha256", "spki_sha256": s.hex()} for s in session.spki_pins],
+        "evidence": {"digest": "sha256:" + session.evidence_digest},
+        "workload_keyset_digest": session.keyset_digest,
+        "claims": {c.name: {"status": c.status} for c in session.claims},
+    }
 
 
 def _key_bound(node: Node, report: aci.Report) -> Check:

@@ -12,11 +12,13 @@ from gateway.log.dsse import sign_envelope
 from gateway.log.note import NoteSigner, SignatureLine
 from gateway.log.receipt import encode_receipt, event_statement
 from gateway.log.trust import TrustPolicy, parse_trust
+from gateway.model.node import AttestedSession
 from gateway.model.receipt import PAYLOAD_TYPE, LogRef, Sha256, Subject, instant
 from gateway.model.verdict import Check, Outcome, Release
-from gateway.offline import Line, exit_code, recorded, verify_bundle
-from gateway.offline.lines import STEPS
+from gateway.offline import STEPS, Line, exit_code, recorded, verify_bundle
 from gateway.offline.reappraise import reappraise
+from gateway.verify.aci import session_id
+from gateway.verify.appraise import session_document
 
 A, W, C, N = Outcome.AFFIRMING, Outcome.WARNING, Outcome.CONTRAINDICATED, Outcome.NONE
 WORLD, INTENT, RECEIPT = small_world()
@@ -292,6 +294,34 @@ def test_the_session_is_found_by_its_content():
     assert outcomes(check(replaced(session=with_id)), "session") == [A]
     assert outcomes(check(replaced(session=b"{}")), "session") == [C]
     assert outcomes(check(replaced(session=b'{"a":1,"a":2}')), "session") == [C]
+
+
+def test_a_stored_session_is_found_by_its_content_too():
+    """The form in which we store sessions gives the id that its fields have, whatever id stands in it."""
+    session = AttestedSession(
+        id="",
+        node="node-1",
+        network="aci",
+        endpoint="http://127.0.0.1:1",
+        keyset_digest=NODE.keyset_digest,
+        keys=(),
+        spki_pins=(),
+        evidence_digest="ab" * 32,
+        established=1.5,
+        expires=2.5,
+        outcome=A,
+        checks=(),
+        claims=(),
+    )
+    served = msgspec.structs.replace(World().predicate().served, session=session_id(session_document(session)))
+    bundle = with_receipt(served=served)
+
+    def outcome(document: bytes) -> list[Outcome]:
+        return outcomes(check(msgspec.structs.replace(bundle, session=document)), "session")
+
+    assert outcome(msgspec.json.encode(session)) == [A]
+    assert outcome(msgspec.json.encode(msgspec.structs.replace(session, node="node-2"))) == [C]
+    assert outcome(b'{"evidence_digest":1}') == [C]
 
 
 def test_the_intent_stands_before_its_receipt():

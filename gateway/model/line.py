@@ -1,4 +1,4 @@
-"""A line: one check of an offline verification, as a reader sees it; and what a list of them folds to."""
+"""A line: one check of a verification, as a reader sees it; and what a list of lines folds to."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.model.verdict import Outcome
-
-STEPS = (
-    *("trust", "signature", "checkpoint", "inclusion", "witnessed", "format", "time", "opening", "evidence", "policy"),
-    *("session", "intent", "appraisal", "completeness", "verdict"),
-)
+from .verdict import Outcome
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One check: its step in `STEPS`, its outcome, and a sentence for a person.
+    """One check: the step it belongs to, its outcome, and a sentence for a person.
 
     `about` names the part when a step has several; `detail` holds digests and the like. Sentence, about and detail may
     quote text from the file: a terminal gets them through `gateway.text.plain`.
