@@ -1,0 +1,181 @@
+"""Reading JSON answers of the five APIs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.exchange.answer import Content, read_answer, reads_as_call, without
+from gateway.exchange.head import Head
+
+CHAT = Head("/v1/chat/completions", "m", False, 1, frozenset({"f"}))
+
+
+def chat(message: dict[str, object], **members: object) -> bytes:
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return json.dumps({"id": "c1", "model": "m", "choices": [choice], **members}).encode()
+
+
+def test_chat_text_model_and_usage() -> None:
+    """Text, model, id and token counts of a chat answer are read."""
+    seen, content, foreign = read_answer(CHAT, chat({"content": "hé"}, usage={"prompt_tokens": 3, "completion_tokens": 4}))
+    assert (seen.malformed, seen.shape, seen.models, seen.answer_id) == (None, None, ("m",), "c1")
+    assert (seen.input_tokens, seen.output_tokens) == (3, 4)
+    assert (content, foreign) == (Content("hé", b""), ())
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "name", "arguments"),
+    [
+        ({"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls", "f", "{}"),
+        ({"tool_calls": [{"type": "custom", "custom": {"name": "f"}}]}, "tool_calls", "f", None),
+        ({"content": "x", "function_call": {"name": "g", "arguments": "{}"}}, "function_call", "g", "{}"),
+        ({"tool_calls": [{"type": "function"}]}, "tool_calls", "", None),
+    ],
+)
+def test_executable_members_of_a_message(message: dict[str, object], kind: str, name: str, arguments: str | None) -> None:
+    """Tool calls, custom calls and the legacy function call are seen wherever they stand, whatever finish_reason says."""
+    seen, content, _ = read_answer(CHAT, chat(message))
+    assert [(c.kind, c.name, c.arguments) for c in seen.calls] == [(kind, name, arguments)]
+    assert content.toolcalls == name.encode() + b"\0" + (arguments or "").encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "document", "text", "calls"),
+    [
+        ("/v1/completions", {"choices": [{"index": 0, "text": "abc"}]}, "abc", []),
+        ("/v1/embeddings", {"data": [{"embedding": [0.5]}]}, "", []),
+        (
+            "/v1/responses",
+            {
+                "output": [
+                    {"type": "message", "content": [{"type": "output_text", "text": "a"}, {"type": "refusal"}]},
+                    {"type": "function_call", "name": "f", "arguments": "{}"},
+                    {"type": "mcp_call", "name": "g", "arguments": "{}"},
+                    {"type": "computer_call"},
+                ]
+            },
+            "a",
+            [("function_call", "f", "{}"), ("mcp_call", "g", "{}"), ("computer_call", "computer", "{}")],
+        ),
+        (
+            "/v1/messages",
+            {"content": [{"type": "text", "text": "b"}, {"type": "tool_use", "name": "f", "input": {"x": 1}}]},
+            "b",
+            [("tool_use", "f", '{"x":1}')],
+        ),
+        ("/v1/messages", {"content": [{"type": "server_tool_use", "name": "w"}]}, "", [("server_tool_use", "w", None)]),
+    ],
+)
+def test_other_apis(endpoint: str, document: dict[str, object], text: str, calls: list[tuple[str, str, str]]) -> None:
+    """Text and calls of the other four APIs are read from where those put them."""
+    head = Head(endpoint, "m", False, 1, frozenset())
+    seen, content, _ = read_answer(head, json.dumps(document).encode())
+    assert (seen.shape, content.text) == (None, text)
+    assert [(c.kind, c.name, c.arguments) for c in seen.calls] == calls
+
+
+@pytest.mark.parametrize("endpoint", ["/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", CHAT.endpoint])
+def test_an_answer_without_its_main_member_has_no_shape(endpoint: str) -> None:
+    """An object that holds none of what was asked for is not an answer."""
+    seen, _, _ = read_answer(Head(endpoint, "m", False, 1, frozenset()), b"{}")
+    assert seen.shape is not None
+
+
+def test_wrong_choices_have_no_shape() -> None:
+    """A second choice, or one with another index, is not what was asked for."""
+    for choices in ([{"index": 0}, {"index": 1}], [{"index": 1}], [], [{"index": 0}, {"index": 0}]):
+        seen, _, _ = read_answer(CHAT, json.dumps({"choices": choices}).encode())
+        assert seen.shape is not None
+
+
+def test_an_error_object_with_status_200_has_no_shape() -> None:
+    """An error that pretends to be an answer is none."""
+    assert read_answer(CHAT, b'{"error":{"message":"x"}}')[0].shape == "an error object with a success status"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"null",
+        b"[1]",
+        b'{"a":NaN}',
+        b'{"a":Infinity}',
+        b'{"a":1e400}',
+        b'{"a":' + b"1" * 5000 + b"}",
+        b'{"content":1,"\\u0063ontent":2}',
+        b'{"choices":[],"choices":[]}',
+        b"\xef\xbb\xbf{}",
+        "{}".encode("utf-16"),
+        b'{"a":"\xc0\xaf"}',
+        b'{"a":"\\ud800"}',
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":1}{"b":2}',
+        b'{"a":1} x',
+        b'{"id":7}',
+        b'{"choices":{}}',
+        b'{"choices":[{"index":0,"message":{"tool_calls":3}}]}',
+    ],
+)
+def test_what_does_not_parse_strictly_is_malformed(raw: bytes) -> None:
+    """Bytes that two readers could read differently are seen as malformed; nothing is raised."""
+    assert read_answer(CHAT, raw)[0].malformed is not None
+
+
+@pytest.mark.parametrize("member", ["verification", "receipt", "x_veriroute", "x_veriroute_note"])
+def test_members_in_our_name_are_named_and_taken_off(member: str) -> None:
+    """A node cannot send what only we may say; the other members keep their bytes."""
+    raw = b'{"id":"a", "model" : "m","' + member.encode() + b'":{"verdict":"affirming"},"choices":[ {"index":0} ]}'
+    _, _, foreign = read_answer(CHAT, raw)
+    assert foreign == (member,)
+    assert without(raw, foreign) == b'{"id":"a","model":"m","choices":[ {"index":0} ]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "is_call"),
+    [
+        ('[{"name":"f","arguments":{}}]', True),
+        (' {"function":"f"}', True),
+        ('{"tool_calls":[]}', True),
+        ("[]", False),
+        ("[1]", False),
+        ("plain", False),
+        ("{not json", False),
+        ('{"answer":1}', False),
+        ("[" * 5000, False),
+    ],
+)
+def test_text_that_reads_as_a_call(text: str, is_call: bool) -> None:
+    """Text that some frameworks would run as a tool call is noticed."""
+    assert reads_as_call(text) is is_call
+    assert read_answer(CHAT, chat({"content": text}))[0].text_is_call is is_call
+
+
+@given(st.binary(max_size=300), st.sampled_from(["/v1/chat/completions", "/v1/responses", "/v1/messages"]))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_give_an_observation(raw: bytes, endpoint: str) -> None:
+    """No answer makes the reader raise."""
+    read_answer(Head(endpoint, "m", False, 1, frozenset()), raw)
+
+
+JSONISH = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["id", "model", "choices", "index", "message", "tool_calls", "function", "name", "output", "type"]),
+        inner,
+        max_size=4,
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSONISH, st.sampled_from(["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"]))
+@settings(max_examples=300, deadline=None)
+def test_any_json_gives_an_observation(document: object, endpoint: str) -> None:
+    """Well-formed JSON of the wrong shape is an observation too."""
+    read_answer(Head(endpoint, "m", False, 1, frozenset()), json.dumps(document).encode())

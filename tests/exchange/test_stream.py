@@ -1,0 +1,389 @@
+"""Following streams of the four APIs that have them: what goes on, what is held, what is covered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import FormatError
+from gateway.exchange.head import Head
+from gateway.exchange.release import Hold
+from gateway.exchange.render import error_event
+from gateway.exchange.stream import CALL, CHAIN, END, FINISH, TEXT, Piece, StreamReader, UpstreamError, Wire
+
+WIRE = Wire(b"aci.receipt", b"aci.chain")
+CHAT = Head("/v1/chat/completions", "m", True, 1, frozenset({"f"}))
+SALT = b"\1" * 32
+
+
+def reader(head: Head = CHAT, max_event: int = 10_000) -> StreamReader:
+    return StreamReader(head, WIRE, SALT, max_event=max_event)
+
+
+def event(document: object, name: str = "") -> bytes:
+    data = document if isinstance(document, str) else json.dumps(document)
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + data.encode() + b"\n\n"
+
+
+def chunk(delta: dict[str, object] | None = None, finish: str | None = None, index: int = 0, **members: object) -> bytes:
+    choices = [{"index": index, "delta": delta or {}, "finish_reason": finish}]
+    return event({"id": "c", "model": "m", "choices": choices, **members})
+
+
+PLAIN = chunk({"role": "assistant"}) + chunk({"content": "he"}) + chunk({"content": "llo"}) + chunk({}, "stop")
+USAGE = event({"id": "c", "model": "m", "choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}})
+DONE = event("[DONE]")
+
+
+def test_a_plain_chat_stream() -> None:
+    """Every event goes on in its own bytes; text, usage, id and digests come out; the receipt does not go on."""
+    r = reader()
+    receipt = b"event: aci.receipt\ndata: QUJD\n\n"
+    pieces = r.feed(PLAIN + USAGE + DONE + receipt)
+    assert b"".join(p.out for p in pieces) == PLAIN + USAGE + DONE
+    assert [p.kind for p in pieces] == [TEXT, TEXT, TEXT, FINISH, FINISH, END]
+    assert r.finish() is None
+    assert (r.receipt, r.receipt_problem, r.rebuilt) == (b"QUJD", None, False)
+    assert r.covered_sha256 == hashlib.sha256(PLAIN + USAGE + DONE).hexdigest()
+    data = b"".join(line[6:] + b"\n" for line in (PLAIN + USAGE).split(b"\n\n") if line)
+    assert r.data_sha256 == hashlib.sha256(SALT + data).hexdigest()
+    seen = r.observation()
+    assert (seen.models, seen.answer_id, seen.stream_grammar, seen.malformed) == (("m",), "c", None, None)
+    assert (seen.input_tokens, seen.output_tokens, seen.shape) == (2, 3, None)
+    assert r.content().text == "hello"
+
+
+def test_tool_call_deltas_are_put_together() -> None:
+    """Deltas of a call are pieces of kind call, and make one call with its whole arguments; also the legacy form."""
+    r = reader()
+    deltas = [
+        {"tool_calls": [{"index": 0, "id": "x", "type": "function", "function": {"name": "f", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}, {"index": 1, "custom": {"name": "g"}}]},
+        {"function_call": {"name": "h", "arguments": "{}"}},
+    ]
+    pieces = r.feed(b"".join(chunk(d) for d in deltas) + chunk({}, "tool_calls") + DONE)
+    assert [p.kind for p in pieces] == [CALL, CALL, CALL, CALL, FINISH, END]
+    calls = r.observation().calls
+    assert [(c.kind, c.name, c.arguments) for c in calls] == [
+        ("tool_calls", "f", '{"a":1}'),
+        ("tool_calls", "g", ""),
+        ("function_call", "h", "{}"),
+    ]
+    assert r.content().toolcalls == b'f\0{"a":1}\ng\0\nh\0{}\n'
+
+
+@pytest.mark.parametrize(
+    ("stream", "problem"),
+    [
+        (DONE + PLAIN, "the terminator came first"),
+        (DONE, "the terminator came first"),
+        (PLAIN + DONE + DONE, "data after the terminator"),
+        (PLAIN + DONE + chunk({"content": "x"}), "data after the terminator"),
+        (PLAIN + chunk({"content": "x"}) + DONE, "content after the finish event"),
+        (PLAIN + chunk({"tool_calls": [{"index": 0}]}) + DONE, "content after the finish event"),
+        (chunk({"content": "x"}, index=1) + PLAIN + DONE, "choice 1 where 1 were asked for"),
+        (PLAIN + event({"id": "other", "choices": []}) + DONE, "the id changes between events"),
+    ],
+)
+def test_broken_grammar_is_seen(stream: bytes, problem: str) -> None:
+    """What the protocol does not allow is an observation with its reason."""
+    r = reader()
+    r.feed(stream)
+    assert r.observation().stream_grammar == problem
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (event("{not json") + PLAIN + DONE, "malformed"),
+        (event("[1]") + PLAIN + DONE, "not a JSON object"),
+        (event({"choices": {}}) + PLAIN + DONE, "not what it should be"),
+        (event('{"a":1,"a":2}') + PLAIN + DONE, "twice"),
+    ],
+)
+def test_malformed_events_are_seen(stream: bytes, says: str) -> None:
+    """An event that does not parse strictly makes the whole answer malformed."""
+    r = reader()
+    r.feed(stream)
+    assert says in (r.observation().malformed or "")
+
+
+@pytest.mark.parametrize(
+    ("stream", "says"),
+    [
+        (PLAIN, "without its terminator"),
+        (b"", "without its terminator"),
+        (PLAIN + DONE + b"data: {", "inside an event"),
+        (PLAIN + b"data: [DONE]", "without its terminator"),
+    ],
+)
+def test_a_cut_stream_is_never_an_end(stream: bytes, says: str) -> None:
+    """A body that ends before the protocol's own terminator, or inside an event, was cut."""
+    r = reader()
+    r.feed(stream)
+    assert says in (r.finish() or "")
+
+
+def test_an_error_object_in_the_stream() -> None:
+    """The node's own error ends the reading; its text is not kept."""
+    with pytest.raises(UpstreamError):
+        reader().feed(PLAIN + event({"error": {"message": "secret"}}))
+
+
+def test_odd_blocks_are_rewritten_or_dropped() -> None:
+    """Comments, ids and retry stay here; an event with them, or with names, goes on as plain data; all is covered."""
+    r = reader()
+    odd = b": keep-alive\n\nid: 1\nretry: 99999999\n" + chunk({"content": "x"}) + b"event: y\n" + chunk({"content": "y"})
+    pieces = r.feed(odd)
+    assert [p.out for p in pieces] == [chunk({"content": "x"}), chunk({"content": "y"})]
+    assert r.rebuilt
+    assert r.covered_sha256 == hashlib.sha256(odd).hexdigest()
+
+
+def test_members_in_our_name_do_not_pass() -> None:
+    """An event that holds `verification` goes on without it, and only that event is re-written."""
+    r = reader()
+    first, second = chunk({"content": "x"}, verification={"verdict": "affirming"}), chunk({"content": "y"})
+    pieces = r.feed(first + second)
+    assert b"verification" not in pieces[0].out
+    assert json.loads(pieces[0].out[6:])["choices"][0]["delta"] == {"content": "x"}
+    assert pieces[1].out == second
+
+
+def test_receipts_out_of_place() -> None:
+    """A receipt before the terminator, or a second one, is a problem of its own."""
+    receipt = b"event: aci.receipt\ndata: QUJD\n\n"
+    early, double = reader(), reader()
+    early.feed(PLAIN + receipt + DONE)
+    double.feed(PLAIN + DONE + receipt + receipt)
+    assert early.receipt_problem == "malformed: the receipt came before the terminator"
+    assert double.receipt_problem == "malformed: two receipts"
+
+
+def test_chain_comments_are_not_covered_and_carry_the_digest_so_far() -> None:
+    """A running signature is handed over with the digest of everything before it, and changes neither digest."""
+    r = reader()
+    first = chunk({"content": "x"})
+    pieces = r.feed(first + b": aci.chain 1 " + b"0" * 128 + b"\n\n" + DONE)
+    assert [p.kind for p in pieces] == [TEXT, CHAIN, END]
+    assert pieces[1].out == b"aci.chain 1 " + b"0" * 128
+    assert pieces[1].digest == hashlib.sha256(first).hexdigest()
+    assert r.covered_sha256 == hashlib.sha256(first + DONE).hexdigest()
+
+
+def test_a_huge_event_is_refused() -> None:
+    """One event cannot take more memory than the limit."""
+    with pytest.raises(FormatError):
+        reader(max_event=100).feed(b"data: " + b"x" * 500)
+
+
+@given(st.lists(st.integers(1, 60), max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_cutting_changes_nothing(cuts: list[int]) -> None:
+    """Re-segmenting a stream changes neither what goes on, nor the digests, nor what is seen (D08)."""
+    stream = PLAIN + USAGE + DONE
+    whole, cut, at = reader(), reader(), 0
+    expected = b"".join(p.out for p in whole.feed(stream))
+    out = b""
+    for size in [*cuts, len(stream)]:
+        out += b"".join(p.out for p in cut.feed(stream[at : at + size]))
+        at += size
+    assert out == expected
+    assert (cut.covered_sha256, cut.data_sha256) == (whole.covered_sha256, whole.data_sha256)
+    assert cut.observation() == whole.observation()
+
+
+def test_completions() -> None:
+    """The older completions API streams text in `text`."""
+    r = reader(Head("/v1/completions", "m", True, 1, frozenset()))
+    pieces = r.feed(
+        event({"id": "c", "model": "m", "choices": [{"index": 0, "text": "ab"}]})
+        + event({"id": "c", "model": "m", "choices": [{"index": 0, "text": "", "finish_reason": "stop"}]})
+        + DONE
+    )
+    assert [p.kind for p in pieces] == [TEXT, FINISH, END]
+    assert r.content().text == "ab"
+
+
+RESPONSES = Head("/v1/responses", "m", True, 1, frozenset({"f"}))
+
+
+def test_responses() -> None:
+    """Named events go on as they are; output text, calls, model, id and usage are read; completed is the end."""
+    r = reader(RESPONSES)
+    started = {"type": "response.created", "response": {"id": "r", "model": "m"}}
+    item = {"type": "function_call", "name": "f", "arguments": "{}"}
+    last = {"id": "r", "model": "m", "usage": {"input_tokens": 1, "output_tokens": 2}}
+    stream = (
+        event(started, "response.created")
+        + event({"type": "response.output_text.delta", "delta": "hi"}, "response.output_text.delta")
+        + event({"type": "response.output_item.added", "item": item}, "response.output_item.added")
+        + event({"type": "response.function_call_arguments.delta", "delta": "{}"}, "response.function_call_arguments.delta")
+        + event({"type": "response.output_item.done", "item": item}, "response.output_item.done")
+        + event({"type": "response.completed", "response": last}, "response.completed")
+    )
+    pieces = r.feed(stream)
+    assert b"".join(p.out for p in pieces) == stream
+    assert [p.kind for p in pieces] == [TEXT, TEXT, CALL, CALL, CALL, END]
+    seen = r.observation()
+    assert (seen.models, seen.answer_id, seen.input_tokens, seen.output_tokens) == (("m",), "r", 1, 2)
+    assert [(c.kind, c.name) for c in seen.calls] == [("function_call", "f")]
+    assert (r.content().text, r.finish(), seen.shape) == ("hi", None, None)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"type": "error", "message": "x"},
+        {"type": "response.failed", "response": {"id": "r"}},
+        {"type": "response.in_progress", "response": {"error": {"code": "x"}}},
+    ],
+)
+def test_responses_errors(bad: dict[str, object]) -> None:
+    """An error event, a failed response and a response with an error are the node's failure."""
+    with pytest.raises(UpstreamError):
+        reader(RESPONSES).feed(event(bad))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        event({"type": "response.created"}, "response.other"),
+        event({"response": {"id": "a"}}, "response.created") + event({"response": {"id": "b"}}, "response.created"),
+    ],
+)
+def test_responses_grammar(stream: bytes) -> None:
+    """Names and types that differ, and ids that change, are seen."""
+    r = reader(RESPONSES)
+    r.feed(stream)
+    assert r.observation().stream_grammar is not None
+
+
+MESSAGES = Head("/v1/messages", "m", True, 1, frozenset({"f"}))
+
+
+def test_messages() -> None:
+    """Text and tool use of a message stream are read; message_delta is the finish and message_stop the end."""
+    r = reader(MESSAGES)
+    documents: list[dict[str, object]] = [
+        {"type": "message_start", "message": {"id": "m1", "model": "m", "usage": {"input_tokens": 5}}},
+        {"type": "ping"},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "hi"}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "name": "f", "input": {}}},
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"a":1}'}},
+        {"type": "content_block_stop", "index": 1},
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 6}},
+        {"type": "message_stop"},
+    ]
+    stream = b"".join(event(d, str(d["type"])) for d in documents)
+    pieces = r.feed(stream)
+    assert b"".join(p.out for p in pieces) == stream
+    assert [p.kind for p in pieces] == [TEXT, TEXT, TEXT, TEXT, TEXT, CALL, CALL, CALL, FINISH, END]
+    seen = r.observation()
+    assert (seen.models, seen.input_tokens, seen.output_tokens, seen.stream_grammar) == (("m",), 5, 6, None)
+    assert [(c.kind, c.name, c.arguments) for c in seen.calls] == [("tool_use", "f", '{"a":1}')]
+    assert r.content().text == "hi"
+
+
+def test_messages_grammar_and_errors() -> None:
+    """Events before the start, a second start, differing names and the error event are told apart."""
+    for stream in (
+        event({"type": "content_block_stop", "index": 0}),
+        event({"type": "message_start"}) * 2,
+        event({"type": "ping"}, "pong"),
+    ):
+        r = reader(MESSAGES)
+        r.feed(stream)
+        assert r.observation().stream_grammar is not None
+    with pytest.raises(UpstreamError):
+        reader(MESSAGES).feed(event({"type": "error", "error": {"message": "x"}}))
+    empty = reader(MESSAGES)
+    assert empty.observation().shape == "no message in the stream"
+    assert reader(RESPONSES).observation().shape == "no response in the stream"
+    assert reader().observation().shape is not None
+
+
+@given(st.binary(max_size=300), st.sampled_from([CHAT, RESPONSES, MESSAGES]))
+@settings(max_examples=300, deadline=None)
+def test_any_bytes_are_read_without_an_exception(data: bytes, head: Head) -> None:
+    """Hostile bytes raise only what the relay expects."""
+    r = reader(head)
+    try:
+        r.feed(data + b"\n\n" + b"data: " + data + b"\n\n")
+    except (UpstreamError, FormatError):
+        return
+    r.finish()
+    r.observation()
+
+
+# -- release ----------------------------------------------------------------------------------------------------------
+
+
+def text(n: int) -> Piece:
+    return Piece(TEXT, b"%d" % n)
+
+
+def test_buffer_lets_nothing_out() -> None:
+    """In buffer nothing leaves before the verdict, and then all of it, the terminator apart."""
+    hold = Hold("buffer")
+    assert [hold.offer(p, 0) for p in (text(1), Piece(FINISH, b"f"), Piece(END, b"e"))] == [b"", b"", b""]
+    assert (hold.covered(), hold.flush(), hold.end) == (b"", b"1f", b"e")
+
+
+def test_window_holds_back_the_last() -> None:
+    """In window an event leaves once enough newer ones have come and it is old enough."""
+    hold = Hold("window", window_events=2, window_ms=100)
+    assert [hold.offer(text(n), n * 60) for n in range(5)] == [b"", b"", b"0", b"1", b"2"]
+    assert Hold("window", window_events=0, window_ms=100).offer(text(1), 0) == b""
+    assert hold.flush() == b"34"
+
+
+def test_optimistic_lets_text_flow_and_holds_calls() -> None:
+    """In optimistic text leaves at once; from the first call or finish on, everything waits."""
+    for kind in (CALL, FINISH):
+        hold = Hold("optimistic")
+        assert hold.offer(text(1), 0) == b"1"
+        assert hold.offer(Piece(kind, b"c"), 0) == b""
+        assert hold.offer(text(2), 0) == b""
+        assert hold.flush() == b"c2"
+
+
+def test_chained_waits_for_the_signature() -> None:
+    """In chained an event leaves when a signature over it was verified; calls wait for the verdict even so."""
+    hold = Hold("chained")
+    assert [hold.offer(p, 0) for p in (text(1), text(2))] == [b"", b""]
+    assert hold.covered() == b"12"
+    hold.offer(Piece(CALL, b"c"), 0)
+    assert hold.covered() == b""
+    assert hold.flush() == b"c"
+
+
+@given(st.sampled_from(["buffer", "window", "optimistic", "chained"]), st.lists(st.sampled_from([TEXT, CALL, FINISH])))
+@settings(max_examples=200, deadline=None)
+def test_order_is_kept_and_nothing_is_lost(mode: str, kinds: list[str]) -> None:
+    """Whatever the mode, what leaves before and after the verdict is the stream, in order; no call leaves before."""
+    hold = Hold(mode, window_events=2, window_ms=1)
+    before = b""
+    for n, kind in enumerate(kinds):
+        before += hold.offer(Piece(kind, bytes([n % 256])), n * 10)
+        if n % 3 == 0:
+            before += hold.covered() if mode == "chained" else b""
+    held = [n for n, kind in enumerate(kinds) if kind != TEXT]
+    assert not held or len(before) <= held[0]
+    assert before + hold.flush() == bytes(n % 256 for n in range(len(kinds)))
+
+
+def test_error_events_have_the_form_of_their_api() -> None:
+    """Chat clients get a data line with `error`; the named APIs an `error` event."""
+    error = {"message": "m", "type": "t", "code": "c"}
+    assert json.loads(error_event("/v1/chat/completions", error)[6:]) == {"error": error}
+    named = error_event("/v1/messages", error)
+    assert named.startswith(b"event: error\ndata: ")
+    assert json.loads(named.split(b"data: ")[1])["type"] == "error"
