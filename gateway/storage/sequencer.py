@@ -102,6 +102,7 @@ class Sequencer:
         self._deadline = deadline_s
         self._queue: deque[Item] = deque()
         self._current: list[Item] = []
+        self._folds: list[asyncio.Future[bool]] = []
         self._wake = threading.Lock()
         self._wake.acquire()
         self._signalled = False
@@ -152,6 +153,18 @@ class Sequencer:
         """
         return cast("asyncio.Future[T]", self._put(job))
 
+    def fold(self) -> asyncio.Future[bool]:
+        """Empty the write-ahead log into the database, so that erased text is in no file any more.
+
+        The future says whether it was emptied; False when a reader was in the way: ask again.
+        """
+        if self._stopped is not None or self._closing:
+            raise LogUnavailable(self._stopped or "the log is closing")
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._folds.append(future)
+        self._signal()
+        return future
+
     async def close(self) -> None:
         """Commit what waits, sync, fold the write-ahead log and free the lock. A second call waits for the same end."""
         self._closing = True
@@ -193,11 +206,14 @@ class Sequencer:
                     self._serve(self._current)
                     self._current = []
                     self._keep_house(FOLD_BUSY)
+                if self._folds:
+                    self._fold_all()
         finally:
             if not self._closing:
                 self._stop("the log's writer ended by a defect of this program; see the traceback")
             self._closing = True
             self._fail([*self._current, *self._queue], "the log's writer has ended")
+            self._fold_all()
             self._shut()
 
     def _wait(self) -> None:
@@ -351,12 +367,20 @@ class Sequencer:
             except OSError as error:
                 self.memory_failing = f"the checkpoint memory {self._memory.path} cannot be synced: {error.strerror}"
 
-    def _fold(self, how: str) -> None:
+    def _fold(self, how: str) -> bool:
         try:
-            self._connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+            (blocked, _, _) = self._connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         except sqlite3.Error as error:
             if passing(error) is None:
                 self._stop(f"the log's database failed: {error}")
+            return False
+        return not blocked
+
+    def _fold_all(self) -> None:
+        folds, self._folds = self._folds, []
+        done = self._stopped is None and self._fold("TRUNCATE")
+        items: list[Item] = [(_nothing, cast("asyncio.Future[object]", future), 0.0) for future in folds]
+        self._resolve(items, [done] * len(items))
 
     def _stop(self, reason: str) -> str:
         """Stop for good; waiters hear `reason` from now on."""
@@ -399,6 +423,10 @@ class _Batch(NamedTuple):
     first: int
     size: int
     note: bytes
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """The work of what is no entry and no job."""
 
 
 def _deliver(items: list[Item], results: Sequence[object]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.log.merkle import Frontier, extend, subtree_root
+from gateway.log.merkle import Frontier, extend, node_hash, subtree_root
 from gateway.log.tiles import TILE_WIDTH
 
 
@@ -47,7 +47,12 @@ class Tree:
     def grow(self, leaves: Sequence[bytes], want: Sequence[int] = ()) -> Growth:
         """What the leaf hashes `leaves` make of the tree, with inclusion proofs for the positions `want` of them."""
         frontier = self.frontier.copy()
-        root, proofs = extend(frontier, leaves, want)
+        if len(leaves) == 1:  # a lone entry: its siblings are the frontier itself; saves two thirds of `extend`
+            proof = tuple(reversed(frontier.hashes))
+            root, proofs = _climb(leaves[0], proof), {0: proof} if want else {}
+            frontier.append(leaves[0])
+        else:
+            root, proofs = extend(frontier, leaves, want)
         if len(self.rows[0]) + len(leaves) < TILE_WIDTH:
             return Growth(frontier, root, proofs, [], None, leaves)
         nodes, rows = self._fill(leaves)
@@ -75,3 +80,10 @@ class Tree:
         else:
             self.rows = growth.rows
         self.frontier = growth.frontier
+
+
+def _climb(leaf: bytes, proof: Sequence[bytes]) -> bytes:
+    root = leaf
+    for sibling in proof:
+        root = node_hash(sibling, root)
+    return root

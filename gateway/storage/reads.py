@@ -1,0 +1,272 @@
+"""Everything that is asked of the database, on read-only connections beside a live writer.
+
+Each thread that calls gets a connection of its own; calls are synchronous and short, so an event loop hands them to a
+thread (`asyncio.to_thread(reader.receipt, id)`). Every answer is a snapshot: a reader never blocks the writer and never
+sees half a batch. Paging is by log index ("keyset"), so a page costs the same however deep it lies.
+
+What is read here is what is stored, not what is true: hashes, proofs and signatures are checked by `gateway.log` and
+`gateway.verify`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.errors import NotFound
+from gateway.model.admin import Row
+from gateway.model.entry import Opening
+
+from . import engine
+from .tree_reads import TreeReads
+
+PAGE = 100
+_COLUMNS = (
+    "idx, id, key_id, client_request_id, created_ms, verdict, release, reason, policy, network, node, model, endpoint, "
+    "stream, status, latency_ms"
+)
+
+
+class Document(msgspec.Struct, frozen=True):
+    """A leaf and the signed document behind it; `envelope` is None where the document is not stored (any more)."""
+
+    index: int
+    kind: str
+    id: str | None
+    leaf: bytes
+    envelope: bytes | None
+
+
+class Blob(msgspec.Struct, frozen=True):
+    """Archived evidence: its media type and bytes."""
+
+    media_type: str
+    data: bytes
+
+
+class ApiKey(msgspec.Struct, frozen=True):
+    """An API key as stored: `digest` of the key, never the key. Revoked when `revoked_ms` is set."""
+
+    id: str
+    name: str
+    digest: bytes
+    policy: str | None
+    scopes: tuple[str, ...]
+    created_ms: int
+    revoked_ms: int | None
+    last4: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something another process did, for which the gateway still owes the log an entry."""
+
+    seq: int
+    kind: str
+    document: bytes
+    created_ms: int
+
+
+class Reader(TreeReads):
+    """Reads of one database. `path` is the file (`gateway.storage.engine.database_path` makes it of a URL).
+
+    Raises `ConfigError` when there is no database at `path` and `LogRefused` when it is none of ours, at the first call
+    in each thread. Single rows that are not there are None.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._guard = threading.Lock()
+        super().__init__()
+
+    def close(self) -> None:
+        """Close every thread's connection; the reader opens new ones when it is used again."""
+        with self._guard:
+            while self._open:
+                self._open.pop().close()
+            self._local = threading.local()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = engine.open_reader(self.path)
+            with self._guard:
+                self._open.append(connection)
+            self._local.connection = connection
+        return connection.execute(sql, parameters)
+
+    def _one(self, sql: str, *parameters: object) -> Any:
+        return self._execute(sql, parameters).fetchone()
+
+    # Receipts
+
+    def receipt(self, id: str, *, key_id: str | None = None) -> bytes | None:
+        """The envelope of a receipt; with `key_id`, only if it is that key's."""
+        found = self._one("SELECT envelope FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)", id, key_id)
+        return None if found is None else bytes(found[0])
+
+    def row(self, id: str, *, key_id: str | None = None) -> Row | None:
+        """The query columns of a receipt, with its index; with `key_id`, only if it is that key's."""
+        found = self._one(_ROW, id, key_id)
+        return None if found is None else _row(found)
+
+    def rows_of_key(
+        self, key_id: str, *, limit: int = PAGE, after: str | None = None, client_request_id: str | None = None
+    ) -> list[Row]:
+        """A key's receipts, newest first: up to `limit` that are older than its receipt `after`.
+
+        `NotFound` when `after` is no receipt of this key, whosever it may be.
+        """
+        before = None
+        if after is not None:
+            found = self._one("SELECT idx FROM receipt WHERE id = ? AND key_id = ?", after, key_id)
+            if found is None:
+                raise NotFound("there is no receipt of yours with the id given as `after`", param="after")
+            before = found[0]
+        conditions, values = ["key_id = ?"], [key_id]
+        if client_request_id is not None:
+            conditions.append("client_request_id = ?")
+            values.append(client_request_id)
+        return self._page(conditions, values, before=before, after=None, limit=limit)
+
+    def rows(
+        self,
+        *,
+        before: int | None = None,
+        after: int | None = None,
+        limit: int = PAGE,
+        verdict: str | None = None,
+        node: str | None = None,
+    ) -> list[Row]:
+        """All receipts, newest first, with index below `before` and above `after`, by verdict and node if given.
+
+        With `after` alone, the `limit` nearest above it (so that a follower misses none), still newest first.
+        """
+        conditions: list[str] = []
+        values: list[object] = []
+        if verdict is not None:
+            conditions.append("verdict = ?" if verdict == "affirming" else "verdict = ? AND verdict <> 'affirming'")
+            values.append(verdict)
+        if node is not None:
+            conditions.append("node = ?")
+            values.append(node)
+        return self._page(conditions, values, before=before, after=after, limit=limit)
+
+    def _page(
+        self, conditions: list[str], values: Sequence[object], *, before: int | None, after: int | None, limit: int
+    ) -> list[Row]:
+        terms, parameters = list(conditions), list(values)
+        for column, bound in (("idx < ?", before), ("idx > ?", after)):
+            if bound is not None:
+                terms.append(column)
+                parameters.append(bound)
+        where = f"WHERE {' AND '.join(terms)}" if terms else ""
+        rising = after is not None and before is None
+        found = self._execute(
+            f"SELECT {_COLUMNS} FROM receipt {where} ORDER BY idx {'ASC' if rising else 'DESC'} LIMIT ?",  # noqa: S608
+            (*parameters, max(0, limit)),
+        ).fetchall()
+        return [_row(row) for row in (reversed(found) if rising else found)]
+
+    def counts(self) -> dict[str, int]:
+        """How many receipts there are of each verdict."""
+        (_, every), *others = self._execute(_COUNTS).fetchall()
+        counts = {"affirming": every - sum(count for _, count in others), **dict(others)}
+        return {verdict: count for verdict, count in counts.items() if count}
+
+    def opening(self, receipt_id: str) -> Opening | None:
+        """The opening of a receipt; None when the receipt has none, or it was erased."""
+        found = self._one(
+            "SELECT seed, request, response FROM opening WHERE idx = (SELECT idx FROM receipt WHERE id = ?)", receipt_id
+        )
+        return None if found is None else Opening(receipt_id, *found)
+
+    def intent_of(self, receipt_id: str) -> int | None:
+        """The index of the intent that came before a receipt, if it is known."""
+        found = self._one("SELECT intent FROM receipt WHERE id = ?", receipt_id)
+        return None if found is None else found[0]
+
+    # Documents
+
+    def document(self, index: int) -> Document | None:
+        """The leaf at `index` with its document."""
+        return next(self.documents(index, index + 1), None)
+
+    def documents(self, start: int = 0, end: int | None = None) -> Iterator[Document]:
+        """Leaves [start, end) with their documents, in log order, in chunks: no snapshot is held for long."""
+        at = start
+        while end is None or at < end:
+            stop = at + 256 if end is None else min(at + 256, end)
+            found = self._execute(_DOCUMENTS, (at, stop)).fetchall()
+            if not found:
+                return
+            for index, leaf, id, envelope in found:
+                yield Document(index, _kind(leaf), id, leaf, envelope)
+            at = stop
+
+    # Evidence and sessions
+
+    def evidence(self, sha256: str) -> Blob | None:
+        """Archived evidence by the hex SHA-256 of its bytes."""
+        found = self._one("SELECT media_type, bytes FROM evidence WHERE sha256 = ?", sha256)
+        return None if found is None else Blob(*found)
+
+    def session(self, id: str) -> bytes | None:
+        """The document of an attested session."""
+        found = self._one("SELECT document FROM session WHERE id = ?", id)
+        return None if found is None else bytes(found[0])
+
+    # Keys, and what other processes did
+
+    def generation(self) -> int:
+        """A number that rises whenever another process changes keys or leaves an event: poll this, then read."""
+        return int(self._one("SELECT value FROM counter WHERE name = 'generation'")[0])
+
+    def api_keys(self) -> list[ApiKey]:
+        """All API keys, revoked ones too, oldest first."""
+        found = self._execute(_API_KEYS)
+        return [
+            ApiKey(id, name, digest, policy, tuple(scopes.split()), created_ms, revoked_ms, last4)
+            for id, name, digest, policy, scopes, created_ms, revoked_ms, last4 in found
+        ]
+
+    def pending_events(self, limit: int = PAGE) -> list[Event]:
+        """Events that have no entry in the log yet, oldest first."""
+        found = self._execute(
+            "SELECT seq, kind, document, created_ms FROM admin_event WHERE done = 0 ORDER BY seq LIMIT ?", (limit,)
+        )
+        return [Event(*row) for row in found]
+
+
+_ROW = f"SELECT {_COLUMNS} FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"  # noqa: S608
+_COUNTS = """
+    SELECT NULL, count(*) FROM receipt
+    UNION ALL SELECT verdict, count(*) FROM receipt WHERE verdict <> 'affirming' GROUP BY verdict"""
+_API_KEYS = """
+    SELECT id, name, digest, policy, scopes, created_ms, revoked_ms, last4 FROM api_key ORDER BY created_ms, id"""
+_DOCUMENTS = """
+    SELECT leaf.idx, leaf.leaf, coalesce(receipt.id, record.id), coalesce(receipt.envelope, record.envelope)
+    FROM leaf LEFT JOIN receipt ON receipt.idx = leaf.idx LEFT JOIN record ON record.idx = leaf.idx
+    WHERE leaf.idx >= ? AND leaf.idx < ? ORDER BY leaf.idx"""
+
+
+def _row(found: tuple[Any, ...]) -> Row:
+    index, id, *columns = found
+    columns[11] = bool(columns[11])
+    return Row(id, *columns, index=index)
+
+
+def _kind(leaf: bytes) -> str:
+    """The kind in a leaf's text, as far as it can be told; judging the leaf is not done here."""
+    return leaf[12:].split(b" ", 1)[0].decode("ascii", "replace")
