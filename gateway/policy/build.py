@@ -104,7 +104,7 @@ def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:
     claims = tuple(part for part in single if part.claim is not None)
     flat = len(single) == len(parts) and any(part.id not in IDLE for part in single)
     return Plan(
-        node=tuple(part for part in parts if settles_node(part)),
+        node=tuple(part for part in parts if any(Phase.NODE in leaf.phases for leaf in leaves(part))),
         response=parts,
         node_ids=frozenset(part.id for part in plain if Phase.NODE in part.phases),
         response_ids=frozenset(part.id for part in plain if Phase.RESPONSE in part.phases),
@@ -115,8 +115,8 @@ def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:
 
 
 def settles_node(part: Tree) -> bool:
-    """Whether anything in `part` can be judged before a prompt leaves."""
-    return any(Phase.NODE in leaf.phases for leaf in leaves(part))
+    """Whether `part` is decided before a prompt leaves, whatever the answer may show later."""
+    return all(Phase.NODE in leaf.phases for leaf in leaves(part))
 
 
 def _adjustments(values: Mapping[str, Anything]) -> dict[tuple[str, Outcome], Outcome]:

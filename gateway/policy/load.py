@@ -30,7 +30,7 @@ MAX_LINE = 2_000
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 #: Words that a caller could take for the absence of a policy.
 _RESERVED = frozenset({"none", "off", "default", "null", "true", "false"})
-_TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
+_TOML_LINE = re.compile(r" *\(at (?:line (\d+), column \d+|end of document)\)")
 
 
 def load_policies(files: Mapping[str, bytes], builtin: Mapping[str, bytes] | None = None) -> dict[str, CompiledPolicy]:
@@ -113,8 +113,8 @@ def _read(source: str, data: bytes) -> Document:
         raise PolicyError("the file is nested too deeply", where=source) from None
     except ValueError as error:  # tomllib's own error is one, and so is that of a number with too many digits
         match = _TOML_LINE.search(str(error))
-        where = f"{source}:{match[1]}" if match else source
-        raise PolicyError(f"not TOML: {_TOML_LINE.sub('', str(error)).strip()}", where=where) from None
+        line = match[1] if match and match[1] else text.rstrip("\n").count("\n") + 1
+        raise PolicyError(f"not TOML: {_TOML_LINE.sub('', str(error)).strip()}", where=f"{source}:{line}") from None
     return Document(source, values, key_lines(text))
 
 

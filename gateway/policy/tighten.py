@@ -90,7 +90,7 @@ def _looser(key: Key, base: Scalar, asked: Scalar) -> bool:
         # To try the next node is not less strict than to refuse: either way what failed is not released.
         return asked == "flag" and base != "flag"
     if key.order is Order.FEWER:
-        return base is not None and not set(_texts(asked)) <= set(_texts(base))
+        return base is not None and (asked is None or not set(_texts(asked)) <= set(_texts(base)))
     if key.order is Order.FLOOR:
         return _floor(asked) < _floor(base)
     return _meet(key, base, asked) != asked

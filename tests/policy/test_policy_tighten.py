@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policy_strategies import NODE_RESULTS, RESPONSE_RESULTS, TREES, policies
+
+from gateway.errors import PolicyLoosens
+from gateway.model.verdict import AttestationResult, Outcome
+from gateway.policy import CompiledPolicy, Phase, decide, demand_verified, loosens, meet, parse_policy, tighten
+from gateway.policy.build import IDLE, compile_policy, value_of
+from gateway.policy.schema import BY_PATH, PolicyRef
+from gateway.policy.tree import All, Any, AtLeast, Leaf, Tree, both, implies, leaves, normal
+from gateway.policy_files import read_policies
+
+BUILTIN = read_policies()
+REQUIRE = '[require]\nall = ["evidence", "signature"]\n'
+
+
+def policy_of(more: str = "", require: str = REQUIRE, top: str = "", name: str = "p") -> CompiledPolicy:
+    return parse_policy(f"{name}.toml", f'name = "{name}"\nversion = 1\n{top}\n{require}{more}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("base", "asked", "allowed"),
+    [
+        ("observe", "signed", True),
+        ("observe", "strict", True),
+        ("observe", "regulated", True),
+        ("signed", "strict", True),
+        ("signed", "regulated", True),
+        ("regulated", "strict", True),
+        ("signed", "observe", False),
+        ("strict", "signed", False),
+        ("strict", "regulated", False),
+        ("regulated", "signed", False),
+    ],
+)
+def test_h01_built_in_policies_tighten_one_way(base: str, asked: str, allowed: bool) -> None:
+    """Each built-in policy may be asked for on top of a looser one, and on top of no stricter one."""
+    if allowed:
+        result = tighten(BUILTIN[base], BUILTIN[asked])
+        assert result.name == "+".join(sorted((base, asked)))
+        assert {ref.name for ref in result.refs} == {base, asked}
+        assert loosens(BUILTIN[base], result) == loosens(BUILTIN[asked], result) == ()
+    else:
+        with pytest.raises(PolicyLoosens, match=f"{asked!r} is looser than {base!r} in ") as caught:
+            tighten(BUILTIN[base], BUILTIN[asked])
+        assert caught.value.status == 400
+        assert caught.value.reason in (*BY_PATH, "require")
+
+
+@pytest.mark.parametrize(
+    ("key", "strict", "loose"),
+    [
+        ("retry_after_send", "false", "true"),
+        ("warnings", '"refuse"', '"accept"'),
+        ("freshness.evidence_max_age_s", "10", "20"),
+        ("freshness.response_skew_s", "10", "20"),
+        ("replay.nonce", '"required"', '"offered"'),
+        ("replay.journal", "true", "false"),
+        ("release.stream", '["buffer"]', '["chained", "buffer"]'),
+        ("release.stream", '["chained"]', '["window", "buffer"]'),
+        ("release.stream", '["window"]', '["buffer", "optimistic"]'),
+        ("release.window_events", "9", "8"),
+        ("release.window_ms", "900", "800"),
+        ("audit.durability", '"durable"', '"async"'),
+        ("audit.durability", '"witnessed"', '"durable"'),
+        ("audit.on_log_failure", '"refuse"', '"degrade"'),
+        ("audit.store_payload", '"salted"', '"none"'),
+        ("audit.retention_min_days", "9", "8"),
+        ("executables.undeclared", '"refuse"', '"flag"'),
+        ("executables.arguments", '"refuse"', '"flag"'),
+        ("output.text_as_tool_call", '"refuse"', '"warn"'),
+        ("networks.allow", '["a"]', '["a", "b"]'),
+        ("deadlines.connect_s", "1", "2"),
+        ("deadlines.first_byte_s", "1", "2"),
+        ("deadlines.idle_s", "1", "2"),
+        ("deadlines.total_s", "1", "2"),
+        ("on_failure", '"refuse"', '"flag"'),
+        ("on_failure", '"next_node"', '"flag"'),
+    ],
+)
+def test_h01_every_key_may_be_tightened_and_not_loosened(key: str, strict: str, loose: str) -> None:
+    """For each key, the stricter value is granted and in force; the looser one is refused and named."""
+
+    def stating(value: str, name: str) -> CompiledPolicy:
+        section, _, last = key.rpartition(".")
+        top = f"{last} = {value}" if not section else ""
+        if key == "retry_after_send":
+            top += '\non_failure = "next_node"'
+        return policy_of(f"[{section}]\n{last} = {value}\n" if section else "", top=top, name=name)
+
+    tight, wide = stating(strict, "tight"), stating(loose, "wide")
+    granted = tighten(wide, tight)
+    if key == "release.stream":
+        # A mode of the other list that is stricter still may stay as a second choice.
+        assert granted.release.stream[0] == tight.release.stream[0]
+        assert loosens(tight, granted) == ()
+    else:
+        assert value_of(granted, key) == value_of(tight, key)
+    assert loosens(tight, wide) == (key,)
+    with pytest.raises(PolicyLoosens, match=key):
+        tighten(tight, wide)
+
+
+def test_cases_cover_every_ordered_key() -> None:
+    """The table above has a row for every key that can loosen."""
+    marks = test_h01_every_key_may_be_tightened_and_not_loosened.pytestmark  # type: ignore[attr-defined]
+    assert {row[0] for row in marks[0].args[1]} | {"attach", "networks.deny", "operators.deny", "nodes.deny"} == set(
+        BY_PATH
+    )
+
+
+def test_a_key_that_is_not_written_has_no_opinion() -> None:
+    """A default of the requested policy does not count as asking for it, and still never loosens what is in force."""
+    base = policy_of("[deadlines]\ntotal_s = 900\n[audit]\nstore_payload = 'full'\n", name="base")
+    asked = policy_of("[replay]\nnonce = 'required'\n", name="asked")
+    result = tighten(base, asked)
+    assert (result.audit.store_payload, result.replay.nonce) == ("full", "required")
+    assert result.deadlines.total_s == 600
+
+
+def test_next_node_is_no_looser_than_refuse() -> None:
+    """Either releases nothing that failed; together they refuse."""
+    refuse, next_node = (
+        policy_of(top='on_failure = "refuse"', name="r"),
+        policy_of(top='on_failure = "next_node"', name="n"),
+    )
+    assert tighten(refuse, next_node).on_failure == tighten(next_node, refuse).on_failure == "refuse"
+
+
+def test_h09_denied_names_add_up_and_deny_wins() -> None:
+    """Both lists of denied names hold; what one allows and the other denies stays denied."""
+    left = policy_of("[networks]\nallow = ['a', 'b']\ndeny = ['x']\n[nodes]\ndeny = ['n']\n", name="l")
+    right = policy_of("[networks]\nallow = ['a']\ndeny = ['a', 'y']\n[operators]\ndeny = ['o']\n", name="r")
+    result = tighten(left, right)
+    assert result.networks.allow == {"a"}
+    assert result.networks.deny == {"a", "x", "y"}
+    assert (result.nodes.deny, result.operators.deny) == ({"n"}, {"o"})
+    assert meet(left, policy_of(name="q")).networks.allow == {"a", "b"}
+    assert meet(policy_of(name="q"), left).networks.allow == {"a", "b"}
+
+
+def test_attach_is_a_matter_of_form() -> None:
+    """Asking for less or more to be attached loosens nothing; the fuller form is sent."""
+    none, full = policy_of(top='attach = "none"', name="a"), policy_of(top='attach = "full"', name="b")
+    assert tighten(full, none).attach == tighten(none, full).attach == "full"
+
+
+def test_release_modes_meet_at_the_stricter_floor() -> None:
+    """Every mode that is as strict as the looser bound of both stays, and a shared order of preference is kept."""
+
+    def modes(*names: str) -> CompiledPolicy:
+        return policy_of(f"[release]\nstream = {list(names)}\n", name="-".join(("m", *names)))
+
+    assert meet(modes("chained"), modes("buffer")).release.stream == ("buffer",)
+    assert meet(modes("buffer", "chained"), modes("buffer", "chained", "window")).release.stream == (
+        "buffer",
+        "chained",
+    )
+    assert meet(modes("window", "buffer"), modes("buffer", "chained")).release.stream == ("chained", "buffer")
+    assert loosens(modes("chained"), modes("buffer")) == ()
+
+
+def test_tightening_with_what_is_in_force_changes_nothing() -> None:
+    """A caller that names its key's own policy, or one that is in force already, gets the same object."""
+    signed, strict = BUILTIN["signed"], BUILTIN["strict"]
+    assert tighten(signed, signed) is signed
+    together = tighten(signed, strict)
+    assert tighten(together, strict) is together
+
+
+def test_digest_of_a_tightened_policy_names_both_files() -> None:
+    """The digest in force is another one than that of either file, and the same whichever came first."""
+    one, other = meet(BUILTIN["signed"], BUILTIN["strict"]), meet(BUILTIN["strict"], BUILTIN["signed"])
+    assert one.digest == other.digest
+    assert one.digest not in (BUILTIN["signed"].digest, BUILTIN["strict"].digest)
+
+
+def test_h03_aci_verified_can_only_tighten() -> None:
+    """`aci_verified: true` makes a policy that flags refuse, under another digest; others stay as they are."""
+    observe = BUILTIN["observe"]
+    asked = demand_verified(observe)
+    assert (asked.on_failure, asked.refs) == ("refuse", observe.refs)
+    assert asked.digest != observe.digest
+    assert demand_verified(asked) is asked
+    for name in ("signed", "strict", "regulated"):
+        assert demand_verified(BUILTIN[name]) is BUILTIN[name]
+
+
+def test_h07_a_policy_cannot_be_changed() -> None:
+    """A policy is a value: what was pinned at the start of an exchange is what governs its end."""
+    with pytest.raises(AttributeError):
+        BUILTIN["signed"].on_failure = "flag"  # type: ignore[misc]
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(), policies())
+def test_meet_is_commutative_and_idempotent(left: CompiledPolicy, right: CompiledPolicy) -> None:
+    """The meet of two policies is the same from either side, that of one with itself is itself."""
+    assert meet(left, right) == meet(right, left)
+    assert meet(left, left) == left
+    once = meet(left, right)
+    assert meet(once, right) == once
+
+
+@settings(max_examples=150, deadline=None)
+@given(policies(), policies())
+def test_meet_is_below_both_and_tighten_agrees(left: CompiledPolicy, right: CompiledPolicy) -> None:
+    """What tighten grants is the meet and loosens neither; what it refuses has a reason."""
+    lower = meet(left, right)
+    assert loosens(left, lower) == loosens(right, lower) == ()
+    looser = loosens(left, right)
+    if looser and right.refs != left.refs:
+        with pytest.raises(PolicyLoosens, match=looser[0]):
+            tighten(left, right)
+    else:
+        assert tighten(left, right) == lower
+
+
+@settings(max_examples=300, deadline=None)
+@given(policies(), policies(), NODE_RESULTS, RESPONSE_RESULTS)
+def test_what_one_refuses_the_meet_refuses(
+    left: CompiledPolicy, right: CompiledPolicy, node: AttestationResult, response: AttestationResult
+) -> None:
+    """For any result, the meet permits nothing that either policy refuses, and its verdict is no better."""
+    lower = meet(left, right)
+    rank = [Outcome.AFFIRMING, Outcome.WARNING, Outcome.NONE, Outcome.CONTRAINDICATED].index
+    for policy in (left, right):
+        for phase in Phase:
+            result = node if phase is Phase.NODE else response
+            one = decide(result, policy, phase, node=node)
+            below = decide(result, lower, phase, node=node)
+            assert one.permit or not below.permit
+            # A policy that only looks may leave everything open for a node; the other one then decides.
+            undecided = one.verdict is Outcome.NONE and set(one.missing) <= set(IDLE)
+            assert undecided or rank(below.verdict) >= rank(one.verdict)
+
+
+LEAF = {name: Leaf(check=name) for name in ("evidence", "key_bound", "fresh", "signature")}
+A, B, C, D = LEAF.values()
+
+
+@pytest.mark.parametrize(
+    ("strong", "weak", "expected"),
+    [
+        (A, A, True),
+        (A, B, False),
+        (All((A, B)), A, True),
+        (A, All((A, B)), False),
+        (A, Any((A, B)), True),
+        (Any((A, B)), A, False),
+        (Any((A, B)), Any((A, B, C)), True),
+        (Any((A, B, C)), Any((A, B)), False),
+        (All((A, Any((B, C)))), Any((B, C, D)), True),
+        (All((A, B)), AtLeast(2, (A, B, C)), True),
+        (All((A, B)), AtLeast(3, (A, B, C)), False),
+        (AtLeast(2, (A, B, C)), AtLeast(1, (A, B, C)), True),
+        (AtLeast(2, (A, B, C)), Any((A, B, C)), True),
+        (AtLeast(2, (A, B, C)), AtLeast(2, (A, B, C, D)), True),
+        (AtLeast(2, (A, B, C)), AtLeast(2, (A, B, D)), False),
+        (AtLeast(2, (A, B, C)), A, False),
+        (AtLeast(3, (A, B, C)), A, True),
+        (AtLeast(3, (A, B, C)), All((A, C)), True),
+        (AtLeast(2, (A, B, C)), Any((A, D)), False),
+        (AtLeast(2, (A, B)), AtLeast(2, (A, B)), True),
+    ],
+)
+def test_implication_of_trees(strong: Tree, weak: Tree, expected: bool) -> None:
+    """Whether one requirement contains another is seen through groups and quorums."""
+    assert implies(strong, weak) is expected
+
+
+def test_claim_with_fewer_sources_is_stronger() -> None:
+    """A claim that takes the word of fewer implies the same claim that takes that of more, never the reverse."""
+    few = Leaf(claim="tee_attested", status="asserted", sources=("hardware_proven",))
+    many = Leaf(claim="tee_attested", status="asserted", sources=("hardware_proven", "operator_asserted"))
+    assert implies(few, many)
+    assert not implies(many, few)
+    assert not implies(A, few)
+
+
+def test_a_claim_that_is_not_looked_at_is_not_implied() -> None:
+    """`any` of a check and a claim fails on the refuted claim, so the check alone does not imply it."""
+    claim = Leaf(claim="tee_attested", status="asserted", sources=("hardware_proven",))
+    assert not implies(A, Any((A, claim)))
+    assert implies(All((A, claim)), Any((A, claim)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(TREES, TREES, st.booleans(), NODE_RESULTS, RESPONSE_RESULTS)
+def test_implication_is_sound(
+    one: Tree, other: Tree, joined: bool, node: AttestationResult, response: AttestationResult
+) -> None:
+    """When one tree implies another, no result satisfies the first and not the second."""
+    strong = both(one, other) if joined else one
+    assert implies(strong, strong)
+    assert implies(both(one, other), normal(other)) or any(leaf.claim for leaf in leaves(other))
+    if implies(strong, normal(other)) and not all(leaf.id in IDLE for leaf in leaves(other)):
+        met = [
+            decide(response, _with(tree), Phase.RESPONSE, node=node).verdict in (Outcome.AFFIRMING, Outcome.WARNING)
+            for tree in (strong, other)
+        ]
+        assert met[1] or not met[0]
+
+
+def _with(tree: Tree) -> CompiledPolicy:
+    return compile_policy((PolicyRef("p", 1, "0"),), "0", "p.toml", "", tree, {}, frozenset())
+
+
+def test_normal_form_ignores_order_and_nesting() -> None:
+    """Trees that differ in order, repetition and nesting of `all` have one form."""
+    for order in itertools.permutations((A, B, C)):
+        assert normal(All((All(order), order[0]))) == normal(All((A, B, C)))
+        assert normal(Any(order)) == normal(Any((A, B, C)))
+        assert normal(AtLeast(2, order)) == normal(AtLeast(2, (A, B, C)))
+    assert normal(All((Any((A,)),))) == normal(AtLeast(1, (A,))) == A
