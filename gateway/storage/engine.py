@@ -113,6 +113,20 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
     return connection
 
 
+def has_log(path: str) -> bool:
+    """Whether a log was begun in the database at `path`; False also where there is no database.
+
+    Raises as `open_reader` does for a file that is none of ours.
+    """
+    if not os.path.isfile(path) or os.path.getsize(path) == 0:
+        return False
+    connection = open_reader(path)
+    try:
+        return not is_new(connection)
+    finally:
+        connection.close()
+
+
 def is_new(connection: sqlite3.Connection) -> bool:
     """Whether no log was ever begun in this database."""
     for table in ("log_state", "leaf", "checkpoint", "receipt", "record"):

@@ -1,17 +1,15 @@
-"""Small writes that are not the log.
+"""What the command line writes into a database that a gateway may be serving from: keys, and events for the log.
 
-Two kinds. *Jobs* run on the writer's thread, through `Sequencer.submit`, so that a serving process has one writing
-connection: `await sequencer.submit(put_evidence(…))`. *Acts of another process* (`veriroute keys` beside a running
-gateway) use `AdminWriter`: short `BEGIN IMMEDIATE` transactions that wait for the gateway's commits, an outbox row for
-the log entry that the act deserves, and a generation number by which the gateway notices.
+Each act is one short `BEGIN IMMEDIATE` transaction that waits for the gateway's commits, with an outbox row for the log
+entry that the act deserves (the gateway signs and appends it: there is one writer of the log) and a generation number
+by which the gateway notices.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 
 from gateway.errors import ConfigError, LogUnavailable
 
@@ -23,61 +21,6 @@ Connection = sqlite3.Connection
 
 #: How long the command line waits for a busy gateway; SQLite's waiting is not fair, a quiet moment may take a while.
 ADMIN_BUSY_MS = 20_000
-
-
-def put_evidence(media_type: str, data: bytes, now_ms: int) -> Callable[[Connection], str]:
-    """A job: keep evidence under the hex SHA-256 of its bytes, and return that. The same bytes again change nothing."""
-    digest = sha256(data).hexdigest()
-
-    def job(connection: Connection) -> str:
-        connection.execute(
-            "INSERT INTO evidence (sha256, media_type, created_ms, bytes) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (digest, media_type, now_ms, data),
-        )
-        return digest
-
-    return job
-
-
-def put_session(id: str, node: str, document: bytes, now_ms: int) -> Callable[[Connection], None]:
-    """A job: keep an attested session under its content address. The same id again changes nothing."""
-
-    def job(connection: Connection) -> None:
-        connection.execute(
-            "INSERT INTO session (id, node, created_ms, document) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (id, node, now_ms, document),
-        )
-
-    return job
-
-
-def mark_done(seqs: Iterable[int]) -> Callable[[Connection], None]:
-    """A job: these admin events have their entries in the log now."""
-    done = [(seq,) for seq in seqs]
-
-    def job(connection: Connection) -> None:
-        connection.executemany("UPDATE admin_event SET done = 1 WHERE seq = ?", done)
-
-    return job
-
-
-def erase_openings(receipt_ids: Iterable[str]) -> Callable[[Connection], list[str]]:
-    """A job: delete the openings of these receipts; returns the ids that had one. The bytes are overwritten.
-
-    Append the `erasure` entry first. Copies of the old pages stay in the write-ahead log until it is folded:
-    `Sequencer.fold`.
-    """
-    wanted = list(receipt_ids)
-
-    def job(connection: Connection) -> list[str]:
-        erased = []
-        for id in wanted:
-            cursor = connection.execute("DELETE FROM opening WHERE idx = (SELECT idx FROM receipt WHERE id = ?)", (id,))
-            if cursor.rowcount:
-                erased.append(id)
-        return erased
-
-    return job
 
 
 class AdminWriter:
