@@ -11,7 +11,7 @@ from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
-from gateway.errors import ConfigError, FormatError, InvalidKey, NotFound, ScopeDenied, VerirouteError
+from gateway.errors import ConfigError, FormatError, InvalidKey, LogRefused, NotFound, ScopeDenied, VerirouteError
 from tui.actions import bindings
 from tui.text import line, lines
 
@@ -45,9 +45,9 @@ def advise(source: str, error: VerirouteError) -> Advice:
             ("ls -l", "is the file where you think it is?"),
             ("veriroute tui --demo", "look around with synthetic data meanwhile"),
         )
-    if isinstance(error, FormatError):
+    if isinstance(error, FormatError | LogRefused):
         return Advice(
-            "Something answered, and it is not a veriroute log.",
+            "There is something there, and it is not a veriroute log.",
             ("veriroute tui http://127.0.0.1:8080", "name the gateway's address, or its database file"),
         )
     return Advice(

@@ -22,6 +22,7 @@ from .line_view import LineView
 COALESCE_S = 0.1
 _MAX_PENDING = 50_000
 _DRAWN = 2_000
+_READ_ON = 10_000  # rows that one `G` reads on, where a source gives them page by page
 
 
 class RowsView(LineView):
@@ -49,6 +50,7 @@ class RowsView(LineView):
         self._drawn: OrderedDict[int, list[Cell]] = OrderedDict()
         self._asked: tuple[int, int] | None = None
         self._timer_on = False
+        self._to_end = False
 
     # --- rows
 
@@ -105,6 +107,9 @@ class RowsView(LineView):
         """What `Wanted` asked for is in memory now."""
         self._asked = None
         self.resized()
+        if self._to_end:
+            self._to_end = False
+            self.move_to(self.length() - 1, by_user=False)
 
     @property
     def row(self) -> Row | None:
@@ -137,7 +142,13 @@ class RowsView(LineView):
         self.go_on()
 
     def action_last(self) -> None:
-        self.move_to(self.length() - 1)
+        """To the oldest row known; where older ones are still to be read, a good many are read first."""
+        if self.feed is not None and not self.feed.complete:
+            self.hold()
+            self._to_end = True
+            self._ask(self.length(), self.length() + _READ_ON)
+        else:
+            self.move_to(self.length() - 1)
 
     # --- drawing
 
