@@ -180,11 +180,12 @@ class AnswerReader:
             self._accept(body)
         self._tail = data if len(data) > 3 else (self._tail + data)[-4:]
         if parser.ended:
-            # llhttp skips empty lines in front of a message: count those behind ours, of which four bytes are its own.
-            lines = self._tail[len(self._tail.rstrip(b"\r\n")) :]
             self._parser = None
             parser.drop()
-            self._finish(_STATUS_LINE if parser.surplus else lines[4:])
+            if parser.surplus:  # where it began is not known; whether it is an answer decides only what becomes of ours
+                self._finish(_STATUS_LINE if b"\r\n\r\n" + _STATUS_LINE in data else b"?")
+            else:  # llhttp skips empty lines in front of a message: four bytes of them are ours
+                self._finish(self._tail[len(self._tail.rstrip(b"\r\n")) :][4:])
 
     def _accept(self, body: bytes) -> None:
         size = len(body)

@@ -418,6 +418,7 @@ class Connection(asyncio.Protocol):
             head.count(b"\r") != breaks
             or head.count(b"\n") != breaks
             or b"\0" in head
+            or not all(names)
             or not _NAMES.fullmatch(b"\n".join(names))
             or not _TARGET.fullmatch(target)
             or not method.isalpha()

@@ -107,17 +107,18 @@ class HeadParser:
         """
         if data[:9] not in _VERSIONS:
             raise AnswerRefused("bad_framing", "the status line is not that of HTTP/1.0 or 1.1", sent=True)
+        if not data[9:12].isdigit():
+            raise AnswerRefused("bad_framing", "the status is not a number", sent=True)
+        status = int(data[9:12])
+        if status not in _INTERIM and not 200 <= status <= 599:  # before llhttp, which would switch protocols at a 101
+            raise AnswerRefused("status", str(status), sent=True)
         self._feed(data)
-        assert self._parser is not None  # dropped by `drop` alone
-        status = self._parser.get_status_code()
         if self._in_head:
             raise AnswerRefused("bad_framing", "the head does not end where it has to", sent=True)
         if len(self._headers) > self._fields:
             raise AnswerRefused("header_too_large", f"more than {self._fields} header fields", sent=True)
         if status in _INTERIM:
             return status
-        if not 200 <= status <= 599:
-            raise AnswerRefused("status", str(status), sent=True)
         return self._framed(status, old=data[:9] == _VERSIONS[1])
 
     def chunks(self, data: bytes) -> bytes:

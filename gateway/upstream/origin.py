@@ -105,6 +105,8 @@ def _host(base_url: str, host: str) -> tuple[str, Address | None]:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
+        if "[" in base_url:
+            raise ConfigError(f"base_url {base_url!r}: not an IPv6 address in the brackets") from None
         labels = host.split(".")
         # A last label of digits is an IPv4 address in one of the old spellings (127.1, 0x7f.1): never a name.
         numeric = re.fullmatch(r"\d+|0x[0-9a-f]*", labels[-1])

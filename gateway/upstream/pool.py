@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from .address import Resolver, dial, permitted, system_resolver
 from .connection import DANGEROUS_ANY_KEY, Connection, accepts
-from .errors import ChannelRefused, ConnectFailed, ConnectTimeout, TlsFailed, TooManyConnections
+from .errors import ChannelRefused, ConnectFailed, ConnectTimeout, NotReached, TlsFailed, TooManyConnections
 from .limits import Limits
 from .origin import Origin
 from .tls import pinned_context, web_context
@@ -167,8 +167,9 @@ class UpstreamPool:
             raise TlsFailed(detail=error.reason or "") from None
         except OSError:
             raise (ConnectFailed() if context is None else TlsFailed(detail="the peer broke off")) from None
-        if connection.refusal is not None:
-            raise connection.refusal
+        refusal = connection.refusal
+        if refusal is not None:
+            raise refusal if isinstance(refusal, NotReached) else ConnectFailed(detail="the peer ended it at once")
         if self._closed:
             raise ConnectFailed(detail="the pool is closed")
 
