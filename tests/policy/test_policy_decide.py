@@ -292,7 +292,7 @@ def test_a_check_listed_twice_counts_as_its_worst() -> None:
     assert decide(AttestationResult(worse_first), SIGNED, Phase.RESPONSE, node=NODE).verdict is W
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(policies(), NODE_RESULTS, RESPONSE_RESULTS)
 def test_decide_is_the_fold_that_is_written_down(
     policy: CompiledPolicy, node: AttestationResult, response: AttestationResult
@@ -317,7 +317,7 @@ def test_decide_is_the_fold_that_is_written_down(
             assert decision.failing == decision.missing == ()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(policies(), NODE_RESULTS, RESPONSE_RESULTS)
 def test_order_of_checks_does_not_matter(
     policy: CompiledPolicy, node: AttestationResult, response: AttestationResult

@@ -197,7 +197,7 @@ def test_h07_a_policy_cannot_be_changed() -> None:
         BUILTIN["signed"].on_failure = "flag"  # type: ignore[misc]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(policies(), policies())
 def test_meet_is_commutative_and_idempotent(left: CompiledPolicy, right: CompiledPolicy) -> None:
     """The meet of two policies is the same from either side, that of one with itself is itself."""
@@ -207,7 +207,7 @@ def test_meet_is_commutative_and_idempotent(left: CompiledPolicy, right: Compile
     assert meet(once, right) == once
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(policies(), policies())
 def test_meet_is_below_both_and_tighten_agrees(left: CompiledPolicy, right: CompiledPolicy) -> None:
     """What tighten grants is the meet and loosens neither; what it refuses has a reason."""
@@ -221,7 +221,7 @@ def test_meet_is_below_both_and_tighten_agrees(left: CompiledPolicy, right: Comp
         assert tighten(left, right) == lower
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=180, deadline=None)
 @given(policies(), policies(), NODE_RESULTS, RESPONSE_RESULTS)
 def test_what_one_refuses_the_meet_refuses(
     left: CompiledPolicy, right: CompiledPolicy, node: AttestationResult, response: AttestationResult
@@ -290,7 +290,7 @@ def test_a_claim_that_is_not_looked_at_is_not_implied() -> None:
     assert implies(All((A, claim)), Any((A, claim)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=180, deadline=None)
 @given(TREES, TREES, st.booleans(), NODE_RESULTS, RESPONSE_RESULTS)
 def test_implication_is_sound(
     one: Tree, other: Tree, joined: bool, node: AttestationResult, response: AttestationResult

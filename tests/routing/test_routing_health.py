@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.routing import Health, on_attempt, on_failure, on_success, quarantine
+
+
+def failed(times: int, now: float = 0.0, health: Health | None = None) -> Health:
+    health = health or Health()
+    for _ in range(times):
+        health = on_failure(health, now)
+    return health
+
+
+def test_fifth_failure_in_a_row_opens_the_circuit() -> None:
+    """Four failures leave the circuit closed, the fifth opens it for ten seconds."""
+    assert failed(4).circuit_until == 0.0
+    opened = failed(5, now=100.0)
+    assert (opened.failures, opened.opened, opened.circuit_until) == (5, 1, 110.0)
+
+
+def test_open_time_doubles_to_five_minutes() -> None:
+    """Each failed probe doubles the wait, up to five minutes."""
+    health, now, waits = failed(5), 0.0, [10.0]
+    for _ in range(8):
+        now = health.circuit_until
+        health = on_failure(on_attempt(health, now), now)
+        waits.append(health.circuit_until - now)
+    assert waits == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0]
+
+
+def test_only_one_probe_is_let_through() -> None:
+    """While a probe of a half-open circuit runs, its lease keeps others away; when it fails the circuit opens again."""
+    health = failed(5)
+    probing = on_attempt(health, 20.0)
+    assert probing.probe_until == 80.0
+    assert on_failure(probing, 21.0).probe_until == 0.0
+    assert on_failure(probing, 21.0).circuit_until == 41.0
+
+
+def test_success_closes_the_circuit_and_forgets_failures() -> None:
+    """One answer closes the circuit, and the next opening starts from ten seconds."""
+    health = on_success(on_attempt(failed(5), 20.0), 30.0)
+    assert (health.failures, health.opened, health.circuit_until, health.probe_until) == (0, 0, 0.0, 0.0)
+    assert failed(5, 50.0, health).circuit_until == 60.0
+
+
+def test_attempt_on_a_closed_circuit_changes_nothing() -> None:
+    """Without an open circuit there is no probe."""
+    health = failed(4)
+    assert on_attempt(health, 1.0) is health
+
+
+@pytest.mark.parametrize(
+    ("before", "measured", "after"), [(None, 80.0, 80.0), (50.0, 80.0, 80.0), (100.0, 50.0, 90.0), (50.0, 50.0, 50.0)]
+)
+def test_latency_jumps_up_and_creeps_down(before: float | None, measured: float, after: float) -> None:
+    """A peak is taken over at once; lower times move the average by a fifth."""
+    assert on_success(Health(ewma_ms=before), measured).ewma_ms == after
+
+
+def test_quarantine_doubles_and_is_forgotten() -> None:
+    """Five minutes, doubling to an hour while it recurs; an hour of good behaviour starts it over."""
+    health, now, waits = Health(), 1_000.0, []
+    for _ in range(6):
+        health = quarantine(health, now)
+        waits.append(health.quarantined_until - now)
+        now = health.quarantined_until + 10.0
+    assert waits == [300.0, 600.0, 1_200.0, 2_400.0, 3_600.0, 3_600.0]
+    later = quarantine(health, health.quarantined_until + 3_601.0)
+    assert later.quarantines == 1
+
+
+def test_success_does_not_lift_a_quarantine() -> None:
+    """An answer from a request in flight does not bring a contraindicated node back."""
+    health = quarantine(Health(), 0.0)
+    assert on_success(health, 10.0).quarantined_until == 300.0
+    assert on_success(health, 10.0).quarantines == 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("sfqa"), st.floats(0, 1_000)), max_size=60))
+def test_health_stays_in_bounds(events: list[tuple[str, float]]) -> None:
+    """Whatever happens in whatever order, waits stay in their bounds and counts do not fall below zero."""
+    health, now = Health(), 0.0
+    for kind, step in events:
+        now += step
+        if kind == "s":
+            health = on_success(health, step)
+        elif kind == "f":
+            health = on_failure(health, now)
+        elif kind == "q":
+            health = quarantine(health, now)
+        else:
+            health = on_attempt(health, now)
+        assert health.circuit_until <= now + 300.0
+        assert health.quarantined_until <= now + 3_600.0
+        assert health.probe_until <= now + 60.0
+        assert health.failures >= 0
+        assert health.opened >= 0
