@@ -1,0 +1,233 @@
+#!/usr/bin/env python3
+"""The benchmark: the gateway beside nginx, a bare Python relay and no proxy at all, on one core, in one run.
+
+    make bench                                       # builds the C programs, then runs this
+    python bench/run.py --rounds 3
+    python bench/run.py --soak                       # also memory after 100,000 requests
+    python bench/run.py --targets direct,nginx,passthrough --seconds 0.5
+
+The programs under test are pinned to core 0; node and load generator to core 1. Rounds interleave the targets, so that
+other work on the machine touches all of them. Exits 1 when a target is missed or an answer was wrong. Standard library
+only; talks to 127.0.0.1 only. bench/README.md explains every number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import measure
+import report
+from targets import HERE, BenchError, Direct, Nginx, PassThrough, SigningNode, Target, Veriroute, stop
+
+#: name -> mode, connections, body, seconds, most requests
+SCENARIOS = {
+    "json-1": ("json", 1, "small", 2.0, 50_000),
+    "json-16": ("json", 16, "small", 3.0, 100_000),
+    "json-16-34k": ("json", 16, "large", 3.0, 100_000),
+    "sse-1": ("sse", 1, "small", 2.0, 1_000),
+    "sse-16": ("sse", 16, "small", 3.0, 4_000),
+    "sse-64": ("sse", 64, "small", 3.0, 8_000),
+}
+
+
+def bodies(folder: pathlib.Path, model: str) -> dict[tuple[str, str], pathlib.Path]:
+    """The request bodies: 170 bytes, and an agent's turn of 34 KB with 17 messages and 8 tools."""
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    small = {"model": model, "messages": [system, {"role": "user", "content": "Hello!"}], "max_tokens": 64}
+    line = 'Quoted "text", a tab\tand a line\nwith é and 中; ' + "the agent reads on and on. " * 3
+    turns = [{"role": ("user", "assistant")[i % 2], "content": line * 14} for i in range(17)]
+    schema = {"type": "object", "properties": {"q": {"type": "string"}, "n": {"type": "integer"}}, "required": ["q"]}
+    tools = [
+        {"type": "function", "function": {"name": f"tool_{i}", "description": "Looks it up.", "parameters": schema}}
+        for i in range(8)
+    ]
+    large = small | {"messages": [system, *turns], "tools": tools}
+    found = {}
+    for size, body in (("small", small), ("large", large)):
+        for mode in ("json", "sse"):
+            path = folder / f"body-{size}-{mode}.json"
+            path.write_text(json.dumps(body | ({"stream": True} if mode == "sse" else {}), ensure_ascii=False))
+            found[size, mode] = path
+    return found
+
+
+class Bench:
+    """One run: node and targets started once, measured in turn, stopped in the end."""
+
+    def __init__(self, args: argparse.Namespace, folder: pathlib.Path) -> None:
+        self.args, self.folder = args, folder
+        several = (os.cpu_count() or 1) > 1 and shutil.which("taskset") is not None
+        self.target_core, self.load_core = (0, 1) if several else (None, None)
+        self.node = SigningNode(folder, self.load_core)
+        self.node.set(chunks=args.chunks, interval_us=args.interval_us)
+        self.bodies = bodies(folder, self.node.model)
+        self.targets: list[Target] = []
+        self.info: dict[str, dict[str, object]] = {}
+        self.rows: list[dict[str, object]] = []
+
+    def start_targets(self) -> None:
+        for name in self.args.targets.split(","):
+            target = self.make(name)
+            try:
+                target.start()
+            except BenchError as error:
+                print(f"  {name}: left out: {error}", flush=True)
+                self.info[name] = {"what": target.what, "left_out": str(error)}
+                continue
+            self.targets.append(target)
+            self.info[name] = {"what": target.what, "start_s": target.start_s}
+            idle = measure.memory_mb(target.pids())
+            self.info[name]["memory_idle_mb"] = idle
+            print(f"  {name}: ready in {target.start_s} s, PSS {idle['pss']} MB", flush=True)
+
+    def make(self, name: str) -> Target:
+        kinds = {"direct": Direct, "nginx": Nginx, "passthrough": PassThrough}
+        if name == "veriroute":
+            return Veriroute(self.folder, self.target_core, self.node, self.args.policy)
+        if name not in kinds:
+            raise BenchError(f"there is no target {name!r}; choose from direct, nginx, passthrough, veriroute")
+        return kinds[name](self.folder, self.target_core, self.node)
+
+    def load(self, target: Target, scenario: str, seconds: float, most: int) -> dict[str, object]:
+        """One run of the load generator, with the CPU that the target spent meanwhile."""
+        mode, conns, size, _, _ = SCENARIOS[scenario]
+        command = [str(HERE / "bin/load"), "--port", str(target.port), "--body", str(self.bodies[size, mode])]
+        command += ["--mode", mode, "--conns", str(conns), "--seconds", str(seconds), "--requests", str(most)]
+        command += ["--verified", str(int(target.verified)), "--events", str(self.args.chunks + 1)]
+        for header in target.headers:
+            command += ["--header", header]
+        if self.load_core is not None:
+            command = ["taskset", "-c", str(self.load_core), *command]
+        own = [*target.pids(), self.node.process.pid]
+        cpu, all_own = measure.cpu_seconds(target.pids()), measure.cpu_seconds(own)
+        children = os.times()
+        machine, begun = measure.machine_busy_seconds(), time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
+        if not done.stdout:
+            raise BenchError(f"the load generator failed at {target.name}: {done.stderr.strip()}")
+        row = json.loads(done.stdout)
+        after = os.times()
+        spent = measure.cpu_seconds(target.pids()) - cpu
+        ours = measure.cpu_seconds(own) - all_own
+        ours += after.children_user + after.children_system - children.children_user - children.children_system
+        wall = time.monotonic() - begun
+        target.asked += row["ok"] + row["failed"]
+        target.answered += row["ok"]
+        units = row["events"] if mode == "sse" else row["ok"]
+        row.update(
+            target=target.name,
+            scenario=scenario,
+            cpu_us=round(spent / units * 1e6, 2) if units else None,
+            cpu_share=round(spent / wall, 3),
+            others=round(max(0.0, measure.machine_busy_seconds() - machine - ours) / wall, 3),
+        )
+        return row
+
+    def check_each(self) -> None:
+        """A few answers of each kind, before anything is timed; a target that gives wrong ones is left out."""
+        for target in list(self.targets):
+            rows = [self.load(target, "json-1", 5, 20), self.load(target, "sse-1", 5, 2)]
+            bad = [row["first_failure"] for row in rows if row["failed"] or not row["ok"]]
+            if bad:
+                print(f"  {target.name}: left out: {bad[0]}", flush=True)
+                self.info[target.name]["left_out"] = f"wrong answers: {bad[0]}"
+                self.targets.remove(target)
+                target.stop()
+
+    def memory_after(self, requests: int) -> None:
+        for target in self.targets:
+            if not target.process:
+                continue
+            row = self.load(target, "json-16", 600, requests)
+            found = measure.memory_mb(target.pids())
+            self.info[target.name][f"memory_after_{requests}_mb"] = found
+            print(f"  {target.name}: PSS {found['pss']} MB after {row['ok']} more requests", flush=True)
+
+    def rounds(self) -> None:
+        for number in range(self.args.rounds):
+            for scenario in self.args.scenarios.split(","):
+                _, _, _, seconds, most = SCENARIOS[scenario]
+                for target in self.targets if number % 2 == 0 else self.targets[::-1]:
+                    self.load(target, scenario, 0.3, most)  # caches, pools and branch predictors of this scenario
+                    row = self.load(target, scenario, seconds * self.args.seconds, most)
+                    self.rows.append(row | {"round": number})
+            print(f"  round {number + 1} of {self.args.rounds} done", flush=True)
+
+    def stop(self) -> None:
+        for target in self.targets:
+            target.stop()
+        stop(self.node.process)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", default="direct,nginx,passthrough,veriroute")
+    parser.add_argument("--scenarios", default=",".join(SCENARIOS), help="from: " + ", ".join(SCENARIOS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="factor on every scenario's seconds")
+    parser.add_argument("--chunks", type=int, default=50, help="events of a streamed answer")
+    parser.add_argument("--interval-us", type=int, default=5000, help="time between two events of one stream")
+    parser.add_argument("--policy", default="signed", help="the gateway's policy")
+    parser.add_argument("--memory-requests", type=int, default=20_000, help="0 leaves the memory run out")
+    parser.add_argument("--soak", action="store_true", help="also memory after 100,000 requests")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results")
+    args = parser.parse_args()
+    unknown = set(args.scenarios.split(",")) - set(SCENARIOS)
+    if unknown:
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    return args
+
+
+def main() -> int:
+    args = parse()
+    for name in ("node", "load"):
+        if not (HERE / "bin" / name).exists():
+            print(f"bench/bin/{name} is missing: run `make -C bench`", file=sys.stderr)
+            return 2
+    args.out.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = (args.out / f"run-{stamp}").resolve()  # beside the results: /tmp may be memory, where fsync costs nothing
+    folder.mkdir()
+    bench = Bench(args, folder)
+    audit = None
+    try:
+        bench.start_targets()
+        bench.check_each()
+        if args.memory_requests:
+            bench.memory_after(args.memory_requests)
+        bench.rounds()
+        if args.soak:
+            bench.memory_after(100_000)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    finally:
+        bench.stop()
+    for target in bench.targets:
+        if isinstance(target, Veriroute):
+            audit = target.audit()
+    result = {
+        "when": stamp,
+        "machine": {"cpus": os.cpu_count(), "fsync_ms": measure.fsync_ms(folder), "python": sys.version.split()[0]},
+        "arguments": {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in vars(args).items() if k != "out"},
+        "info": bench.info,
+        "rows": bench.rows,
+        "audit": audit,
+    }
+    result["targets"] = report.judge(result)
+    path = args.out / f"{stamp}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(report.text(result))
+    print(f"\nwritten to {os.path.relpath(path)}; logs in {os.path.relpath(folder)}")
+    return 0 if all(line["met"] for line in result["targets"] if line["met"] is not None) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
