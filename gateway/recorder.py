@@ -18,7 +18,7 @@ from .crypto.canonical import jcs
 from .exchange.answer import Content
 from .exchange.head import Head
 from .log import receipt as documents
-from .log.dsse import seal
+from .log.dsse import parse_envelope, seal
 from .log.note import NoteSigner
 from .model.entry import Committed, Entry, Opening, ReceiptRow
 from .model.node import AttestedSession, Node
@@ -50,6 +50,7 @@ from .model.receipt import (
     Usage,
     Verifier,
     instant,
+    millis,
 )
 from .model.verdict import Check, Claim, Outcome, Release
 
@@ -256,7 +257,51 @@ class Recorder:
         if x.policy.store != "none":
             full = x.policy.store == "full"
             opening = Opening(x.receipt_id, x.seed, x.body if full else None, end.body if full else None)
-        return self._append(Entry("receipt", x.receipt_id, leaf, envelope, row, opening, True)), envelope
+        entry = Entry("receipt", x.receipt_id, leaf, envelope, row, opening, True, end.evidence)
+        return self._append(entry), envelope
+
+    def crashed(self, envelope: bytes) -> asyncio.Future[Committed]:
+        """The receipt of an intent that a crash left open: a prompt may have left, and nobody knows the end."""
+        intent = _intents.decode(parse_envelope(envelope).payload).predicate
+        now = self._now_ms()
+        predicate = Receipt(
+            receipt_id=intent.receipt_id,
+            nonce=intent.nonce,
+            verifier=intent.verifier,
+            time_created=instant(now),
+            request=intent.request,
+            caller=intent.caller,
+            route=Route("primary", 1, 1),
+            verdict=Outcome.NONE,
+            release=Release.ABANDONED,
+            reason="crash",
+            delivery=Delivery(form="none", mode="buffer", bytes=0, uncovered=(), dropped=()),
+            checks=(),
+            claims=(),
+            evidence=(),
+            timings=Timings(intent.time_created),
+            log=self._log,
+        )
+        subject = Subject(REQUEST_BODY, intent.request.digest, _ANNOTATE[FORM_BYTES])
+        leaf, sealed = self._sign("receipt", documents.encode_receipt((subject,), predicate))
+        row = ReceiptRow(
+            id=intent.receipt_id,
+            key_id=intent.caller.key_id,
+            client_request_id=intent.caller.client_request_id,
+            created_ms=millis(intent.time_created),
+            verdict="none",
+            release="abandoned",
+            reason="crash",
+            policy=intent.verifier.policies[0].name,
+            network=intent.destination.network,
+            node=intent.destination.node,
+            model=intent.request.model,
+            endpoint=intent.request.endpoint,
+            stream=intent.request.stream,
+            status=0,
+            latency_ms=0.0,
+        )
+        return self._append(Entry("receipt", intent.receipt_id, leaf, sealed, row))
 
     def event(self, kind: str, event_id: str, predicate: Mapping[str, object]) -> asyncio.Future[Committed]:
         """A log entry of any other kind: start, stop, key, policy, config, export, alarm."""
@@ -298,6 +343,9 @@ class _Intent(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     subject: tuple[Subject, ...]
     predicate_type: str = "urn:veriroute:intent:v1"
     predicate: _IntentPredicate
+
+
+_intents = msgspec.json.Decoder(_Intent)
 
 
 def _served(x: Exchange) -> Served | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -45,6 +46,7 @@ class Cycle:
         "_fresh",
         "_head",
         "_left",
+        "_on_leave",
         "_protocol",
         "_waiting",
         "chunked",
@@ -61,6 +63,8 @@ class Cycle:
     def __init__(self, protocol: FrontProtocol, scope: Any, *, expect_continue: bool, keep_alive: bool) -> None:
         self._protocol = protocol
         self.scope = scope
+        scope["veriroute.on_leave"] = self.on_leave
+        self._on_leave: Callable[[], None] | None = None
         self.expect_continue = expect_continue
         self.keep_alive = keep_alive
         self.head_only = scope["method"] == "HEAD"
@@ -93,7 +97,15 @@ class Cycle:
 
     def disconnect(self) -> None:
         self.disconnected = True
+        if self._on_leave is not None:
+            self._on_leave()
         self.wake()
+
+    def on_leave(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the client leaves; at once when it has. Cheaper than a task that waits for it."""
+        self._on_leave = callback
+        if self.disconnected:
+            callback()
 
     def wake(self) -> None:
         if self._event is not None:

@@ -40,7 +40,8 @@ class Opening(msgspec.Struct, frozen=True):
 class Entry(msgspec.Struct, frozen=True):
     """One entry for the log: `leaf` is the exact leaf bytes, `envelope` the signed document it commits to.
 
-    `id` is the receipt id for receipts and intents (they share it), our own ULID for every other kind.
+    `id` is the receipt id for receipts and intents (they share it), our own ULID for every other kind. `evidence` is
+    what the node sent for this one answer (its own receipt), kept beside ours so that the answer can be judged again.
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Entry(msgspec.Struct, frozen=True):
     row: ReceiptRow | None = None
     opening: Opening | None = None
     want_proof: bool = False
+    evidence: bytes | None = None
 
 
 class Committed(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ line. Nothing is judged here. Payloads go in where policy let us keep them, so a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 
 from gateway.errors import FormatError, NotFound
 from gateway.log.bundle import Bundle, BundleKey, EvidenceBlob, Logged, Opened, PolicyFile, open_all
@@ -18,7 +19,7 @@ from gateway.log.proof import format_tlog_proof
 from gateway.log.receipt import parse_receipt
 from gateway.model.receipt import REQUEST_BODY, RESPONSE_BODY, Receipt, Statement
 
-from .reads import Reader
+from .reads import Blob, Reader
 
 #: The name under which a node's attestation report stands in a bundle.
 ATTESTATION = "attestation"
@@ -49,7 +50,7 @@ def assemble(
         receipt=envelope,
         proof=_proof(reader, row.index, note),
         openings=_openings(reader, statement) if openings else {},
-        evidence=_evidence(reader, receipt),
+        evidence=_evidence(reader, receipt_id, receipt),
         policy=_policy(reader, receipt, policy_file),
         session=reader.session(served.session) if served is not None else None,
         intent=_intent(reader, receipt_id, note),
@@ -73,13 +74,17 @@ def _openings(reader: Reader, statement: Statement) -> dict[str, Opened]:
     return open_all(kept.seed, {n: data for n, data in stored.items() if data is not None and n in committed})
 
 
-def _evidence(reader: Reader, receipt: Receipt) -> tuple[EvidenceBlob, ...]:
+def _evidence(reader: Reader, receipt_id: str, receipt: Receipt) -> tuple[EvidenceBlob, ...]:
+    """What the node sent for this answer, which stands beside the receipt, and what is archived by digest."""
     wanted = {ref.digest.sha256: (ref.name, ref.media_type) for ref in receipt.evidence}
     if receipt.served is not None:
         wanted.setdefault(receipt.served.evidence_digest.removeprefix("sha256:"), (ATTESTATION, ""))
     found = []
+    own = reader.evidence_of(receipt_id)
     for digest, (name, media_type) in wanted.items():
         blob = reader.evidence(digest)
+        if blob is None and own is not None and sha256(own).hexdigest() == digest:
+            blob = Blob(media_type, own)
         if blob is not None:
             found.append(EvidenceBlob(name, media_type or blob.media_type, digest, blob.data))
     return tuple(found)

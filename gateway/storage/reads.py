@@ -185,6 +185,11 @@ class Reader(TreeReads):
         counts = {"affirming": every - sum(count for _, count in others), **dict(others)}
         return {verdict: count for verdict, count in counts.items() if count}
 
+    def evidence_of(self, receipt_id: str) -> bytes | None:
+        """What the node sent for this one answer (its own receipt); None when it sent none."""
+        found = self._one("SELECT evidence FROM receipt WHERE id = ?", receipt_id)
+        return None if found is None or found[0] is None else bytes(found[0])
+
     def opening(self, receipt_id: str) -> Opening | None:
         """The opening of a receipt; None when the receipt has none, or it was erased."""
         found = self._one(

@@ -40,9 +40,9 @@ LEAF = Insert("INSERT INTO leaf (idx, hash, leaf)", "(?, ?, ?)")
 RECORD = Insert("INSERT INTO record (idx, kind, id, created_ms, envelope)", "(?, ?, ?, ?, ?)")
 RECEIPT = Insert(
     "INSERT INTO receipt (idx, id, intent, key_id, client_request_id, created_ms, verdict, release, reason, policy,"
-    " network, node, model, endpoint, stream, status, latency_ms, envelope)",
+    " network, node, model, endpoint, stream, status, latency_ms, envelope, evidence)",
     "(?, ?, nullif(?, -1), ?, nullif(?, ''), ?, ?, ?, nullif(?, ''), ?,"
-    " nullif(?, ''), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?)",
+    " nullif(?, ''), nullif(?, ''), nullif(?, ''), ?, ?, ?, ?, ?, nullif(?, x''))",
 )
 SEED = Insert("INSERT INTO opening (idx, seed)", "(?, ?)")
 OPENING = Insert("INSERT INTO opening (idx, seed, request, response)", "(?, ?, ?, ?)")
@@ -96,6 +96,7 @@ def insert_entries(
             row.status,
             row.latency_ms,
             bytearray(entry.envelope),
+            bytearray(entry.evidence or b""),
         )
         opening = entry.opening
         if opening is None:

@@ -63,6 +63,7 @@ DDL: tuple[str, ...] = (
         status INTEGER NOT NULL,
         latency_ms FLOAT NOT NULL,
         envelope BLOB NOT NULL,
+        evidence BLOB,
         PRIMARY KEY (idx),
         UNIQUE (id)
     )""",

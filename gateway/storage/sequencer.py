@@ -325,6 +325,7 @@ class Sequencer:
         for entry in batch.entries:
             volume += len(entry.envelope) + FRAMES_PER_ENTRY
             if entry.row is not None:
+                volume += len(entry.evidence or b"")
                 self._intents.pop(entry.id, None)
                 if entry.opening is not None:
                     volume += len(entry.opening.request or b"") + len(entry.opening.response or b"")

@@ -76,7 +76,8 @@ class Record(SQLModel, table=True):
 
 
 class Receipt(SQLModel, table=True):
-    """Query columns of a receipt (`gateway.model.entry.ReceiptRow`), the place of its intent, and its envelope."""
+    """Query columns of a receipt (`gateway.model.entry.ReceiptRow`), the place of its intent, its envelope, and the
+    node's own receipt for the answer."""
 
     __tablename__ = "receipt"
     __table_args__ = (
@@ -102,6 +103,7 @@ class Receipt(SQLModel, table=True):
     status: int
     latency_ms: float
     envelope: bytes
+    evidence: bytes | None
 
 
 class Opening(SQLModel, table=True):

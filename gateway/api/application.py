@@ -1,0 +1,73 @@
+"""The Litestar application: routes, and one shape for every error.
+
+The five inference paths are raw ASGI routes that own the wire (`api.openai`); everything else is an ordinary handler.
+Litestar's own 404 and 405 pass the same door as ours, so that no path answers in another shape.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from litestar import Litestar, Request, Response
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.handlers import asgi
+from litestar.types import Receive, Scope, Send
+
+from gateway.errors import BadRequest, InternalError, MethodNotAllowed, NotFound, VerirouteError
+from gateway.model.node import ENDPOINTS
+
+from . import admin, health, reads
+from .errors import render
+from .services import Services
+
+log = structlog.get_logger("veriroute.api")
+
+
+def application(services: Services) -> Litestar:
+    """The application over `services`."""
+    inference = services.inference
+
+    @asgi(path=list(ENDPOINTS), copy_scope=False)
+    async def infer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST":
+            raise MethodNotAllowed(f"{scope['path']} takes POST.")
+        await inference(scope, receive, send)
+
+    async def provide() -> Services:
+        return services
+
+    return Litestar(
+        route_handlers=[infer, *reads.HANDLERS, *admin.HANDLERS, *health.HANDLERS],
+        dependencies={"services": Provide(provide)},
+        exception_handlers={VerirouteError: _ours, HTTPException: _litestars, Exception: _unexpected},
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _answer(error: VerirouteError) -> Response[bytes]:
+    status, headers, body = render(error)
+    shown = {k.decode(): v.decode() for k, v in headers if k not in (b"content-type", b"content-length")}
+    return Response(body, status_code=status, headers=shown, media_type="application/json")
+
+
+def _ours(request: Request[Any, Any, Any], error: VerirouteError) -> Response[bytes]:
+    return _answer(error)
+
+
+def _litestars(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if error.status_code == 404:
+        return _answer(NotFound("There is nothing at this path; docs/api.md lists the paths."))
+    if error.status_code == 405:
+        return _answer(MethodNotAllowed("This path does not take that method; docs/api.md lists them."))
+    if error.status_code < 500:
+        return _answer(BadRequest("The request is not valid."))
+    return _unexpected(request, error)
+
+
+def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    log.error("api.failed", exc_info=error)
+    return _answer(InternalError("The gateway failed; its log says how."))

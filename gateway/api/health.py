@@ -1,0 +1,139 @@
+"""What a load balancer and a monitoring system ask: /healthz, /readyz, /metrics; and what a client asks: /v1/models."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.handlers import BaseRouteHandler
+
+from gateway.fleet.fleet import Member
+from gateway.model.verdict import Outcome
+from gateway.policy import Phase, decide
+
+from .reads import principal_of
+from .services import Services
+
+
+@get("/healthz")
+async def healthz() -> Response[dict[str, str]]:
+    """The process answers."""
+    return Response({"status": "ok"})
+
+
+@get("/readyz")
+async def readyz(services: Services) -> Response[dict[str, Any]]:
+    """Exchanges can be served: the log is writable and a node is permitted under the default policy."""
+    policy = services.terms.policies[services.terms.default]
+    ready = [m.node.id for m in services.fleet.members.values() if _permitted(m, policy)]
+    problems = []
+    if not services.sequencer.healthy:
+        problems.append("the log writer has stopped; start again, which checks the log")
+    elif services.sequencer.failing:
+        problems.append(f"the log cannot be written: {services.sequencer.failing}")
+    if not ready:
+        problems.append(f"no node is permitted under policy {policy.name}")
+    if services.inference.closing:
+        problems.append("the gateway is stopping")
+    body = {"status": "ready" if not problems else "not ready", "nodes": len(ready), "problems": problems}
+    return Response(body, status_code=200 if not problems else 503)
+
+
+@get("/metrics")
+async def metrics(request: Request[Any, Any, Any], services: Services) -> Response[str]:
+    """Prometheus text. Labels come from closed sets, never from requests."""
+    principal_of(request, services, "admin")
+    lines: list[str] = []
+
+    def put(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> None:
+        lines.extend((f"# HELP {name} {text}", f"# TYPE {name} {kind}"))
+        lines.extend(f"{name}{labels} {value:g}" for labels, value in values)
+
+    inference, sequencer = services.inference, services.sequencer
+    put("veriroute_accepted_total", "counter", "Requests accepted.", [("", inference.accepted)])
+    refused = [(f'{{code="{code}"}}', float(n)) for code, n in sorted(inference.refused.items())]
+    put("veriroute_refused_total", "counter", "Requests refused before acceptance, by code.", refused)
+    ended = [
+        (f'{{verdict="{verdict}",release="{release}"}}', float(n))
+        for (verdict, release), n in sorted(services.relay.counts.items())
+    ]
+    put("veriroute_exchanges_total", "counter", "Exchanges that ended, by verdict and release.", ended)
+    put("veriroute_in_flight", "gauge", "Exchanges under way.", [("", inference.in_flight)])
+    put("veriroute_log_size", "gauge", "Entries in the log.", [("", sequencer.size)])
+    put("veriroute_log_queue", "gauge", "Entries waiting for the log.", [("", sequencer.lag)])
+    put("veriroute_log_batches_total", "counter", "Commits of the log.", [("", sequencer.batches)])
+    put("veriroute_log_healthy", "gauge", "Whether the log writer runs.", [("", float(sequencer.healthy))])
+    states = {"attested": 0, "unattested": 0}
+    for member in services.fleet.members.values():
+        states["attested" if member.session is not None else "unattested"] += 1
+    put("veriroute_nodes", "gauge", "Nodes, by state.", [(f'{{state="{s}"}}', float(n)) for s, n in states.items()])
+    put(
+        "veriroute_surplus_total",
+        "counter",
+        "Connections with bytes after an answer.",
+        [("", services.pool.surplus_count)],
+    )
+    put("veriroute_resident_bytes", "gauge", "Resident memory.", [("", _resident())])
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    put("veriroute_cpu_seconds_total", "counter", "Processor time.", [("", used.ru_utime + used.ru_stime)])
+    return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@get("/v1/models")
+async def models(request: Request[Any, Any, Any], services: Services) -> dict[str, Any]:
+    """One entry a model, with what evidence its nodes can give."""
+    caller = principal_of(request, services, "inference")
+    policy = services.terms.policies.get(caller.policy or services.terms.default)
+    found: dict[str, list[Member]] = {}
+    for member in services.fleet.members.values():
+        for model in sorted(member.view.models):
+            found.setdefault(model, []).append(member)
+    return {"object": "list", "data": [_model(name, members, policy) for name, members in sorted(found.items())]}
+
+
+def _model(name: str, members: list[Member], policy: Any) -> dict[str, Any]:
+    sessions = [m.session for m in members if m.session is not None]
+    claims: dict[str, set[str]] = {}
+    for session in sessions:
+        for claim in session.claims:
+            claims.setdefault(claim.name, set()).add(claim.status)
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": members[0].node.operator or members[0].node.network,
+        "veriroute": {
+            "nodes": len(members),
+            "permitted": sum(_permitted(m, policy) for m in members) if policy is not None else 0,
+            "networks": sorted({m.node.network for m in members}),
+            "endpoints": sorted({e for m in members for e in m.view.endpoints}),
+            "evidence": sorted({_evidence(m) for m in members}),
+            "claims": {claim: sorted(statuses) for claim, statuses in sorted(claims.items())},
+            "extensions": sorted({x for s in sessions for x in s.capabilities}),
+        },
+    }
+
+
+def _evidence(member: Member) -> str:
+    """What the node's last evidence was, in a word; `none` when it gave none."""
+    if member.last is None or member.session is None:
+        return "none"
+    found = next((c for c in member.session.checks if c.id == "evidence" and c.outcome is Outcome.AFFIRMING), None)
+    return found.found or "none" if found is not None else "none"
+
+
+def _permitted(member: Member, policy: Any) -> bool:
+    return member.session is not None and decide(member.session, policy, Phase.NODE).permit
+
+
+def _resident() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+HANDLERS: list[BaseRouteHandler] = [healthz, readyz, metrics, models]

@@ -1,0 +1,285 @@
+"""The composition root: settings in, everything wired, an ASGI application out. No other module builds collaborators.
+
+    settings -> keys -> log -> pool -> fleet -> recorder -> relay -> front
+
+`Gateway.open` does it in that order and undoes it in reverse; `Gateway.close` drains: no further exchange is taken, those
+under way end within `server.drain_s`, the log is flushed with a `stop` entry, and the lock is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from . import __version__
+from .adapter import load as load_adapters
+from .api.auth import KeyRing, StoredKey
+from .api.live import LiveFeed
+from .api.openai import Inference
+from .api.services import Services
+from .api.strict import Rules, Strict
+from .api.terms import TermsBook
+from .errors import ConfigError, VerirouteError
+from .fleet.attest import Attestation, Attester
+from .fleet.fleet import Fleet
+from .keyfiles import Keys, load_or_make, trust_text
+from .model.entry import Committed, Entry
+from .model.node import Node
+from .model.ulid import UlidFactory
+from .policy_files import builtin_files, directory_files, read_policies
+from .recorder import Recorder
+from .relay import Relay
+from .settings import Settings, database, dump, keys_dir, memory_path
+from .storage.blobs import mark_done, put_evidence, put_session
+from .storage.engine import has_log
+from .storage.reads import Reader
+from .storage.sequencer import Sequencer
+from .storage.startup import open_log
+from .upstream.limits import Limits
+from .upstream.pool import UpstreamPool
+
+log = structlog.get_logger("veriroute")
+
+#: How often the keys and events that other processes wrote are looked for.
+POLL_S = 0.2
+
+
+class Gateway:
+    """Everything that runs while the gateway serves."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.ulids = UlidFactory()
+        self.keys = KeyRing(open_to_local=settings.auth.mode == "none")
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.sequencer: Sequencer
+        self.fleet: Fleet
+        self.inference: Inference
+        self.app: Any = None
+
+    async def open(self, *, accept_rollback: bool = False) -> None:
+        """Start everything. Raises `ConfigError` or `LogRefused` with what to do; nothing is left running then."""
+        try:
+            await self._open(accept_rollback)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _open(self, accept_rollback: bool) -> None:
+        settings = self.settings
+        directory = Path(settings.policy.dir) if settings.policy.dir else None
+        policies = read_policies(directory)
+        self.terms = TermsBook(policies, settings.policy.default)
+        adapters = load_adapters(n.network for n in settings.nodes)
+        path = database(settings)
+        memory = memory_path(settings)
+        signers = load_or_make(
+            keys_dir(settings), settings.log.origin, log_exists=has_log(path) or os.path.exists(memory)
+        )
+        self.sequencer = await open_log(
+            settings.storage.url, signers.log, settings.log.origin, memory, accept_rollback=accept_rollback
+        )
+        self._stack.push_async_callback(self.sequencer.close)
+        self.signers = signers
+        self._write_trust(signers)
+        self.live = LiveFeed()
+        self.recorder = Recorder(
+            self._append, signers.receipt, settings.log.origin, now_ms=_now_ms, mono=time.perf_counter
+        )
+        await self._begin_log()
+        self.reader = Reader(path)
+        self._stack.callback(self.reader.close)
+        self._reload_keys()
+        pool = UpstreamPool(Limits(body_bytes=settings.upstream.max_response_bytes), on_surplus=self._surplus)
+        self._stack.push_async_callback(pool.close)
+        self.pool = pool
+        attester = Attester(
+            pool,
+            now=time.time,
+            lifetime_s=2 * settings.upstream.refresh_s,
+            allow_http=settings.upstream.allow_http,
+            allow_private=settings.upstream.allow_private,
+        )
+        self._stack.push_async_callback(attester.close)
+        self.fleet = Fleet(
+            settings.node_values,
+            adapters,
+            attester,
+            mono=time.monotonic,
+            lifetime_s=2 * settings.upstream.refresh_s,
+            allow_http=settings.upstream.allow_http,
+            allow_private=settings.upstream.allow_private,
+            archive=self._archive,
+        )
+        self.fleet.use_policies(policies.values())
+        self._archive_policies({**builtin_files(), **(directory_files(directory) if directory else {})})
+        self.relay = Relay(
+            self.fleet,
+            pool,
+            self.recorder,
+            now=time.time,
+            mono=time.perf_counter,
+            max_response=settings.upstream.max_response_bytes,
+            max_event=settings.upstream.max_event_bytes,
+        )
+        self.inference = Inference(
+            self.relay,
+            self.keys,
+            self.terms,
+            self.ulids,
+            max_body=settings.server.max_body_bytes,
+            max_in_flight=settings.server.max_in_flight,
+        )
+        self.app = self._front()
+        await self.fleet.attest_all(5.0)
+        self._spawn(self.fleet.run())
+        self._spawn(self._watch_other_processes())
+        if settings.auth.mode == "keys" and not len(self.keys):
+            log.warning("keys.none", notice="no API key is in force; make one with `veriroute keys create --name NAME`")
+
+    def _front(self) -> Any:
+        from .api.application import application
+
+        rules = Rules.of(self.settings.server.allowed_hosts, max_body=self.settings.server.max_body_bytes)
+        return Strict(application(self.services()), rules)
+
+    def services(self) -> Services:
+        return Services(
+            settings=self.settings,
+            keys=self.keys,
+            terms=self.terms,
+            fleet=self.fleet,
+            reader=self.reader,
+            sequencer=self.sequencer,
+            inference=self.inference,
+            relay=self.relay,
+            pool=self.pool,
+            live=self.live,
+            signers=self.signers,
+        )
+
+    async def close(self) -> None:
+        """Drain and stop. A second call does nothing."""
+        drained = await self.inference.drain(self.settings.server.drain_s)
+        if not drained:
+            log.warning("stop.not_drained", count=self.inference.in_flight)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.live.close()
+        with contextlib.suppress(VerirouteError):
+            await self.recorder.event("stop", self._id(), {"timeCreated": _now_ms(), "drained": drained})
+        await self._stack.aclose()
+
+    # -- the log's beginning ------------------------------------------------------------------------------------------
+
+    async def _begin_log(self) -> None:
+        """The start entry; an alarm when a rollback was accepted; and the intents that a crash left open."""
+        rollback = self.sequencer.rollback
+        if rollback is not None:
+            predicate = {"alarm": "rollback_accepted", "reason": rollback.reason, "knownSize": rollback.known_size}
+            await self.recorder.event("alarm", self._id(), {**predicate, "storedSize": rollback.stored_size})
+        for notice in self.sequencer.notices:
+            log.warning("storage.notice", notice=notice)
+        start = {
+            "timeMs": _now_ms(),
+            "version": __version__,
+            "nonce": secrets.token_hex(16),
+            "policies": {n: p.digest for n, p in sorted(self.terms.policies.items())},
+            "settings": dump(self.settings),
+            "openIntents": len(self.sequencer.open_intents),
+        }
+        await self.recorder.event("start", self._id(), start)
+        for intent_id, envelope in self.sequencer.open_intents:
+            await self.recorder.crashed(envelope)
+            log.warning("intent.abandoned", receipt=intent_id, reason="crash")
+        log.info("log.opened", size=self.sequencer.size, origin=self.sequencer.origin)
+
+    # -- what goes on beside the exchanges ----------------------------------------------------------------------------
+
+    def _append(self, entry: Entry) -> asyncio.Future[Committed]:
+        future = self.sequencer.append(entry)
+        if entry.row is not None and self.live.listeners:
+            row = entry.row
+            future.add_done_callback(lambda done: self.live.publish(row, done))
+        return future
+
+    def _archive(self, node: Node, attestation: Attestation) -> None:
+        """Keep evidence and sessions by digest, so that any answer can be judged again later."""
+        session, document = attestation.session, attestation.document
+        if session is None or document is None:
+            return
+        now = _now_ms()
+        with contextlib.suppress(VerirouteError):
+            self.sequencer.submit(put_evidence(session.evidence_digest, "application/json", now, document))
+            self.sequencer.submit(put_session(session.id, node.id, now, msgspec.json.encode(session)))
+
+    def _archive_policies(self, files: Mapping[str, bytes]) -> None:
+        """Keep every policy file by digest, so that a bundle can hold the one that was in force."""
+        for data in files.values():
+            self.sequencer.submit(put_evidence(sha256(data).hexdigest(), "application/toml", _now_ms(), data))
+
+    def _surplus(self, origin: Any) -> None:
+        log.warning("node.surplus_bytes", url=origin.key)
+        with contextlib.suppress(VerirouteError):
+            self.recorder.event(
+                "alarm", self._id(), {"alarm": "surplus_bytes", "origin": origin.key, "timeMs": _now_ms()}
+            )
+
+    async def _watch_other_processes(self) -> None:
+        """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run."""
+        while True:
+            try:
+                if self.reader.generation() != self._generation:
+                    self._reload_keys()
+                await self._log_events()
+            except VerirouteError as error:
+                log.error("watch.failed", error=str(error))
+            await asyncio.sleep(POLL_S)
+
+    def _reload_keys(self) -> None:
+        self._generation = self.reader.generation()
+        self.keys.replace(
+            StoredKey(k.id, k.name, k.digest, k.policy, k.scopes, k.revoked_ms) for k in self.reader.api_keys()
+        )
+
+    async def _log_events(self) -> None:
+        """Put what other processes asked for into the log, each once."""
+        for event in self.reader.pending_events():
+            document = msgspec.json.decode(event.document, type=dict[str, Any])
+            await self.recorder.event(event.kind, self._id(), document)
+            await self.sequencer.submit(mark_done(event.seq))
+
+    def _write_trust(self, signers: Keys) -> None:
+        """The public keys, for verifiers, beside the private ones."""
+        path = Path(keys_dir(self.settings)) / "trust.txt"
+        text = trust_text(signers)
+        try:
+            if not path.exists() or path.read_text("utf-8") != text:
+                path.write_text(text, "utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+
+    def _spawn(self, coroutine: Any) -> None:
+        self._tasks.append(asyncio.create_task(coroutine))
+
+    def _id(self) -> str:
+        return self.ulids.mint(_now_ms(), secrets.randbits(80))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+__all__ = ["Gateway"]

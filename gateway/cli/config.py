@@ -1,0 +1,61 @@
+"""Show the effective settings, or document every one.
+
+examples:
+  veriroute config show --config veriroute.toml     # file, then environment; holds no secret
+  veriroute config reference                        # every key: default, environment variable, meaning
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from gateway.settings import PREFIX, REFERENCE, Settings, dump
+
+from .serve import add_config, settings_of
+
+HELP = "show the effective settings, or document every one"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=["show", "reference"])
+    parser.add_argument("--json", action="store_true", help="JSON instead of text")
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "reference":
+        sys.stdout.write(_reference(args.json))
+        return 0
+    settings = dump(settings_of(args))
+    if args.json:
+        sys.stdout.write(json.dumps(settings, indent=2) + "\n")
+        return 0
+    for section, values in settings.items():
+        if section == "nodes":
+            for node in values:
+                sys.stdout.write("\n[[nodes]]\n" + "".join(_line(k, v) for k, v in node.items() if v is not None))
+            continue
+        sys.stdout.write(f"\n[{section}]\n" + "".join(_line(k, v) for k, v in values.items() if v is not None))
+    return 0
+
+
+def _line(key: str, value: object) -> str:
+    return f"{key} = {json.dumps(value)}\n"
+
+
+def _reference(as_json: bool) -> str:
+    rows = []
+    for key, meaning in REFERENCE.items():
+        section, _, option = key.partition(".")
+        default = None if section == "nodes" else getattr(getattr(Settings(), section), option)
+        variable = f"{PREFIX}NODES (JSON list)" if section == "nodes" else f"{PREFIX}{section}_{option}".upper()
+        rows.append({"key": key, "default": default, "environment": variable, "meaning": meaning})
+    if as_json:
+        return json.dumps(rows, indent=2) + "\n"
+    blocks = []
+    for row in rows:
+        default = "" if row["default"] is None else f" = {json.dumps(row['default'])}"
+        blocks.append(f"{row['key']}{default}\n    {row['environment']}\n    {row['meaning']}\n")
+    return "\n".join(blocks)

@@ -1,0 +1,144 @@
+"""Run the gateway.
+
+examples:
+  veriroute serve                                   # veriroute.toml in this folder, if there is one
+  veriroute serve --config veriroute.toml
+  VERIROUTE_SERVER_PORT=9000 veriroute serve        # the environment wins over the file
+
+Prints one JSON line on stdout once it serves: {"event":"ready","url":"http://127.0.0.1:8080"}. Logs are JSON lines on
+stderr. SIGTERM and Ctrl-C drain running exchanges (server.drain_s) and exit 0; a second one stops at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from gateway.errors import ConfigError, VerirouteError
+from gateway.settings import Settings, read
+
+HELP = "run the gateway"
+DEFAULT_FILE = "veriroute.toml"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument(
+        "--accept-rollback",
+        action="store_true",
+        help="start although the stored log is shorter than the checkpoint memory; leaves an alarm in the log",
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """The option that every command with settings has."""
+    parser.add_argument("--config", metavar="FILE", help=f"settings file (default: {DEFAULT_FILE} when it is there)")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The effective settings of a command. Raises `ConfigError`."""
+    path = args.config
+    if path is None and os.path.exists(DEFAULT_FILE):
+        path = DEFAULT_FILE
+    return read(path, os.environ)
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    check_install()
+    from gateway.logs import configure as configure_logs
+
+    configure_logs(level=args.log_level)
+    if sys.platform != "win32":
+        import uvloop
+
+        return uvloop.run(_serve(settings, args.accept_rollback))
+    return asyncio.run(_serve(settings, args.accept_rollback))
+
+
+def check_install() -> None:
+    """Refuse to run when another distribution's `adapters` stands before ours (they share a common name)."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    home = Path(__file__).resolve().parent.parent.parent
+    for package in ("adapters", "policies"):
+        spec = find_spec(package)
+        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != home:
+            raise ConfigError(
+                f"the package {package!r} that Python finds is not veriroute's ({spec.origin if spec else 'none'}). "
+                "Install veriroute in an environment of its own: pipx, `uv tool install`, or a container"
+            )
+
+
+async def _serve(settings: Settings, accept_rollback: bool) -> int:
+    import uvicorn
+
+    from gateway.api.limits import Limits, Watch, raise_descriptor_limit
+    from gateway.api.protocol import serve_config
+    from gateway.app import Gateway
+
+    gateway = Gateway(settings)
+    limits = Limits(connections=settings.server.max_connections)
+    raise_descriptor_limit(limits)
+    await gateway.open(accept_rollback=accept_rollback)
+    config = serve_config(
+        gateway.app,
+        host=settings.server.host,
+        port=settings.server.port,
+        watch=Watch(limits),
+        shutdown_s=settings.server.drain_s,
+        lifespan="off",
+    )
+    server = uvicorn.Server(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def asked(number: int) -> None:
+        if stop.is_set():
+            server.force_exit = True
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked, number)
+    serving = asyncio.create_task(_run_server(server))
+    stopping = asyncio.create_task(stop.wait())
+    started = asyncio.create_task(_started(server, settings))
+    try:
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done() and not stop.is_set():
+            await serving
+            raise ConfigError(f"cannot listen on {settings.server.host}:{settings.server.port}; is the port taken?")
+    finally:
+        started.cancel()
+        stopping.cancel()
+        await gateway.close()
+        server.should_exit = True
+        await serving
+    return 0
+
+
+async def _run_server(server: Any) -> None:
+    # uvicorn's own signal handling is left out: stopping is ours to order (drain, then close the log, then go).
+    try:
+        await server._serve(None)
+    except SystemExit as error:
+        raise ConfigError(f"the server could not start (exit {error.code}); is the port taken?") from None
+
+
+async def _started(server: Any, settings: Settings) -> None:
+    while not server.started:
+        await asyncio.sleep(0.005)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stdout.write(json.dumps({"event": "ready", "url": f"http://{shown}:{port}"}, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+__all__ = ["HELP", "VerirouteError", "add_config", "configure", "run", "settings_of"]
