@@ -86,7 +86,7 @@ class SigningNode:
 
 
 class Target:
-    """One program under test. `verified` says that each answer must carry an affirming verification."""
+    """One program under test. `verified` says that each answer must carry a verification that released it."""
 
     name = "?"
     what = "?"
@@ -267,7 +267,7 @@ class Veriroute(Target):
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
             receipts = database.execute("SELECT count(*) FROM receipt").fetchone()[0]
             leaves = database.execute("SELECT count(*) FROM leaf").fetchone()[0]
-            size = database.execute("SELECT size FROM log_state WHERE id = 1").fetchone()[0]
+            size = database.execute("SELECT max(size) FROM checkpoint").fetchone()[0]
         found: dict[str, object] = {
             "requests": self.asked,
             "answered": self.answered,

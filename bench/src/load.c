@@ -6,7 +6,7 @@
  * Each connection sends its next request when the last answer is whole. It stops after --requests answers or --seconds,
  * whichever comes first; both always hold. An answer counts when its status is 200 and: JSON, the body holds "choices";
  * SSE, it held at least --events events and ended with data: [DONE] and its last chunk. With --verified 1 it must also
- * hold "verification" and "affirming". Prints one JSON object. Loopback only, on purpose.
+ * hold a verification that released it and asserts response_bound. Prints one JSON object. Loopback only, on purpose.
  */
 #include "http.h"
 
@@ -126,18 +126,21 @@ static const char *fault(const connection *c) {
     if (!sse && !memmem(c->body.data, c->body.len, "\"choices\"", 9)) return "no choices in the answer";
     if (sse && !c->done) return "the stream did not say [DONE]";
     if (sse && c->events < need_events) return "the stream was short";
-    if (need_verified && !c->verified) return "no affirming verification in the answer";
+    if (need_verified && !c->verified) return "no verification in the answer that released it";
     return NULL;
 }
 
-static int affirming(const char *data, size_t len) {
-    return memmem(data, len, "\"verification\"", 14) && memmem(data, len, "\"affirming\"", 11);
+static int has(const char *data, size_t len, const char *text) { return memmem(data, len, text, strlen(text)) != NULL; }
+
+static int verified(const char *data, size_t len) {
+    return has(data, len, "\"verification\":{") && has(data, len, "\"release\":\"released\"") &&
+           has(data, len, "\"response_bound\":\"asserted\"");
 }
 
 /* The answer is whole (`broken` NULL), or will never be. */
 static void finish(connection *c, const char *broken) {
     uint64_t now = now_ns();
-    if (!sse && c->body.len) c->verified = affirming(c->body.data, c->body.len);
+    if (!sse && c->body.len) c->verified = verified(c->body.data, c->body.len);
     const char *why = broken ? broken : fault(c);
     if (why) {
         fail(c, why);
@@ -167,7 +170,7 @@ static void line(connection *c, const char *data, size_t len) {
         return;
     }
     c->events++;
-    if (need_verified && !c->verified) c->verified = affirming(data, len);
+    if (need_verified && !c->verified) c->verified = verified(data, len);
 }
 
 static void take_body(connection *c, const char *data, size_t len) {

@@ -4,8 +4,9 @@
  *
  * Speaks the node profile (docs/node-profile.md) as far as a benchmark needs it: the attestation with a nonce, chat
  * completions as JSON with the receipt in a header, or as an event stream with the receipt as its last event and, when
- * asked, a signature after every event ("chained"). FILE holds 32 bytes; one seed gives one keyset and one pin. The
- * evidence is a software statement: it proves possession of a key, and nothing about hardware.
+ * asked, a signature after every event ("chained"). FILE holds 32 bytes; the
+ * keyset is good for 30 days, and the ready line says its pin. The evidence is a software statement: it proves possession
+ * of a key, and nothing about hardware.
  *
  * Of a request it reads the Content-Length, the x-aci-* headers, "model" and "stream". No chunked requests.
  * GET /__set?chunks=&interval_us=&pad= changes the answers while it runs. Loopback only, on purpose.
@@ -80,10 +81,10 @@ static void make_identity(const char *path) {
     char key[65];
     hex(key, public_key, 32);
     snprintf(keyset, sizeof keyset, /* RFC 8785: members in order, no spaces */
-             "{\"e2ee_public_keys\":[],\"not_after\":4102444800,\"receipt_signing_keys\":[{\"algo\":\"ed25519\","
+             "{\"e2ee_public_keys\":[],\"not_after\":%ld,\"receipt_signing_keys\":[{\"algo\":\"ed25519\","
              "\"key_id\":\"bench-1\",\"public_key\":\"%s\"}],\"subject\":\"veriroute-bench-node\","
              "\"tls_public_keys\":[]}",
-             key);
+             (long)time(NULL) + 30 * 86400, key);
     sha256_hex(keyset_digest, keyset, strlen(keyset));
     unsigned char random[4];
     randombytes_buf(random, sizeof random);
