@@ -53,6 +53,7 @@ from .model.receipt import (
     millis,
 )
 from .model.verdict import Check, Claim, Outcome, Release
+from .policy.schema import CompiledPolicy
 
 Append = Callable[[Entry], "asyncio.Future[Committed]"]
 
@@ -70,9 +71,13 @@ class PolicyUse(msgspec.Struct, frozen=True):
     store: str
 
     @classmethod
-    def of(cls, name: str, version: int, digest: str, store: str) -> PolicyUse:
-        ref = PolicyRef(name, f"veriroute:policy/{name}@{version}", Sha256(digest))
-        return cls(name, digest, Verifier(f"urn:veriroute:verifier:{__version__}", (ref,)), store)
+    def of(cls, policy: CompiledPolicy) -> PolicyUse:
+        """The policy in force first; behind it, when it was made by tightening, every file that it comes from."""
+        files = [] if [ref.digest for ref in policy.refs] == [policy.digest] else list(policy.refs)
+        named = [(policy.name, policy.version, policy.digest), *((f.name, f.version, f.digest) for f in files)]
+        refs = tuple([PolicyRef(n, f"veriroute:policy/{n}@{version}", Sha256(d)) for n, version, d in named])
+        verifier = Verifier(f"urn:veriroute:verifier:{__version__}", refs)
+        return cls(policy.name, policy.digest, verifier, policy.audit.store_payload)
 
 
 class Exchange:

@@ -57,6 +57,7 @@ from .model.verdict import AttestationResult, Check, Claim, Outcome, Release
 from .policy.decide import Decision, decide
 from .policy.schema import CompiledPolicy
 from .recorder import Ending, Exchange, PolicyUse, Recorder
+from .routing import node_at_fault
 from .upstream.connection import Connection
 from .upstream.errors import ChannelError, NotReached
 from .upstream.head import ResponseHead
@@ -454,9 +455,9 @@ class _Run:
         decision = facts.decision
         reason = decision.reason or "policy"
         contra = decision.verdict is Outcome.CONTRAINDICATED
-        if contra:
+        if node_at_fault(decision):
             member.contradicted(reason)
-        else:
+        elif not contra:
             member.failed(reason)
         if self._may_retry():
             raise _Next(reason)

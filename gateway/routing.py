@@ -16,9 +16,10 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.model.node import AttestedSession
+from gateway.model.verdict import Outcome
 from gateway.policy.decide import Decision, decide
 from gateway.policy.schema import CompiledPolicy
-from gateway.verify.checks import Phase
+from gateway.verify.checks import CHECKS, Phase
 
 #: The reasons that are not check ids or claim names. docs/policy.md explains each.
 REASONS = (
@@ -246,6 +247,17 @@ def on_failure(health: Health, now_mono: float) -> Health:
     return msgspec.structs.replace(
         health, failures=failures, opened=health.opened + 1, circuit_until=now_mono + wait, probe_until=0.0
     )
+
+
+def node_at_fault(decision: Decision) -> bool:
+    """Whether what failed speaks against the node, so that `quarantine` is due.
+
+    Checks on what the model wrote (an undeclared tool, arguments that don't parse) can fail for an honest node, and a
+    caller can provoke them: were they to count, one caller could take every node from all the others.
+    """
+    if decision.verdict is not Outcome.CONTRAINDICATED:
+        return False
+    return any(not (entry := CHECKS.get(name)) or not entry.model_output for name in decision.failing)
 
 
 def quarantine(health: Health, now_mono: float) -> Health:

@@ -53,4 +53,4 @@ class TermsBook:
             policy = demand_verified(policy)
         if policy.audit.durability == "witnessed":
             raise BadRequest(f"policy {policy.name!r} asks for witnesses, and this gateway has none", param="policy")
-        return Terms(policy, PolicyUse.of(policy.name, policy.version, policy.digest, policy.audit.store_payload))
+        return Terms(policy, PolicyUse.of(policy))

@@ -113,8 +113,9 @@ def _read(source: str, data: bytes) -> Document:
         raise PolicyError("the file is nested too deeply", where=source) from None
     except ValueError as error:  # tomllib's own error is one, and so is that of a number with too many digits
         match = _TOML_LINE.search(str(error))
-        line = match[1] if match and match[1] else text.rstrip("\n").count("\n") + 1
-        raise PolicyError(f"not TOML: {_TOML_LINE.sub('', str(error)).strip()}", where=f"{source}:{line}") from None
+        last = text.rstrip("\n").count("\n") + 1
+        where = f"{source}:{match[1] if match and match[1] else last}"
+        raise PolicyError(f"not TOML: {_TOML_LINE.sub('', str(error)).strip()}", where=where) from None
     return Document(source, values, key_lines(text))
 
 

@@ -36,7 +36,9 @@ class CheckDef(msgspec.Struct, frozen=True):
 
     `title` is true when the check is affirming; `meaning` tells a reader in two sentences what a failure means;
     `severity` is the outcome of a failure unless the policy says otherwise; `idle` is the reason with which the
-    verifier says that an answer holds nothing of the kind that this check is about.
+    verifier says that an answer holds nothing of the kind that this check is about. `model_output` marks a check on
+    what the model wrote: it can fail when an honest node's model talks nonsense, so it keeps the answer back and is no
+    reason to shun the node.
     """
 
     id: str
@@ -46,6 +48,7 @@ class CheckDef(msgspec.Struct, frozen=True):
     meaning: str
     severity: Outcome = Outcome.CONTRAINDICATED
     idle: str | None = None
+    model_output: bool = False
 
 
 class ClaimDef(msgspec.Struct, frozen=True):
@@ -199,6 +202,7 @@ _CHECKS = (
         "The answer calls a tool that the request did not offer. "
         "An agent that looks tools up by name might run something it should not.",
         idle="no_calls",
+        model_output=True,
     ),
     CheckDef(
         "tool_arguments",
@@ -208,6 +212,7 @@ _CHECKS = (
         "The arguments of a tool call are not JSON, are not an object, or name one key twice. "
         "What was checked and what the tool would see could differ.",
         idle="no_calls",
+        model_output=True,
     ),
     CheckDef(
         "output_kind",
@@ -217,6 +222,7 @@ _CHECKS = (
         "The text of the answer parses as a list of tool calls. "
         "It is delivered as text unless policy refuses; an agent that looks for calls in text should not run them.",
         severity=Outcome.WARNING,
+        model_output=True,
     ),
 )
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tomllib
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,6 +42,12 @@ t = 1\'\'\'
     }  # fmt: skip
     assert lines == expected
     assert set(lines) == _paths(tomllib.loads(text))
+
+
+def test_what_is_not_toml_is_not_scanned() -> None:
+    """A text that tomllib would refuse is a programming error here, not a silent wrong line."""
+    with pytest.raises(ValueError, match="not the TOML that tomllib accepts, at 0"):
+        key_lines("= 1")
 
 
 def _paths(value: object, path: Path = ()) -> set[Path]:

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.routing import Health, on_attempt, on_failure, on_success, quarantine
+from gateway.model.verdict import Outcome
+from gateway.policy import Decision
+from gateway.routing import Health, node_at_fault, on_attempt, on_failure, on_success, quarantine
 
 
 def failed(times: int, now: float = 0.0, health: Health | None = None) -> Health:
@@ -100,3 +102,21 @@ def test_health_stays_in_bounds(events: list[tuple[str, float]]) -> None:
         assert health.probe_until <= now + 60.0
         assert health.failures >= 0
         assert health.opened >= 0
+
+
+@pytest.mark.parametrize(
+    ("failing", "fault"),
+    [
+        (("signature",), True),
+        (("response_bound", "tool_undeclared"), True),
+        (("from_the_future",), True),
+        (("tool_undeclared",), False),
+        (("tool_arguments", "output_kind"), False),
+        ((), False),
+    ],
+)
+def test_what_the_model_wrote_is_not_held_against_the_node(failing: tuple[str, ...], fault: bool) -> None:
+    """Only a failure that speaks against the node itself is a reason to quarantine it."""
+    verdict = Outcome.CONTRAINDICATED if failing else Outcome.NONE
+    assert node_at_fault(Decision(verdict, False, None, failing)) is fault
+    assert node_at_fault(Decision(Outcome.WARNING, False, None, failing)) is False
