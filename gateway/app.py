@@ -149,10 +149,10 @@ class Gateway:
             log.warning("keys.none", notice="no API key is in force; make one with `veriroute keys create --name NAME`")
 
     def _front(self) -> Any:
-        from .api.application import application
+        from .api.application import Front
 
         rules = Rules.of(self.settings.server.allowed_hosts, max_body=self.settings.server.max_body_bytes)
-        return Strict(application(self.services()), rules)
+        return Strict(Front(self.services()), rules)
 
     def services(self) -> Services:
         return Services(
