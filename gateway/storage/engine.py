@@ -104,6 +104,7 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
         )
         try:
             connection.execute("PRAGMA query_only = ON")
+            connection.text_factory = _text
             _check_version(connection, path)
         except BaseException:
             connection.close()
@@ -125,6 +126,11 @@ def has_log(path: str) -> bool:
         return not is_new(connection)
     finally:
         connection.close()
+
+
+def _text(data: bytes) -> str:
+    """Text as stored; what is no UTF-8, in a changed database, is shown and does not raise."""
+    return data.decode("utf-8", "replace")
 
 
 def is_new(connection: sqlite3.Connection) -> bool:

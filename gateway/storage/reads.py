@@ -13,11 +13,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
-from gateway.errors import NotFound
+from gateway.errors import LogUnavailable, NotFound
 from gateway.model.admin import Row
 from gateway.model.entry import Opening
 
@@ -74,7 +74,7 @@ class Reader(TreeReads):
     """Reads of one database. `path` is the file (`gateway.storage.engine.database_path` makes it of a URL).
 
     Raises `ConfigError` when there is no database at `path` and `LogRefused` when it is none of ours, at the first call
-    in each thread. Single rows that are not there are None.
+    in each thread, `LogUnavailable` when it cannot be read. Single rows that are not there are None.
     """
 
     def __init__(self, path: str) -> None:
@@ -97,24 +97,30 @@ class Reader(TreeReads):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+    def _all(self, sql: str, *parameters: object) -> list[Any]:
+        """All rows at once: a statement left half read would hold its snapshot, and the writer's log with it."""
         connection = getattr(self._local, "connection", None)
         if connection is None:
             connection = engine.open_reader(self.path)
             with self._guard:
                 self._open.append(connection)
             self._local.connection = connection
-        return connection.execute(sql, parameters)
+        try:
+            return cast("list[Any]", connection.execute(sql, parameters).fetchall())
+        except sqlite3.Error as error:
+            raise LogUnavailable(f"the database {self.path} cannot be read: {error}") from error
 
     def _one(self, sql: str, *parameters: object) -> Any:
-        return self._execute(sql, parameters).fetchone()
+        return next(iter(self._all(sql, *parameters)), None)
 
     # Receipts
 
     def receipt(self, id: str, *, key_id: str | None = None) -> bytes | None:
         """The envelope of a receipt; with `key_id`, only if it is that key's."""
-        found = self._one("SELECT envelope FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)", id, key_id)
-        return None if found is None else bytes(found[0])
+        found = self._one(
+            "SELECT CAST(envelope AS BLOB) FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)", id, key_id
+        )
+        return None if found is None else found[0]
 
     def row(self, id: str, *, key_id: str | None = None) -> Row | None:
         """The query columns of a receipt, with its index; with `key_id`, only if it is that key's."""
@@ -173,28 +179,27 @@ class Reader(TreeReads):
                 parameters.append(bound)
         where = f"WHERE {' AND '.join(terms)}" if terms else ""
         rising = after is not None and before is None
-        found = self._execute(
+        found = self._all(
             f"SELECT {_COLUMNS} FROM receipt {where} ORDER BY idx {'ASC' if rising else 'DESC'} LIMIT ?",  # noqa: S608
-            (*parameters, max(0, limit)),
-        ).fetchall()
+            *parameters,
+            max(0, limit),
+        )
         return [_row(row) for row in (reversed(found) if rising else found)]
 
     def counts(self) -> dict[str, int]:
         """How many receipts there are of each verdict."""
-        (_, every), *others = self._execute(_COUNTS).fetchall()
+        (_, every), *others = self._all(_COUNTS)
         counts = {"affirming": every - sum(count for _, count in others), **dict(others)}
         return {verdict: count for verdict, count in counts.items() if count}
 
     def evidence_of(self, receipt_id: str) -> bytes | None:
         """What the node sent for this one answer (its own receipt); None when it sent none."""
         found = self._one("SELECT evidence FROM receipt WHERE id = ?", receipt_id)
-        return None if found is None or found[0] is None else bytes(found[0])
+        return None if found is None or found[0] is None else found[0]
 
     def opening(self, receipt_id: str) -> Opening | None:
         """The opening of a receipt; None when the receipt has none, or it was erased."""
-        found = self._one(
-            "SELECT seed, request, response FROM opening WHERE idx = (SELECT idx FROM receipt WHERE id = ?)", receipt_id
-        )
+        found = self._one(_OPENING, receipt_id)
         return None if found is None else Opening(receipt_id, *found)
 
     def intent_of(self, receipt_id: str) -> int | None:
@@ -213,7 +218,7 @@ class Reader(TreeReads):
         at = start
         while end is None or at < end:
             stop = at + 256 if end is None else min(at + 256, end)
-            found = self._execute(_DOCUMENTS, (at, stop)).fetchall()
+            found = self._all(_DOCUMENTS, at, stop)
             if not found:
                 return
             for index, leaf, id, envelope in found:
@@ -230,7 +235,7 @@ class Reader(TreeReads):
     def session(self, id: str) -> bytes | None:
         """The document of an attested session."""
         found = self._one("SELECT document FROM session WHERE id = ?", id)
-        return None if found is None else bytes(found[0])
+        return None if found is None else found[0]
 
     # Keys, and what other processes did
 
@@ -240,7 +245,7 @@ class Reader(TreeReads):
 
     def api_keys(self) -> list[ApiKey]:
         """All API keys, revoked ones too, oldest first."""
-        found = self._execute(_API_KEYS)
+        found = self._all(_API_KEYS)
         return [
             ApiKey(id, name, digest, policy, tuple(scopes.split()), created_ms, revoked_ms, last4)
             for id, name, digest, policy, scopes, created_ms, revoked_ms, last4 in found
@@ -248,8 +253,8 @@ class Reader(TreeReads):
 
     def pending_events(self, limit: int = PAGE) -> list[Event]:
         """Events that have no entry in the log yet, oldest first."""
-        found = self._execute(
-            "SELECT seq, kind, document, created_ms FROM admin_event WHERE done = 0 ORDER BY seq LIMIT ?", (limit,)
+        found = self._all(
+            "SELECT seq, kind, document, created_ms FROM admin_event WHERE done = 0 ORDER BY seq LIMIT ?", limit
         )
         return [Event(*row) for row in found]
 
@@ -258,18 +263,29 @@ _ROW = f"SELECT {_COLUMNS} FROM receipt WHERE id = ? AND key_id = coalesce(?, ke
 _COUNTS = """
     SELECT NULL, count(*) FROM receipt
     UNION ALL SELECT verdict, count(*) FROM receipt WHERE verdict <> 'affirming' GROUP BY verdict"""
+_OPENING = """
+    SELECT CAST(seed AS BLOB), CAST(request AS BLOB), CAST(response AS BLOB) FROM opening
+    WHERE idx = (SELECT idx FROM receipt WHERE id = ?)"""
 _API_KEYS = """
     SELECT id, name, digest, policy, scopes, created_ms, revoked_ms, last4 FROM api_key ORDER BY created_ms, id"""
 _DOCUMENTS = """
-    SELECT leaf.idx, leaf.leaf, coalesce(receipt.id, record.id), coalesce(receipt.envelope, record.envelope)
+    SELECT leaf.idx, CAST(leaf.leaf AS BLOB), CAST(coalesce(receipt.id, record.id) AS TEXT),
+        CAST(coalesce(receipt.envelope, record.envelope) AS BLOB)
     FROM leaf LEFT JOIN receipt ON receipt.idx = leaf.idx LEFT JOIN record ON record.idx = leaf.idx
     WHERE leaf.idx >= ? AND leaf.idx < ? ORDER BY leaf.idx"""
 
 
+_NAMES = tuple(field.name for field in msgspec.structs.fields(Row))
+_AT = {name: place for place, name in enumerate(["index", *_COLUMNS.replace(" ", "").split(",")[1:]])}
+
+
 def _row(found: tuple[Any, ...]) -> Row:
-    index, id, *columns = found
-    columns[11] = bool(columns[11])
-    return Row(id, *columns, index=index)
+    values = {name: found[_AT[name]] for name in _NAMES}
+    values["stream"] = bool(values["stream"])
+    try:
+        return msgspec.convert(values, Row)
+    except msgspec.ValidationError as error:
+        raise LogUnavailable(f"the query columns of receipt {found[0]} were damaged: {error}") from error
 
 
 def _kind(leaf: bytes) -> str:

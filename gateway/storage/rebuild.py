@@ -72,7 +72,7 @@ def _frontier(hashes: list[bytes]) -> Frontier:
 
 
 def _computed(connection: sqlite3.Connection, tiles: int) -> Iterator[bytes]:
-    cursor = connection.execute("SELECT idx, hash FROM leaf ORDER BY idx")
+    cursor = connection.execute("SELECT idx, CAST(hash AS BLOB) FROM leaf ORDER BY idx")
     for tile in range(tiles):
         rows = cursor.fetchmany(TILE_WIDTH)
         first = tile * TILE_WIDTH
@@ -81,7 +81,7 @@ def _computed(connection: sqlite3.Connection, tiles: int) -> Iterator[bytes]:
 
 def _hashes(connection: sqlite3.Connection, first: int, count: int) -> list[bytes]:
     rows = connection.execute(
-        "SELECT idx, hash FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx", (first, first + count)
+        "SELECT idx, CAST(hash AS BLOB) FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx", (first, first + count)
     ).fetchall()
     return _dense(rows, first, count)
 
@@ -98,7 +98,7 @@ def _dense(rows: list[tuple[int, bytes]], first: int, count: int) -> list[bytes]
 
 
 def _stored(connection: sqlite3.Connection, level: int, count: int) -> list[bytes]:
-    rows = connection.execute("SELECT n, hash FROM node WHERE level = ? ORDER BY n", (level,)).fetchall()
+    rows = connection.execute("SELECT n, CAST(hash AS BLOB) FROM node WHERE level = ? ORDER BY n", (level,)).fetchall()
     if len(rows) != count or any(n != place or len(digest) != 32 for place, (n, digest) in enumerate(rows)):
         raise altered(f"the stored tile roots of level {level} are not the {count} that belong to the leaves")
     return [digest for _, digest in rows]
@@ -107,13 +107,16 @@ def _stored(connection: sqlite3.Connection, level: int, count: int) -> list[byte
 def check_texts(connection: sqlite3.Connection, size: int, *, whole: int = WHOLE_TEXT, tail: int = TAIL) -> None:
     """That leaf texts hash to their leaf hashes: all of them up to `whole` leaves, the last `tail` beyond that."""
     first = 0 if size <= whole else size - tail
-    for index, digest, leaf in connection.execute("SELECT idx, hash, leaf FROM leaf WHERE idx >= ?", (first,)):
+    for index, digest, leaf in connection.execute(TEXTS, (first,)):
         if leaf_hash(leaf) != digest:
             raise altered(f"leaf {index} was changed: its text does not have its hash")
 
 
+# Casts: a changed database may hold text where bytes belong.
+TEXTS = "SELECT idx, CAST(hash AS BLOB), CAST(leaf AS BLOB) FROM leaf WHERE idx >= ?"
 DOCUMENTS = """
-    SELECT leaf.idx, leaf.leaf, coalesce(receipt.envelope, record.envelope), receipt.idx IS NULL
+    SELECT leaf.idx, CAST(leaf.leaf AS BLOB), CAST(coalesce(receipt.envelope, record.envelope) AS BLOB),
+        receipt.idx IS NULL
     FROM leaf LEFT JOIN receipt ON receipt.idx = leaf.idx LEFT JOIN record ON record.idx = leaf.idx
     WHERE leaf.idx >= ? ORDER BY leaf.idx"""
 

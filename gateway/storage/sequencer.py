@@ -270,8 +270,8 @@ class Sequencer:
         self._check_files()
         entries = [item[0] for item in items if type(item[0]) is Entry]
         batch = self._prepare(entries) if entries else None
-        self._begin()
         try:
+            self._begin()
             others = [None if type(work) is Entry else cast("Job", work)(self._connection) for work, _, _ in items]
             opened = self._write(batch) if batch else {}
             self._connection.execute("COMMIT")
@@ -302,7 +302,6 @@ class Sequencer:
         if self._doubtful:
             (stored,) = self._connection.execute("SELECT max(size) FROM checkpoint").fetchone()
             if stored != self._tree.size:
-                self._roll_back()
                 raise LogUnavailable(self._stop(f"the log holds {stored} entries, the writer knows {self._tree.size}"))
             self._doubtful = False
 

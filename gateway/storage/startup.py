@@ -161,7 +161,9 @@ def _create(connection: sqlite3.Connection, signer: NoteSigner, origin: str, now
 
 
 def _check_owner(connection: sqlite3.Connection, signer: NoteSigner, origin: str) -> int:
-    found = connection.execute("SELECT origin, vkey, settled FROM log_state").fetchall()
+    found = connection.execute(
+        "SELECT CAST(origin AS TEXT), CAST(vkey AS TEXT), CAST(settled AS INTEGER) FROM log_state"
+    ).fetchall()
     if len(found) != 1:
         raise altered("it does not say whose it is")
     stored_origin, vkey, settled = found[0]
@@ -173,7 +175,7 @@ def _check_owner(connection: sqlite3.Connection, signer: NoteSigner, origin: str
         )
     if vkey != signer.vkey:
         raise LogRefused(
-            f"the log {origin!r} was signed with another key ({str(vkey)[:120]}); restore that key, or begin a new log "
+            f"the log {origin!r} was signed with another key ({vkey[:120]!a}); restore that key, or begin a new log "
             f"with a new origin and storage.url",
             reason="foreign",
         )
@@ -181,16 +183,16 @@ def _check_owner(connection: sqlite3.Connection, signer: NoteSigner, origin: str
 
 
 def _newest(connection: sqlite3.Connection, signer: NoteSigner, origin: str) -> tuple[bytes, Checkpoint]:
-    found = connection.execute("SELECT size, note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+    found = connection.execute("SELECT size, CAST(note AS BLOB) FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
     if found is None:
         raise altered("it has no checkpoint")
     try:
-        checkpoint = open_checkpoint(bytes(found[1]), [signer.key], origin)
+        checkpoint = open_checkpoint(found[1], [signer.key], origin)
     except FormatError as error:
         raise altered(f"its newest checkpoint does not hold ({error})") from error
     if checkpoint.size != found[0]:
         raise altered(f"its newest checkpoint is filed under size {found[0]}, and is of size {checkpoint.size}")
-    return bytes(found[1]), checkpoint
+    return found[1], checkpoint
 
 
 def _compare(memory: CheckpointMemory, known: Checkpoint | None, stored: Checkpoint) -> Rollback | None:
@@ -237,9 +239,11 @@ def _open_intents(connection: sqlite3.Connection, settled: int) -> tuple[dict[st
     }
     intents, envelopes = {}, []
     for place, name, envelope in connection.execute(
-        "SELECT idx, id, envelope FROM record WHERE idx >= ? AND kind = 'intent' ORDER BY idx", (settled,)
+        "SELECT idx, CAST(id AS TEXT), CAST(envelope AS BLOB) FROM record"
+        " WHERE idx >= ? AND kind = 'intent' ORDER BY idx",
+        (settled,),
     ):
         if place not in closed:
             intents[name] = place
-            envelopes.append((name, bytes(envelope)))
+            envelopes.append((name, envelope))
     return intents, envelopes

@@ -7,9 +7,9 @@ of sizes that a checkpoint was signed for long ago. Full tiles never change and 
 
 from __future__ import annotations
 
-import sqlite3
 import threading
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from typing import Any
 
 from gateway.errors import NotFound
 from gateway.log.merkle import consistency_proof, inclusion_proof, root_at, subtree_root
@@ -18,43 +18,45 @@ from gateway.log.tiles import ENTRIES, MAX_ENTRY_BYTES, TILE_WIDTH, encode_bundl
 CACHED_TILES = 128
 
 
-class TreeReads:
-    """Mixed into `Reader`, which provides `_execute`."""
+class TreeReads(ABC):
+    """Mixed into `Reader`, which provides `_all`."""
 
     def __init__(self) -> None:
         self._tiles: dict[tuple[int, int], tuple[bytes, ...]] = {}
         self._tiles_guard = threading.Lock()
 
-    def _execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
-        raise NotImplementedError
+    @abstractmethod
+    def _all(self, sql: str, *parameters: object) -> list[Any]: ...
 
     def checkpoint(self, size: int | None = None) -> bytes | None:
         """The newest signed checkpoint, or the one signed at exactly `size`; None when there is none."""
         if size is None:
-            found = self._execute("SELECT note FROM checkpoint ORDER BY size DESC LIMIT 1").fetchone()
+            found = self._all("SELECT CAST(note AS BLOB) FROM checkpoint ORDER BY size DESC LIMIT 1")
         else:
-            found = self._execute("SELECT note FROM checkpoint WHERE size = ?", (size,)).fetchone()
-        return None if found is None else bytes(found[0])
+            found = self._all("SELECT CAST(note AS BLOB) FROM checkpoint WHERE size = ?", size)
+        return found[0][0] if found else None
 
     def size(self) -> int:
         """How many leaves are stored."""
-        (last,) = self._execute("SELECT max(idx) FROM leaf").fetchone()
+        ((last,),) = self._all("SELECT max(idx) FROM leaf")
         return 0 if last is None else int(last) + 1
 
     def origin(self) -> str | None:
         """The origin of the log, or None when no log was begun."""
-        found = self._execute("SELECT origin FROM log_state").fetchone()
-        return None if found is None else str(found[0])
+        found = self._all("SELECT CAST(origin AS TEXT) FROM log_state")
+        return found[0][0] if found else None
 
     def vkey(self) -> str | None:
         """The verifier key that the log says it is signed with. A claim of the file, no trust root."""
-        found = self._execute("SELECT vkey FROM log_state").fetchone()
-        return None if found is None else str(found[0])
+        found = self._all("SELECT CAST(vkey AS TEXT) FROM log_state")
+        return found[0][0] if found else None
 
     def leaves(self, start: int, end: int) -> list[bytes]:
         """The entries [start, end) as far as they are stored without a gap."""
-        found = self._execute("SELECT idx, leaf FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx", (start, end))
-        return [bytes(leaf) for place, (index, leaf) in enumerate(found, start) if index == place]
+        found = self._all(
+            "SELECT idx, CAST(leaf AS BLOB) FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx", start, end
+        )
+        return [leaf for place, (index, leaf) in enumerate(found, start) if index == place]
 
     def node_hash(self, level: int, index: int) -> bytes:
         """The hash of the complete subtree of 2**`level` leaves number `index`: a `gateway.log.merkle.NodeReader`.
@@ -106,15 +108,19 @@ class TreeReads:
             return cached
         first = index * TILE_WIDTH
         if tile_level == 0:
-            found = self._execute(
-                "SELECT idx, hash FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx", (first, first + TILE_WIDTH)
+            found = self._all(
+                "SELECT idx, CAST(hash AS BLOB) FROM leaf WHERE idx >= ? AND idx < ? ORDER BY idx",
+                first,
+                first + TILE_WIDTH,
             )
         else:
-            found = self._execute(
-                "SELECT n, hash FROM node WHERE level = ? AND n >= ? AND n < ? ORDER BY n",
-                (8 * tile_level, first, first + TILE_WIDTH),
+            found = self._all(
+                "SELECT n, CAST(hash AS BLOB) FROM node WHERE level = ? AND n >= ? AND n < ? ORDER BY n",
+                8 * tile_level,
+                first,
+                first + TILE_WIDTH,
             )
-        hashes = tuple(bytes(digest) for place, (n, digest) in enumerate(found, first) if n == place)
+        hashes = tuple(digest for place, (n, digest) in enumerate(found, first) if n == place)
         if len(hashes) == TILE_WIDTH:
             with self._tiles_guard:
                 while len(self._tiles) >= CACHED_TILES:
