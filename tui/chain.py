@@ -14,13 +14,13 @@ from collections.abc import Iterator
 import msgspec
 
 from gateway.model.admin import Row
-from gateway.model.receipt import Receipt, Statement
+from gateway.model.receipt import Delivery, Receipt, Statement
 from gateway.model.verdict import Check, Claim, Outcome, worst
 from gateway.verify.checks import CHECKS, CLAIMS, Phase, claim_title, title_of
 
 from .columns import number, short_id
 from .verdicts import outcome as parse_outcome
-from .verdicts import released, sentence
+from .verdicts import released, verdict_sentence
 
 CLAIMED = "claimed by the gateway, in its signed receipt"
 LISTED = "claimed by the gateway, in its list of receipts"
@@ -52,6 +52,11 @@ class Line(msgspec.Struct, kw_only=True):
             yield from line.walk()
 
     @property
+    def is_check(self) -> bool:
+        """Whether the outcome is the line's own, and not the sum of checks below it."""
+        return all(below.judged is None for below in self.below)
+
+    @property
     def judged(self) -> Outcome | None:
         """The line's own outcome, or the worst below it; None when nothing here is judged."""
         if self.outcome is not None:
@@ -70,7 +75,7 @@ def chain(row: Row, statement: Statement | None, below_receipt: list[Line]) -> L
         told=CLAIMED if statement is not None else LISTED,
         title="The verdict of this exchange",
         facts=[("receipt", row.id), ("released", released(row.release)), ("reason", row.reason or "–")],
-        words=[f"{stored.value}: {sentence(stored)}."],
+        words=[f"{stored.value}: {verdict_sentence(stored)}."],
         copy=row.id,
     )
     if statement is None:
@@ -89,7 +94,8 @@ def chain(row: Row, statement: Statement | None, below_receipt: list[Line]) -> L
         _response(receipt, response, statement),
         Line(
             key="receipt",
-            text=f"{receipt.log.origin}",
+            text=receipt.log.origin,
+            told=HERE if below_receipt else CLAIMED,
             below=below_receipt,
             title="The receipt, and its place in the log",
             facts=[("origin", receipt.log.origin), ("created", receipt.time_created)],
@@ -117,24 +123,42 @@ def split_checks(checks: tuple[Check, ...]) -> tuple[list[Check], list[Check]]:
 
 
 def check_line(check: Check, *, told: str = CLAIMED) -> Line:
-    """One check, explained by the registry."""
+    """One check, explained by the registry.
+
+    A check that found nothing to look at, and says so with the reason that the registry gives for it, is a fact and no
+    problem: its outcome is still said where it is explained.
+    """
     entry = CHECKS.get(check.id)
+    idle = check.outcome is Outcome.NONE and entry is not None and entry.idle == check.reason is not None
     seen = [("found", check.found), ("expected", check.expected), ("reason", check.reason), ("over", check.over)]
     facts = [(name, value) for name, value in seen if value is not None]
+    if idle:
+        facts.insert(0, ("outcome", "none: there was nothing for this check to look at"))
     words = [] if entry is None else [f"If it fails: {entry.meaning}"]
     if entry is not None:
         facts.append(("specification", entry.reference))
-    said = check.reason if check.outcome is not Outcome.AFFIRMING and check.reason else title_of(check.id)
     return Line(
         key=check.id,
-        text=said,
-        outcome=check.outcome,
+        text=f"nothing to look at ({check.reason})" if idle else _said(check),
+        outcome=None if idle else check.outcome,
         told=told,
         title=title_of(check.id),
         facts=[("check", check.id), *facts],
         words=words,
         copy=check.found,
     )
+
+
+def _said(check: Check) -> str:
+    """The check in a line. The title is true when it affirms, so it never stands alone beside another outcome."""
+    title, reason = title_of(check.id), check.reason
+    if check.outcome is Outcome.AFFIRMING:
+        return title
+    if reason is not None and " " in reason:
+        return reason
+    code = f" ({reason})" if reason and reason != check.id else ""
+    word = {Outcome.CONTRAINDICATED: "refuted", Outcome.WARNING: "with a reservation"}.get(check.outcome, "not shown")
+    return f"{word}{code}: {title[:1].lower()}{title[1:]}"
 
 
 def claim_line(claim: Claim) -> Line:
@@ -152,8 +176,8 @@ def claim_line(claim: Claim) -> Line:
 
 
 def problems(root: Line) -> list[Line]:
-    """The lines that `n` walks: contraindicated first, then warnings, then what was not shown."""
-    leaves = [line for line in root.walk() if line.outcome is not None and not line.below]
+    """The lines that `n` walks: contraindicated first, then warnings, then what was not shown. Checks, not branches."""
+    leaves = [line for line in root.walk() if line.outcome is not None and line.is_check]
     ranked = (Outcome.CONTRAINDICATED, Outcome.WARNING, Outcome.NONE)
     return [line for tier in ranked for line in leaves if line.outcome is tier]
 
@@ -163,7 +187,7 @@ def unfolded(root: Line) -> set[int]:
     found = problems(root)
     opened = {id(root)}
     if found:
-        opened |= {id(line) for line in root.walk() if line.below and any(below is found[0] for below in line.walk())}
+        opened |= {id(line) for line in root.walk() if any(below is found[0] for below in line.walk())}
     return opened
 
 
@@ -227,10 +251,14 @@ def _route(receipt: Receipt) -> Line:
     line = Line(
         key="route",
         text=f"{route.candidates} considered → {to}{dropped}",
+        outcome=Outcome.NONE if receipt.served is None else None,
         title="Why this node and not another",
         facts=[("decision", route.decision), ("attempt", str(route.attempt)), ("considered", str(route.candidates))],
         words=["A node that was dropped is part of the record: it says why the prompt did not go there."],
     )
+    if receipt.served is None:
+        line.facts.append(("reason", receipt.reason or "–"))
+        line.words.insert(0, "No node could be shown to meet the policy, so no byte of the prompt left.")
     line.below = [
         Line(
             key=f"dropped {rejected.node}",
@@ -285,7 +313,7 @@ def _response(receipt: Receipt, checks: list[Check], statement: Statement) -> Li
     delivery = receipt.delivery
     line = Line(
         key="response",
-        text=f"{receipt.release}  {number(delivery.bytes)} B {delivery.form}, {delivery.mode}  {len(checks)} checks",
+        text=f"{receipt.release}  {_left(delivery)}  {len(checks)} checks",
         title="The answer, and what was shown about it",
         facts=[
             ("released", released(receipt.release)),
@@ -302,6 +330,12 @@ def _response(receipt: Receipt, checks: list[Check], statement: Statement) -> Li
     line.below = [check_line(check) for check in checks]
     line.below += [_digest_line(s.name.removeprefix("response."), "salted digest", s.digest.sha256) for s in subjects]
     return line
+
+
+def _left(delivery: Delivery) -> str:
+    if not delivery.bytes:
+        return "nothing left for the agent"
+    return f"{number(delivery.bytes)} B {delivery.form}, {delivery.mode}"
 
 
 def _usage(receipt: Receipt) -> list[tuple[str, str]]:

@@ -56,7 +56,7 @@ WIDE = (
     Column("receipt", 7, lambda row: short_id(row.id), style="line--dim"),
     Column("verdict", 7, _verdict),
     Column("release", 9, lambda row: row.release),
-    Column("agent", 12, lambda row: row.key_id, grow=1),
+    Column("agent", 16, lambda row: row.key_id),
     Column("model", 18, lambda row: row.model or "–", grow=2),
     Column("node", 12, lambda row: row.node or "–", grow=1),
     Column("reason", 16, lambda row: row.reason or "", grow=1),
@@ -71,7 +71,7 @@ NARROW = (
     Column("reason", 15, lambda row: row.reason or "", grow=1),
     Column("ms", 6, lambda row: number(row.latency_ms), right=True),
 )
-WIDE_FROM = 110
+WIDE_FROM = 115
 
 
 def columns_for(width: int) -> tuple[Column, ...]:

@@ -82,7 +82,7 @@ def open_source(args: argparse.Namespace) -> tuple[Source, Pins]:
         if not key:
             raise ConfigError(
                 f"no admin key: set {KEY_VARIABLE} or give --key;"
-                " `veriroute keys create --scope admin tui` makes one, `veriroute tui --demo` needs none"
+                " `veriroute keys create --name tui --scope admin` makes one, `veriroute tui --demo` needs none"
             )
         return HttpSource(named, key, clear_text=args.clear_text), pins
     from .file_source import FileSource

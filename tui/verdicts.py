@@ -38,8 +38,8 @@ COLOURS: dict[Outcome, str] = {
 }
 
 _SENTENCES = {
-    Outcome.AFFIRMING: "every check that the policy asks for was shown",
-    Outcome.WARNING: "shown, with a reservation that the policy allows",
+    Outcome.AFFIRMING: "shown",
+    Outcome.WARNING: "shown, with a reservation that policy allows",
     Outcome.CONTRAINDICATED: "refuted: a check failed",
     Outcome.NONE: "unverified: not shown, which is never a pass",
 }
@@ -66,8 +66,13 @@ def glyph(found: Outcome, *, ascii_only: bool = False) -> str:
 
 
 def sentence(found: Outcome) -> str:
-    """What the outcome says, for a person."""
+    """What the outcome of a check says, for a person."""
     return _SENTENCES[found]
+
+
+def verdict_sentence(found: Outcome) -> str:
+    """What the verdict of an exchange says: the same, but for the one that speaks of all checks together."""
+    return "every check that the policy asks for was shown" if found is Outcome.AFFIRMING else _SENTENCES[found]
 
 
 _RELEASES = {

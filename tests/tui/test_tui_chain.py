@@ -54,7 +54,7 @@ async def test_a_failed_one_is_open_down_to_the_first_problem() -> None:
     root = await _tree(4)
     first = problems(root)[0]
     assert first.key == "response_bound"
-    assert unfolded(root) == {id(root), id(_branch(root, "response"))}
+    assert unfolded(root) == {id(root), id(_branch(root, "response")), id(first)}
     assert _branch(root, "response").judged is Outcome.CONTRAINDICATED
     assert _branch(root, "node").judged is OK
 
@@ -63,6 +63,8 @@ async def test_a_refused_exchange_names_no_node() -> None:
     """Without a node the chain says that no prompt byte left."""
     root = await _tree(19)
     assert "no prompt byte left" in _branch(root, "node").text
+    assert problems(root) == [_branch(root, "route")]
+    assert id(_branch(root, "route")) in unfolded(root)
     assert len(_branch(root, "route").below) == 2
 
 
@@ -84,6 +86,27 @@ def test_every_check_is_explained_by_the_registry(check_id: str) -> None:
     assert ("specification", entry.reference) in line.facts
     assert ("found", "this") in line.facts
     assert line.text == "a reason"
+
+
+def test_a_title_never_stands_beside_a_failure() -> None:
+    """A title is true when the check affirms; beside any other outcome it is led by a word that says so."""
+    said = [check_line(Check("replay", tier, "replay")).text for tier in Outcome]
+    assert said == [
+        "This answer was never seen before",
+        "with a reservation: this answer was never seen before",
+        "refuted: this answer was never seen before",
+        "not shown: this answer was never seen before",
+    ]
+    assert check_line(Check("replay", Outcome.NONE, "no_journal")).text.startswith("not shown (no_journal): ")
+
+
+@pytest.mark.parametrize("entry", [entry for entry in CHECKS.values() if entry.idle], ids=lambda entry: entry.id)
+def test_a_check_with_nothing_to_look_at_is_no_problem(entry) -> None:  # type: ignore[no-untyped-def]
+    """An idle check is listed with its outcome and is not walked to; with any other reason it is a problem."""
+    idle = check_line(Check(entry.id, Outcome.NONE, entry.idle))
+    assert idle.outcome is None
+    assert any(value.startswith("none:") for name, value in idle.facts if name == "outcome")
+    assert check_line(Check(entry.id, Outcome.NONE, "verifier_raised")).outcome is Outcome.NONE
 
 
 def test_a_check_of_a_newer_version_is_shown_as_it_is() -> None:

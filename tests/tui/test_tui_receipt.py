@@ -89,7 +89,7 @@ async def test_a_difference_is_the_loudest_thing(app: VerirouteApp) -> None:
     """An altered receipt that the list calls affirming is shouted about, in the banner and as the first branch."""
     async with app.run_test(size=WIDE) as _:
         screen = await _open(app, 48)
-        await until(lambda: "DIFFERS FROM WHAT IS STORED" in dump(app))
+        await until(lambda: "THE RECORD DOES NOT HOLD" in dump(app))
         assert screen.query_one("#banner").has_class("-differs")
         selected = _tree(screen).selected
         assert selected is not None

@@ -53,7 +53,7 @@ async def test_an_altered_record_differs() -> None:
     found = reverify(data, row, demo_pins(), NOW)
     assert found.holds is False
     assert any(sentence.startswith("signature:") for sentence in found.differs)
-    assert "DIFFERS FROM WHAT IS STORED" in banner(row, found).plain
+    assert "THE RECORD DOES NOT HOLD" in banner(row, found).plain
 
 
 @pytest.mark.parametrize(

@@ -168,20 +168,21 @@ class ReceiptScreen(Screen[None]):
 
 def banner(row: Row, findings: Findings | None, *, ascii_only: bool = False) -> Content:
     """Two lines: the stored verdict; and whether it is a claim, or was re-verified here, by which keys, how fast."""
-    stored = outcome(row.verdict)
-    head = [
-        (f" {short_id(row.id)}  ", "bold"),
-        (mark(stored, ascii_only=ascii_only), COLOURS[stored]),
-        (f"  {row.release}" + (f": {row.reason}" if row.reason else "") + "  ", ""),
-    ]
-    if findings is None:
-        return lines([line(*head), line((" claimed by the gateway; reading its evidence …", "$text-muted"))])
-    if findings.differs:
-        more = f"  (+{len(findings.differs) - 1} more)" if len(findings.differs) > 1 else ""
+    stored = mark(outcome(row.verdict), ascii_only=ascii_only)
+    colour = COLOURS[outcome(row.verdict)]
+    release = f"  {row.release}" + (f": {row.reason}" if row.reason else "")
+    name = (f" {short_id(row.id)}  ", "bold")
+    if findings is not None and findings.differs:
         fail = MARKS[Outcome.CONTRAINDICATED]
         cross = fail.ascii if ascii_only else fail.glyph
-        shout = f" {cross} DIFFERS FROM WHAT IS STORED. Do not rely on this record. "
-        return lines([line(*head, (shout, "reverse bold")), line((f" {findings.differs[0]}{more}", "bold"))])
+        more = f"(+{len(findings.differs) - 1} more) " if len(findings.differs) > 1 else ""
+        shout = line(
+            name, (f" {cross} THE RECORD DOES NOT HOLD ", "reverse bold"), (f"  claimed: {stored}{release}", "")
+        )
+        return lines([shout, line((f" {more}{findings.differs[0]}", "bold"))])
+    head = [name, (stored, colour), (release, "")]
+    if findings is None:
+        return lines([line(*head), line((" claimed by the gateway; reading its evidence …", "$text-muted"))])
     if findings.error is not None:
         return lines(
             [line(*head), line((f" claimed by the gateway, not re-verified: {findings.error}", "$text-warning"))]

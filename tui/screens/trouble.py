@@ -29,13 +29,13 @@ def advise(source: str, error: VerirouteError) -> Advice:
     if isinstance(error, InvalidKey):
         return Advice(
             "The gateway does not know this key.",
-            ("veriroute keys create --scope admin tui", "make an admin key on the gateway's machine"),
+            ("veriroute keys create --name tui --scope admin", "make an admin key on the gateway's machine"),
             ("export VERIROUTE_ADMIN_KEY=…", "then start the TUI again"),
         )
     if isinstance(error, ScopeDenied):
         return Advice(
             "The key is known, and may not look at other people's exchanges.",
-            ("veriroute keys create --scope admin tui", "make a key that has the admin scope"),
+            ("veriroute keys create --name tui --scope admin", "make a key that has the admin scope"),
         )
     if isinstance(error, ConfigError):
         return Advice("The source cannot be used as it was given.", ("veriroute tui --help", "shows how to name one"))

@@ -8,7 +8,7 @@ from textual.widget import Widget
 from tui.columns import number, short_id, where
 from tui.source import Row
 from tui.text import line, lines
-from tui.verdicts import COLOURS, mark, outcome, released, sentence
+from tui.verdicts import COLOURS, mark, outcome, released, verdict_sentence
 
 
 class ExchangePane(Widget):
@@ -34,7 +34,7 @@ class ExchangePane(Widget):
             line(
                 (f" {short_id(row.id)}  ", "bold"),
                 (mark(found, ascii_only=self.ascii_only), COLOURS[found]),
-                (f"  {sentence(found)}", ""),
+                (f"  {verdict_sentence(found)}", ""),
                 ("   claimed by the gateway", "$text-muted"),
             ),
             _fact("receipt", row.id),
