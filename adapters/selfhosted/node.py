@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 
 from gateway import __version__
 from gateway.crypto.canonical import strict_json
-from gateway.errors import BadRequest, FormatError, InternalError, MethodNotAllowed, NotFound, VerirouteError
+from gateway.errors import BadRequest, FormatError, MethodNotAllowed, NotFound, VerirouteError
 
 from . import dishonest, wire
 from .identity import Identity, keyset, pin
@@ -58,6 +58,7 @@ class Node:
         self._sealer = Sealer(identity.active, self.pin, self._store)
         self._foreign = Sealer(dishonest.foreign(identity.active), self.pin, self._store)
         self._started = int(time.time())
+        self.problem: VerirouteError | None = None  #: why the node could not start
 
     async def __call__(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
         if scope["type"] == "lifespan":
@@ -88,6 +89,7 @@ class Node:
         try:
             await self._source.open()
         except VerirouteError as error:
+            self.problem = error
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -194,8 +196,6 @@ class _Exchange:
             return await self._node._source.answer(self._path, self._headers, self._body, self._document)
         except VerirouteError as error:
             return self._refusal(error)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            return self._refusal(InternalError(f"the node failed ({type(error).__name__})"))
 
     def _refusal(self, error: VerirouteError) -> Whole:
         headers = [(b"content-type", b"application/json")]
@@ -233,8 +233,7 @@ class _Exchange:
         headers = [*answer.headers, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         await self._start(answer.status, [*headers, *self._common(seal)])
         last = _LAST[self._path]
-        ended = to_tamper = False
-        to_tamper = self._lie == "tamper"
+        ended, to_tamper = False, self._lie == "tamper"
         if self._lie == "truncate":
             chunks = _halved(chunks)
         try:

@@ -41,7 +41,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(node: Node, listener: socket.socket, tls: tuple[str, str] | None, ready: Callable[[], None]) -> int:
-    """Serve until told to stop. 0, or 1 when the node could not start."""
+    """Serve until told to stop. Raises what kept the node from starting."""
     sys.setswitchinterval(_SWITCH_S)
     config = uvicorn.Config(
         node,
@@ -58,6 +58,9 @@ def serve(node: Node, listener: socket.socket, tls: tuple[str, str] | None, read
         ssl_keyfile=tls[1] if tls else None,
     )
     server = _Server(config, ready)
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+    # uvicorn leaves the process by itself when the application cannot start; we would rather say why.
+    with contextlib.suppress(SystemExit), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve(sockets=[listener]))
+    if node.problem is not None:
+        raise node.problem
     return 0 if server.started else 1

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.errors import Busy, ModelUnknown, VerirouteError
+from gateway.errors import Busy, InternalError, ModelUnknown, VerirouteError
 
 from .api import chat, completions, embeddings, messages, responses
 from .api.writer import Prepared
@@ -150,13 +150,17 @@ class _Feed:
         self._wake = asyncio.Event()
         self._done = False
         self._gone = False
-        self._error: BaseException | None = None
+        self._error: VerirouteError | None = None
         self._finished = finished
         pool.submit(self._work, make)
 
     async def ready(self) -> None:
         """Wait for the first bytes. Raises what the worker raised before them."""
-        await self._wake.wait()
+        try:
+            await self._wake.wait()
+        except asyncio.CancelledError:
+            self._gone = True
+            raise
         if self._error is not None:
             raise self._error
 
@@ -182,13 +186,14 @@ class _Feed:
             self._gone = True
 
     def _work(self, make: Callable[[Callable[[], bool]], Iterator[bytes]]) -> None:
-        error: BaseException | None = None
+        error: VerirouteError | None = InternalError("the model failed")  # unless the loop below comes to its end
         try:
             for part in make(lambda: self._gone):
                 if self._gone:
                     break
                 self._loop.call_soon_threadsafe(self._put, part)
-        except (VerirouteError, ArithmeticError, LookupError, TypeError, ValueError) as problem:
+            error = None
+        except VerirouteError as problem:
             error = problem
         finally:
             self._loop.call_soon_threadsafe(self._end, error)
@@ -197,7 +202,7 @@ class _Feed:
         self._queue.append(part)
         self._wake.set()
 
-    def _end(self, error: BaseException | None) -> None:
+    def _end(self, error: VerirouteError | None) -> None:
         self._error = error
         self._done = True
         self._finished()

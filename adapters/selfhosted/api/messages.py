@@ -27,7 +27,7 @@ def prepare(d: fields.Document, engine: Engine, label: str) -> Prepared:
         choose=_choose(choice, tools),
         parallel=choice.get("disable_parallel_tool_use") is not True,
     )
-    prompt = sum(engine.count(text) + 2 for _, text in turns) + 1
+    prompt = sum(engine.count(text) + 2 for _, text in turns) + 2
     return Prepared(job, fields.flag(d, "stream"), MessageWriter(label, prompt))
 
 

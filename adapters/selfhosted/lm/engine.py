@@ -183,8 +183,10 @@ class Engine:
 
     def _arguments(self, job: Job, tool: Tool) -> dict[str, Any]:
         opening = f'{{"name": {dumps(tool.name)}, "arguments": '
-        builder = Builder(_said(job), lambda so_far, options: self._rank(job, opening + so_far, options))
-        value = builder.build({"type": "object", **tool.parameters})
+        builder = Builder(
+            _said(job), lambda so_far, options: self._rank(job, opening + so_far, options), name=tool.name
+        )
+        value = _build(builder, {"type": "object", **tool.parameters}, f"tools: {tool.name}")
         return value if isinstance(value, dict) else {}
 
     def _document(self, job: Job, gone: Gone) -> Any:
@@ -195,7 +197,7 @@ class Engine:
             return "".join(e.piece.text for e in self.run(plain, gone) if isinstance(e, Text)).strip()
 
         builder = Builder(_said(job), lambda so_far, options: self._rank(job, so_far, options, "assistant"), write)
-        return builder.build(job.schema or {})
+        return _build(builder, job.schema or {}, "response_format")
 
     def _rank(self, job: Job, so_far: str, options: Sequence[str], role: str = "call") -> list[float]:
         """Log probability of each option after `so_far` in a turn of `role`."""
@@ -263,6 +265,14 @@ def named(tools: Sequence[Tool], text: str) -> list[Tool]:
         if own and all(w in said for w in own):
             return [tool]
     return []
+
+
+def _build(builder: Builder, schema: dict[str, Any], where: str) -> Any:
+    """A value for a caller's schema. Whatever is wrong with the schema itself is the caller's error."""
+    try:
+        return builder.build(schema)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        raise BadRequest(f"{where}: this is not a JSON Schema that can be read ({error})", param=where) from None
 
 
 def _said(job: Job) -> str:

@@ -52,7 +52,8 @@ def generate(
     forbidden = tuple(number for name, number in tokenizer.special.items() if name != "<end>")
     sampler = Sampler(sampling, choice, tokenizer.size, forbidden)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    held, waiting, count = "", [], 0
+    waiting: list[Token] = []
+    held, count = "", 0
     room = min(limits.max_tokens, CONTEXT - state.length)
     while count < room:
         if gone():

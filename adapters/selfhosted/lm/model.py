@@ -25,7 +25,8 @@ F32 = npt.NDArray[np.float32]
 SLOPES = (0.5, 0.125, 0.03125, 0.0)  #: one per head; the last head sees all places alike and finds by content
 EPS = np.float32(1e-5)
 CONTEXT = 4096  #: tokens of prompt and answer together
-_CHUNK = 256  # tokens per prefill block; bounds the attention matrix to CHUNK x CONTEXT per head
+_CHUNK = 64  # tokens per prefill block: its attention matrix, CHUNK x CONTEXT per head, still fits in a cache
+_MASK: F32 = np.triu(np.full((_CHUNK, _CHUNK), -1e9, np.float32), k=1)  # nobody sees what comes later
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _load(arrays: dict[str, Any], name: str) -> F32:
 
 
 def _rms(x: F32) -> F32:
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS)
+    return np.asarray(x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + EPS))
 
 
 class State:
@@ -113,28 +114,23 @@ class State:
         before = np.concatenate((self._last[None], embedded[:-1]))
         self._last = embedded[-1]
         x = _rms(embedded + w.smear * before)
-        bias = self._bias(start, count)
+        # ALiBi up to a constant per row, which softmax does not see: one row of biases serves the whole block.
+        bias = w.bias[:, None, CONTEXT - end :]
         scale = np.float32(1 / math.sqrt(size))
         for number, layer in enumerate(w.layers):
             mixed = ((_rms(x) * layer.gain1) @ layer.wqkv).reshape(count, 3, heads, size).transpose(1, 2, 0, 3)
             self._keys[number, :, start:end] = mixed[1]
             self._values[number, :, start:end] = mixed[2]
-            scores = (mixed[0] * scale) @ self._keys[number, :, :end].transpose(0, 2, 1) + bias
-            scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-            scores /= scores.sum(axis=-1, keepdims=True)
-            seen = scores @ self._values[number, :, :end]
+            scores = (mixed[0] * scale) @ self._keys[number, :, :end].transpose(0, 2, 1)
+            scores += bias
+            if count > 1:
+                scores[:, :, start:] += _MASK[:count, :count]
+            scores -= scores.max(axis=-1, keepdims=True)
+            np.exp(scores, out=scores)
+            sums = scores.sum(axis=-1, keepdims=True)
+            seen = (scores @ self._values[number, :, :end]) / sums
             x = x + seen.transpose(1, 0, 2).reshape(count, w.width) @ layer.wo
             inner = np.maximum((_rms(x) * layer.gain2) @ layer.w1, 0)
             x = x + (inner * inner) @ layer.w2
         self.length = end
         return np.asarray(_rms(x) * w.gain)
-
-    def _bias(self, start: int, count: int) -> F32:
-        """ALiBi and the causal mask, (heads, count, start + count)."""
-        end = start + count
-        if count == 1:
-            return self.weights.bias[:, None, CONTEXT - end :]
-        place, key = np.arange(start, end, dtype=np.float32)[:, None], np.arange(end, dtype=np.float32)[None]
-        distance = key - place
-        mask = np.where(distance > 0, np.float32(-1e9), np.float32(0))
-        return np.array(SLOPES, np.float32)[:, None, None] * distance + mask

@@ -1,12 +1,12 @@
 """Values that keep to a JSON Schema, chosen by the model among what the conversation offers.
 
 The schema fixes the shape; wherever it leaves a choice, the candidates (words and spans of the user's text, its
-numbers, an enum's members) are ranked by the probability that the model gives them at that place. `conforms` then checks
-the whole value again, so what leaves is valid or there is an error that says why not.
+numbers, an enum's members) are ranked by the probability that the model gives them at that place. `conforms` then
+checks the whole value again, so what leaves is valid or there is an error that says why not.
 
-Understood: type, enum, const, default, examples, properties, required, additionalProperties (false), items, prefixItems,
-minItems, maxItems, uniqueItems, minLength, maxLength, minimum, maximum and their exclusive forms, multipleOf, pattern,
-format, anyOf, oneOf, allOf, local $ref. What is not understood does not constrain.
+Understood: type, enum, const, default, examples, properties, required, additionalProperties (false), items,
+prefixItems, minItems, maxItems, uniqueItems, minLength, maxLength, minimum, maximum and their exclusive forms,
+multipleOf, pattern, format, anyOf, oneOf, allOf, local $ref. What is not understood does not constrain.
 """
 
 # ruff: noqa: SIM905 - word lists read better as text
@@ -53,10 +53,11 @@ class Unsatisfiable(BadRequest):
 
 
 class Builder:
-    """Builds values for one conversation. `text` is what the user said last."""
+    """Builds values for one conversation. `text` is what the user said last; the words in `name` only call the tool."""
 
-    def __init__(self, text: str, rank: Rank, write: Write | None = None) -> None:
+    def __init__(self, text: str, rank: Rank, write: Write | None = None, name: str = "") -> None:
         self._text = text[-4000:]
+        self._name = frozenset(words(name))
         self._rank = rank
         self._write = write
         self._root: Schema = {}
@@ -154,10 +155,11 @@ class Builder:
         named = [o for o in options if isinstance(o, str) and o and set(words(o)) <= said]
         return self._best(named or options, so_far)
 
-    def _best(self, options: list[Any], so_far: str) -> Any:
+    def _best(self, options: list[Any], so_far: str, later_costs: float = 0.0) -> Any:
         if len(options) == 1:
             return options[0]
-        scores = self._rank(so_far, [dumps(o) for o in options])
+        ranked = self._rank(so_far, [dumps(o) for o in options])
+        scores = [score - later_costs * number for number, score in enumerate(ranked)]
         return options[scores.index(max(scores))]
 
     def _string(self, schema: Schema, so_far: str, path: str) -> str:
@@ -172,17 +174,9 @@ class Builder:
             self._used.add(best)
             return best
         least = int(schema.get("minLength", 0))
-        sample = _SAMPLES.get(schema.get("format", ""), ("",))[0]
-        spare = [
-            schema.get("default"),
-            *_list(schema.get("examples")),
-            sample,
-            name,
-            "unknown",
-            "a" * least,
-            "1" * least,
-            "",
-        ]
+        sample = _SAMPLES.get(schema.get("format", ""), (None,))[0]
+        examples = _list(schema.get("examples"))
+        spare = [schema.get("default"), *examples, sample, name, "unknown", "a" * least, "1" * least, ""]
         for value in spare:
             if isinstance(value, str) and conforms(value, schema):
                 return value
@@ -195,17 +189,18 @@ class Builder:
         quoted = [next(g for g in m.groups() if g) for m in _QUOTED.finditer(self._text)]
         if quoted:
             return quoted[:32]
-        return spans(self._text, 48)
+        found = spans(self._text, 48)
+        return [s for s in found if not self._name & {words(s)[0], words(s)[-1]}] or found
 
     def _number(self, schema: Schema, whole: bool, so_far: str, path: str) -> int | float:
         options: list[int | float] = []
         for text in _NUMBER.findall(self._text)[:16]:
             options.append(int(text) if "." not in text else float(text))
-        options += [n for n, w in enumerate(_WORDS_FOR_NUMBERS) if w in words(self._text)]
+        options += [_WORDS_FOR_NUMBERS.index(w) for w in words(self._text) if w in _WORDS_FOR_NUMBERS]
         fitting = [o for o in dict.fromkeys(options) if conforms(o, schema)]
         unused = [o for o in fitting if str(o) not in self._used]
         if fitting:
-            best: int | float = self._best(unused or fitting, so_far)
+            best: int | float = self._best(unused or fitting, so_far, 4.0)  # numbers mostly come in the order of use
             self._used.add(str(best))
             return best
         low, high = (
