@@ -75,12 +75,10 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
 
 
 def conjuncts(tree: Tree) -> tuple[Tree, ...]:
-    """The parts of `tree` that must each hold: nested `all`s opened, groups of one unwrapped, none twice."""
+    """The parts of `tree` that must each hold: nested `all`s opened, none twice."""
     if isinstance(tree, All):
         parts = [part for child in tree.of for part in conjuncts(child)]
         return tuple(dict.fromkeys(parts))
-    if isinstance(tree, Any | AtLeast) and len(tree.of) == 1:
-        return conjuncts(tree.of[0])
     return (tree,)
 
 
