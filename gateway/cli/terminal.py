@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import TextIO
 
+from gateway.model.line import Line
 from gateway.model.verdict import Outcome
+from gateway.text import plain
 
 _SIGNS = {Outcome.AFFIRMING: "✓", Outcome.WARNING: "!", Outcome.CONTRAINDICATED: "✗", Outcome.NONE: "–"}
 _PLAIN = {Outcome.AFFIRMING: "+", Outcome.WARNING: "!", Outcome.CONTRAINDICATED: "x", Outcome.NONE: "-"}
@@ -34,6 +37,38 @@ def printable(text: str, stream: TextIO) -> str:
     """`text` with what the stream's encoding lacks written as escapes, so that printing never fails half way."""
     encoding = stream.encoding or "ascii"
     return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def show(title: str, lines: Sequence[Line], code: int) -> None:
+    """A title, a line for each check, and what they come to, on standard output; foreign text made inert."""
+    out = sys.stdout
+    text = [plain(title)]
+    for line in lines:
+        about = f"{line.about}: " if line.about else ""
+        text.append(f"  {mark(line.outcome, out)}  {line.step:<13}{plain(about + line.sentence)}")
+        if line.detail:
+            text.append(f"{'':33}{plain(line.detail, 400)}")
+    text.append(f"  {_SUMMARY[code]}")
+    out.write("".join(printable(row, out) + "\n" for row in text))
+
+
+_SUMMARY = {
+    0: "every check is affirming, as far as these files and these keys go (exit 0)",
+    1: "something is CONTRAINDICATED (exit 1)",
+    3: "something COULD NOT BE DECIDED (exit 3)",
+}
+
+
+def as_document(line: Line) -> dict[str, object]:
+    """A line for --json. Text is as it was found: JSON escapes it."""
+    return {
+        "step": line.step,
+        "outcome": line.outcome.value,
+        "about": line.about,
+        "sentence": line.sentence,
+        "detail": line.detail,
+        "claimed": line.claimed,
+    }
 
 
 def _sign(outcome: Outcome, stream: TextIO) -> str:

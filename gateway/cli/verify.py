@@ -39,7 +39,7 @@ from gateway.offline.saved import bundle_from_answer
 from gateway.text import plain
 
 from . import EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED
-from .terminal import mark, printable
+from .terminal import as_document, show
 
 HELP = "check a receipt bundle, or a receipt with its proof, offline"
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             results.append(_document(name, bundle, lines, code))
         else:
-            _print(name, bundle, lines, code)
+            show(_title(name, bundle), lines, code)
     if args.json:
         sys.stdout.write(json.dumps({"exit": worst, "files": results}, indent=1) + "\n")
     return worst
@@ -190,25 +190,9 @@ def _worse(first: int, second: int) -> int:
     return max(first, second, key=(EXIT_OK, EXIT_UNDECIDED, EXIT_REJECTED).index)
 
 
-def _print(name: str, bundle: Bundle | Line, lines: list[Line], code: int) -> None:
-    out = sys.stdout
+def _title(name: str, bundle: Bundle | Line) -> str:
     statement = recorded(bundle) if isinstance(bundle, Bundle) else None
-    title = f"receipt {statement.predicate.receipt_id}" if statement else "no receipt"
-    text = [f"{plain(name)}: {title}"]
-    for line in lines:
-        about = f"{line.about}: " if line.about else ""
-        text.append(f"  {mark(line.outcome, out)}  {line.step:<13}{plain(about + line.sentence)}")
-        if line.detail:
-            text.append(f"{'':35}{plain(line.detail, 400)}")
-    text.append(f"  {_SUMMARY[code]}")
-    out.write("".join(printable(row, out) + "\n" for row in text))
-
-
-_SUMMARY = {
-    EXIT_OK: "every check is affirming, as far as this file and these keys go (exit 0)",
-    EXIT_REJECTED: "something is CONTRAINDICATED (exit 1)",
-    EXIT_UNDECIDED: "something COULD NOT BE DECIDED (exit 3)",
-}
+    return f"{name}: receipt {statement.predicate.receipt_id}" if statement else f"{name}: no receipt"
 
 
 def _document(name: str, bundle: Bundle | Line, lines: list[Line], code: int) -> dict[str, Any]:
@@ -219,15 +203,5 @@ def _document(name: str, bundle: Bundle | Line, lines: list[Line], code: int) ->
         "receipt": statement.predicate.receipt_id if statement else None,
         "recordedVerdict": statement.predicate.verdict.value if statement else None,
         "recordedRelease": statement.predicate.release.value if statement else None,
-        "lines": [
-            {
-                "step": line.step,
-                "outcome": line.outcome.value,
-                "about": line.about,
-                "sentence": line.sentence,
-                "detail": line.detail,
-                "claimed": line.claimed,
-            }
-            for line in lines
-        ],
+        "lines": [as_document(line) for line in lines],
     }

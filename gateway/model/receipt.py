@@ -187,7 +187,11 @@ class LogRef(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """The predicate: one accepted request and everything that came of it (docs/receipts.md, field for field)."""
+    """The predicate: one accepted request and everything that came of it (docs/receipts.md, field for field).
+
+    `stored` is what was kept beside the receipt when it was written: nothing, the seed of the salts, or the payloads as
+    well. With it, an opening that was deleted without an erasure entry cannot pass for one that was never kept.
+    """
 
     receipt_id: UlidText
     nonce: Nonce
@@ -201,6 +205,7 @@ class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, k
     release: Release
     reason: str | None = None
     delivery: Delivery
+    stored: Literal["none", "salted", "full"] | None = None
     checks: tuple[Check, ...]
     claims: tuple[Claim, ...]
     evidence: tuple[EvidenceRef, ...]

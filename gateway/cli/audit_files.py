@@ -1,0 +1,59 @@
+"""Files that the audit commands are given: databases, trust files, keys."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from gateway.errors import FormatError, VerirouteError
+from gateway.log.note import NoteSigner, parse_skey
+from gateway.log.trust import TrustPolicy, parse_trust
+from gateway.storage.engine import database_path
+from gateway.text import plain
+
+#: Largest file that is read whole (trust files, checkpoints, proofs, manifests).
+MAX_FILE = 8 << 20
+
+
+class Usage(VerirouteError):
+    """A file or option that cannot be used; the command ends with 2."""
+
+    code = "usage"
+
+
+def database(name: str) -> str:
+    """The path of the database that `name`, a path or a sqlite URL, stands for."""
+    return database_path(name) if "://" in name or name.startswith("sqlite:") else os.path.realpath(name)
+
+
+def read(name: str) -> bytes:
+    """The bytes of a small file."""
+    try:
+        with open(name, "rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise Usage(f"cannot read {plain(name)}: {error.strerror}") from None
+    if len(data) > MAX_FILE:
+        raise Usage(f"{plain(name)} is over the limit of {MAX_FILE >> 20} MiB")
+    return data
+
+
+def trust_file(name: str) -> TrustPolicy:
+    """The trust roots in a file."""
+    try:
+        return parse_trust(read(name))
+    except FormatError as error:
+        raise Usage(f"{plain(name)}: {error}") from None
+
+
+def signing_key(name: str) -> NoteSigner:
+    """The receipt key in a file that only its owner can read."""
+    data = read(name)
+    if stat.S_IMODE(os.stat(name).st_mode) & 0o077:
+        raise Usage(f"the key {plain(name)} can be read by others; run: chmod 600 {plain(name)}")
+    try:
+        return parse_skey(data.decode("ascii").strip())
+    except UnicodeDecodeError:
+        raise Usage(f"the key {plain(name)} is not text") from None
+    except FormatError as error:
+        raise Usage(f"the key {plain(name)} is not usable: {error}") from None

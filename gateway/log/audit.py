@@ -1,0 +1,263 @@
+"""Auditing a stored log: is it the one log that was signed, whole, and does everything beside it agree with it? Pure.
+
+    for item in audit(source, reports, trust=trust, outside=[("memory file", note)]):
+        ...                                    # Progress as it goes; at the end one Line a step, in this order
+
+ 1. trust       the keys come from the reader
+ 2. leaves      entries are dense from 0, each with its stored hash                        (gateway.log.audit_rows)
+ 3. tree        every checkpoint that was looked at is signed, and its root is that of the entries below its size;
+                stored tile roots are those of the entries
+ 4. head        the newest checkpoint covers exactly what is stored
+ 5. outside     what was remembered elsewhere (memory file, kept checkpoints and proofs) is part of this log
+ 6. documents   every entry has its signed document, and no document is without entry      (gateway.log.audit_rows)
+ 7. signatures  receipt keys signed them                                                   (gateway.log.audit_rows)
+ 8. intents     every request that was sent to a node was announced before, and has one receipt
+ 9. columns     what lists and filters show is what was signed                             (gateway.log.audit_rows)
+10. openings    payloads: intact, erased by an erasure entry, or missing
+
+A log that was cut at its tail, with the checkpoints above the cut deleted too, is consistent in itself. Only something
+from outside shows it, so without any the outside line is `none` and the audit is undecided: never "intact".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+
+from gateway.errors import FormatError
+from gateway.model.line import Line
+from gateway.model.verdict import Outcome
+
+from .audit_pairs import INTENTS, Openings, Pairs
+from .audit_rows import COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
+from .audit_tree import TREE, AuditTree, Stored
+from .checkpoint import Checkpoint, open_checkpoint
+from .note import Vkey
+from .proof import HEADER, parse_tlog_proof
+from .trust import TrustPolicy
+
+STEPS = (*("trust", "leaves", "tree", "head", "outside", "documents", "signatures", "intents", "columns", "openings"),)
+#: Checkpoints whose signature and root are looked at; beyond that many, evenly spread ones, the first and the last.
+MAX_CHECKPOINTS = 10_000
+
+
+#: Where the keys come from: the reader; beside the database; the same, and the reader accepts that.
+Standing = Literal["yours", "beside", "accepted"]
+
+
+class Source(Stored, Protocol):
+    """What is asked of a stored log beside its rows. `size` is one more than the highest index."""
+
+    size: int
+
+    def checkpoint_count(self) -> int: ...
+
+    def stray(self) -> str | None:
+        """A sentence about the first document or opening without an entry, or receipt id in use twice."""
+
+    def still_open(self, ids: Sequence[str]) -> list[str]:
+        """Those of these receipts that have an opening."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """`done` of `total` entries were looked at."""
+
+    done: int
+    total: int
+
+
+def audit(
+    source: Source,
+    reports: Iterable[Report],
+    *,
+    roots: TrustPolicy | None,
+    standing: Standing,
+    outside: Sequence[tuple[str, bytes]] = (),
+) -> Iterator[Progress | Line]:
+    """Progress while `reports` (in the order of the log) come in, then the lines of the audit, each step once.
+
+    `roots` are the keys to check with and `standing` where they come from; without any, signatures cannot be decided.
+    `outside` are pairs of a name and a signed checkpoint or tlog-proof.
+    """
+    run = _Run(source, roots, outside)
+    done = 0
+    for report in reports:
+        run.take(report)
+        done += len(report.hashes)
+        yield Progress(done, max(source.size, done))
+    run.finish()
+    yield _trust_line(roots, standing)
+    yield run.line(LEAVES, f"{done} entries, dense, each with its stored hash")
+    yield run.line(TREE, run.tree_sentence())
+    yield run.head_line()
+    yield from run.outside_lines()
+    yield run.line(DOCUMENTS, f"{done} entries have their documents, and commit to them")
+    yield run.signature_line()
+    yield run.intent_line()
+    yield run.line(COLUMNS, f"the columns of {run.receipts} receipts are those that were signed")
+    yield run.opening_line()
+
+
+def _trust_line(roots: TrustPolicy | None, standing: Standing) -> Line:
+    if roots is None:
+        return Line("trust", Outcome.NONE, "there is no trust file: no signature can be decided")
+    keys = ", ".join(k.keyid for k in (*roots.log_keys, *roots.receipt_keys))
+    if standing == "yours":
+        return Line("trust", Outcome.AFFIRMING, "the keys come from your trust file", detail=keys)
+    sentence = "THE KEYS LAY BESIDE THE DATABASE: whoever could change the one could change the other"
+    return Line("trust", Outcome.WARNING if standing == "accepted" else Outcome.NONE, sentence, detail=keys)
+
+
+class _Run:
+    def __init__(self, source: Source, roots: TrustPolicy | None, outside: Sequence[tuple[str, bytes]]) -> None:
+        self.source = source
+        self.roots = roots
+        self.bad: dict[str, int] = {}
+        self.first_bad: dict[str, tuple[int, str]] = {}
+        self.unknown_keys = 0
+        self.receipts = 0
+        self.pairs = Pairs()
+        self.openings = Openings()
+        self.outside = [_outside(name, data, self.log_keys(), source.origin) for name, data in outside]
+        every = max(1, -(-source.checkpoint_count() // MAX_CHECKPOINTS))
+        wanted = {o.checkpoint.size for o in self.outside if o.checkpoint is not None}
+        self.tree = AuditTree(source, self.log_keys(), every, wanted, self.fail)
+
+    def log_keys(self) -> tuple[Vkey, ...]:
+        return () if self.roots is None else tuple(k for k in self.roots.log_keys if k.name == self.source.origin)
+
+    def fail(self, step: str, place: int, sentence: str) -> None:
+        self.bad[step] = self.bad.get(step, 0) + 1
+        self.first_bad.setdefault(step, (place, sentence))
+
+    def take(self, report: Report) -> None:
+        for step, (place, sentence) in report.first_bad.items():
+            self.first_bad.setdefault(step, (place, sentence))
+        for step, count in report.bad.items():
+            self.bad[step] = self.bad.get(step, 0) + count
+        self.unknown_keys += report.unknown_keys
+        self.tree.grow(report.hashes)
+        for seen in report.seen:
+            self.pairs.take(seen, self.fail)
+            self.openings.take(seen)
+            self.receipts += seen.kind == "receipt"
+        self.openings.erased.update(report.erased)
+
+    def finish(self) -> None:
+        self.tree.finish()
+        self.pairs.close(self.fail)
+        for place, receipt in self.openings.missing:
+            self.fail(OPENINGS, place, f"MISSING: the opening of receipt {receipt} (entry {place}), erased by no entry")
+        stray = self.source.stray()
+        if stray is not None:
+            self.fail(DOCUMENTS, self.tree.size, stray)
+
+    def line(self, step: str, good: str) -> Line:
+        if not self.bad.get(step):
+            return Line(step, Outcome.AFFIRMING, good)
+        sentence = self.first_bad[step][1]
+        more = self.bad[step] - 1
+        return Line(step, Outcome.CONTRAINDICATED, sentence, detail=f"and {more} more" if more else None)
+
+    def tree_sentence(self) -> str:
+        looked = f"{self.tree.looked} of {self.source.checkpoint_count()} checkpoints"
+        signed = "are signed and " if self.log_keys() else ""
+        return f"{looked} {signed}have the root of the entries below their size; tile roots too"
+
+    def head_line(self) -> Line:
+        size, newest = self.tree.size, self.tree.newest
+        if newest is None:
+            sentence = f"{size} entries and no checkpoint: nothing says that this is a log"
+            return Line("head", Outcome.CONTRAINDICATED, sentence)
+        if newest.size > size:
+            sentence = f"THE TAIL IS CUT: the newest checkpoint is of {newest.size} entries, {size} are stored"
+            return Line("head", Outcome.CONTRAINDICATED, sentence, detail=f"signed root {newest.root.hex()}")
+        if newest.size < size:
+            sentence = (
+                f"the newest checkpoint is of {newest.size} entries, {size} are stored: the rest was never signed"
+            )
+            return Line("head", Outcome.CONTRAINDICATED, sentence, detail=f"signed root {newest.root.hex()}")
+        detail = f"log {newest.origin}, size {size}, root {newest.root.hex()}"
+        outcome = Outcome.AFFIRMING if self.log_keys() else Outcome.NONE
+        if outcome is Outcome.AFFIRMING:
+            return Line("head", outcome, "the newest signed checkpoint covers exactly what is stored", detail=detail)
+        named = f"of log {self.source.origin!a}"
+        sentence = f"the newest checkpoint covers exactly what is stored; no key {named} to check its signature with"
+        return Line("head", outcome, sentence, detail=detail)
+
+    def outside_lines(self) -> Iterator[Line]:
+        if not self.outside:
+            sentence = "nothing from outside the database was given (--memory, --kept): a cut tail would not be seen"
+            yield Line("outside", Outcome.NONE, sentence)
+        for outside in self.outside:
+            yield self._outside_line(outside)
+
+    def _outside_line(self, outside: _Outside) -> Line:
+        head = outside.checkpoint
+        if head is None:
+            return Line("outside", outside.outcome, outside.problem, outside.name)
+        theirs = f"theirs: size {head.size}, root {head.root.hex()}"
+        if head.size > self.tree.size:
+            sentence = f"ROLLED BACK: it is of {head.size} entries, {self.tree.size} are stored"
+            return Line("outside", Outcome.CONTRAINDICATED, sentence, outside.name, self._heads(theirs))
+        if self.tree.roots[head.size] != head.root:
+            sentence = f"FORK: the tree of {head.size} entries that was signed is not the one that is stored"
+            return Line("outside", Outcome.CONTRAINDICATED, sentence, outside.name, self._heads(theirs))
+        sentence = f"its {head.size} entries are the first {head.size} of this log"
+        return Line("outside", Outcome.AFFIRMING, sentence, outside.name)
+
+    def _heads(self, theirs: str) -> str:
+        newest = self.tree.newest
+        ours = "none" if newest is None else f"size {newest.size}, root {newest.root.hex()}"
+        return f"{theirs}; stored head: {ours}"
+
+    def signature_line(self) -> Line:
+        if self.roots is None or not self.roots.receipt_keys:
+            return Line(SIGNATURES, Outcome.NONE, "no receipt key to check signatures with")
+        if self.unknown_keys and not self.bad.get(SIGNATURES):
+            sentence = f"{self.first_bad['unknown_keys'][1]}, which is no receipt key of the trust roots"
+            return Line(SIGNATURES, Outcome.NONE, sentence, detail=f"{self.unknown_keys} such entries")
+        return self.line(SIGNATURES, "a receipt key signed every document")
+
+    def intent_line(self) -> Line:
+        running = self.pairs.running
+        if running and not self.bad.get(INTENTS):
+            sentence = f"{len(running)} intents of the present run have no receipt yet, the first at entry {running[0]}"
+            return Line(INTENTS, Outcome.WARNING, sentence)
+        return self.line(INTENTS, f"{self.pairs.intents} intents, each with its one receipt; {self.receipts} receipts")
+
+    def opening_line(self) -> Line:
+        found = self.openings
+        counts = f"{found.kept} intact, {found.erased_count} erased by entries of the log, {found.never} never kept"
+        if found.unexplained:
+            counts += f", {found.unexplained} not stored whose receipts do not say whether they were"
+        still = self.source.still_open(sorted(found.erased))
+        if self.bad.get(OPENINGS):
+            return msgspec.structs.replace(self.line(OPENINGS, counts), detail=f"{self.bad[OPENINGS]} in all; {counts}")
+        if still:
+            sentence = f"{len(still)} openings are erased by the log's word and still stored, {still[0]} among them"
+            return Line(OPENINGS, Outcome.WARNING, sentence, detail=counts)
+        return Line(OPENINGS, Outcome.AFFIRMING, counts)
+
+
+class _Outside(msgspec.Struct, frozen=True):
+    """A checkpoint from outside, opened; or why it could not be."""
+
+    name: str
+    checkpoint: Checkpoint | None
+    outcome: Outcome = Outcome.AFFIRMING
+    problem: str = ""
+
+
+def _outside(name: str, data: bytes, keys: tuple[Vkey, ...], origin: str | None) -> _Outside:
+    if not keys:
+        return _Outside(name, None, Outcome.NONE, "not compared: no key to check its signature with")
+    try:
+        note = parse_tlog_proof(data.decode()).checkpoint if data.startswith(HEADER.encode()) else data
+        return _Outside(name, open_checkpoint(note, keys, origin))
+    except UnicodeDecodeError:
+        return _Outside(name, None, Outcome.CONTRAINDICATED, "it is neither a checkpoint nor a tlog-proof")
+    except FormatError as error:
+        return _Outside(name, None, Outcome.CONTRAINDICATED, f"it is no checkpoint of this log: {error}")

@@ -1,0 +1,321 @@
+"""Auditing stored entries, a run of them at a time: what each row says against what it signed and what it committed to.
+
+For each entry, in this order; a step names the first index that fails it:
+ leaves       the index follows the one before, the entry is one of ours and has the stored hash
+ documents    its signed document is stored, under the right kind, and is the one that the entry commits to
+ signatures   a receipt key signed that document
+ columns      the columns that lists and filters show are those of the signed receipt
+ openings     kept payloads are those that the receipt commits to
+
+`check_rows` is a function of its arguments alone, so runs may be checked in other processes and in any order; what
+spans runs (the tree, pairs of intent and receipt, erasures) is `gateway.log.audit`'s.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.crypto.signatures import verify_ed25519
+from gateway.errors import FormatError
+from gateway.model.receipt import FORM_BYTES, PAYLOAD_TYPE, REQUEST_BODY, RESPONSE_BODY, Sha256, Subject, instant
+
+from .dsse import Envelope, Signature, pae, parse_envelope
+from .merkle import leaf_hash
+from .receipt import leaf_of, parse_leaf, salt_for, salted
+
+LEAVES, DOCUMENTS, SIGNATURES, COLUMNS, OPENINGS = "leaves", "documents", "signatures", "columns", "openings"
+
+
+class StoredRow(NamedTuple):
+    """One entry as it is stored. `place` is its index, `kind` and `id` what it is filed under.
+
+    `envelope` is None where no document is stored, `seed` where no opening is; `columns` are a receipt's, None for
+    other kinds. Text may hold anything, lone surrogates included.
+    """
+
+    place: int
+    hash: bytes
+    leaf: bytes
+    kind: str | None
+    id: str | None
+    envelope: bytes | None
+    columns: Columns | None
+    seed: bytes | None
+    request: bytes | None
+    response: bytes | None
+
+
+class Columns(NamedTuple):
+    """The query columns of a receipt that its signed document determines; times in milliseconds."""
+
+    key_id: str
+    client_request_id: str | None
+    created_ms: int
+    verdict: str
+    release: str
+    reason: str | None
+    policy: str
+    network: str | None
+    node: str | None
+    model: str | None
+    endpoint: str
+    stream: bool
+
+
+class Seen(NamedTuple):
+    """What a run's entry says to the steps that span runs.
+
+    `kind` is the leaf's. `id` is the signed receipt id of a receipt or intent. `forwarded`: a prompt went to a node.
+    `opening` of a receipt: `kept` (stored now), `gone` (the receipt says that one was kept, and there is none), `never`
+    (it says that nothing was kept) or `unknown` (it says neither, and there is none).
+    """
+
+    place: int
+    kind: str
+    id: str
+    forwarded: bool
+    opening: str
+
+
+class Report(NamedTuple):
+    """What was found in one run: leaf hashes from `first` on, and per step how many are bad and which comes first."""
+
+    first: int
+    hashes: list[bytes]
+    seen: list[Seen]
+    erased: list[str]
+    bad: dict[str, int]
+    first_bad: dict[str, tuple[int, str]]
+    unknown_keys: int
+
+
+class _Predicate(msgspec.Struct, rename="camel"):
+    """The members of a receipt or intent that are compared here. A missing one is a difference, not an exception."""
+
+    receipt_id: str = ""
+    request: _Request | None = None
+    caller: _Caller | None = None
+    served: _Served | None = None
+    verdict: str = ""
+    release: str = ""
+    reason: str | None = None
+    stored: str | None = None
+    timings: _Timings | None = None
+    verifier: _Verifier | None = None
+    receipt_ids: list[str] = []
+
+
+class _Request(msgspec.Struct):
+    endpoint: str
+    model: str
+    stream: bool
+    forwarded: msgspec.Raw = msgspec.Raw()
+
+
+class _Caller(msgspec.Struct, rename="camel"):
+    key_id: str
+    client_request_id: str | None = None
+
+
+class _Served(msgspec.Struct):
+    network: str
+    node: str
+
+
+class _Timings(msgspec.Struct):
+    received: str
+
+
+class _Policy(msgspec.Struct):
+    name: str
+
+
+class _Verifier(msgspec.Struct):
+    policies: list[_Policy]
+
+
+class _Statement(msgspec.Struct):
+    predicate: _Predicate
+    subject: list[Subject] = []
+
+
+_statement = msgspec.json.Decoder(_Statement)
+_WITHOUT_OPENING = {"none": "never", "salted": "gone", "full": "gone"}
+
+
+def check_rows(rows: Sequence[StoredRow], first: int, keys: Mapping[str, bytes] | None) -> Report:
+    """Check a run of stored rows that should begin at index `first`. Never raises for what is stored.
+
+    `keys` maps receipt key ids to raw public keys; None leaves the signatures unchecked.
+    """
+    run = _Run(first, keys)
+    for row in rows:
+        run.row(row)
+    return Report(first, run.hashes, run.seen, run.erased, run.bad, run.first_bad, run.unknown_keys)
+
+
+class _Run:
+    def __init__(self, first: int, keys: Mapping[str, bytes] | None) -> None:
+        self.next = first
+        self.keys = keys
+        self.hashes: list[bytes] = []
+        self.seen: list[Seen] = []
+        self.erased: list[str] = []
+        self.bad: dict[str, int] = {}
+        self.first_bad: dict[str, tuple[int, str]] = {}
+        self.unknown_keys = 0
+
+    def fail(self, step: str, index: int, sentence: str) -> None:
+        self.bad[step] = self.bad.get(step, 0) + 1
+        self.first_bad.setdefault(step, (index, sentence))
+
+    def row(self, row: StoredRow) -> None:
+        if row.place != self.next:
+            self.fail(LEAVES, self.next, f"entry {self.next} is missing; the next one stored is {row.place}")
+        self.next = row.place + 1
+        found = leaf_hash(row.leaf)
+        self.hashes.append(found)
+        if found != row.hash:
+            self.fail(LEAVES, row.place, f"entry {row.place} does not have its stored hash")
+        try:
+            kind = parse_leaf(row.leaf).kind
+        except FormatError as error:
+            self.fail(LEAVES, row.place, f"entry {row.place}: {error}")
+            return
+        envelope = self.document(row, kind)
+        if envelope is not None:
+            self.content(row, kind, envelope)
+
+    def document(self, row: StoredRow, kind: str) -> Envelope | None:
+        if row.envelope is None:
+            self.fail(DOCUMENTS, row.place, f"entry {row.place} ({kind}) has no document")
+            return None
+        try:
+            envelope = read_envelope(row.envelope)
+        except FormatError as error:
+            self.fail(DOCUMENTS, row.place, f"the document of entry {row.place} is malformed: {error}")
+            return None
+        message = pae(envelope.payload_type, envelope.payload)
+        if leaf_of(kind, sha256(message).digest()) != row.leaf:
+            self.fail(DOCUMENTS, row.place, f"the document of entry {row.place} is not the one it commits to")
+            return None
+        if row.kind != kind:
+            self.fail(DOCUMENTS, row.place, f"entry {row.place} is a {kind} and is filed as {row.kind!a}")
+        if self.keys is not None:
+            self.signature(row.place, envelope, message, self.keys)
+        return envelope
+
+    def signature(self, place: int, envelope: Envelope, message: bytes, keys: Mapping[str, bytes]) -> None:
+        known = [(keys[s.keyid], s.sig) for s in envelope.signatures if s.keyid in keys]
+        if not known:
+            self.unknown_keys += 1
+            names = ", ".join(s.keyid for s in envelope.signatures)
+            self.first_bad.setdefault("unknown_keys", (place, f"entry {place} is signed by {names!a}"))
+        elif not all(verify_ed25519(key, message, signature) for key, signature in known):
+            self.fail(SIGNATURES, place, f"the signature of entry {place} does not hold")
+
+    def content(self, row: StoredRow, kind: str, envelope: Envelope) -> None:
+        if kind not in ("receipt", "intent", "erasure"):
+            self.seen.append(Seen(row.place, kind, "", False, ""))
+            return
+        try:
+            statement = _statement.decode(envelope.payload)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            self.fail(DOCUMENTS, row.place, f"the document of entry {row.place} is not a {kind}: {error}")
+            return
+        predicate = statement.predicate
+        if kind == "erasure":
+            self.erased += predicate.receipt_ids
+            return
+        if row.id != predicate.receipt_id:
+            self.fail(COLUMNS, row.place, f"entry {row.place} is {predicate.receipt_id!a}, filed as {row.id!a}")
+        opening = ""
+        if kind == "receipt":
+            opening = self.receipt(row, statement)
+        forwarded = predicate.request is not None and bool(bytes(predicate.request.forwarded))
+        self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening))
+
+    def receipt(self, row: StoredRow, statement: _Statement) -> str:
+        if row.columns is not None:
+            names = _differences(row.columns, statement.predicate)
+            if names:
+                sentence = f"entry {row.place}: the stored {', '.join(names)} are not those of the signed receipt"
+                self.fail(COLUMNS, row.place, sentence)
+        if row.seed is None:
+            return _WITHOUT_OPENING.get(statement.predicate.stored or "", "unknown")
+        digests = {s.name: s for s in statement.subject}
+        for name, data in ((REQUEST_BODY, row.request), (RESPONSE_BODY, row.response)):
+            wanted = digests.get(name)
+            if data is None or (wanted is not None and _opens(wanted, row.seed, data)):
+                continue
+            self.fail(OPENINGS, row.place, f"entry {row.place}: the kept {name} is not what the receipt commits to")
+        return "kept"
+
+
+def _opens(subject: Subject, seed: bytes, data: bytes) -> bool:
+    form = subject.annotations.form if subject.annotations is not None else FORM_BYTES
+    # A stream is committed to as its data lines, which only the exchange's own reader can cut out of kept bytes.
+    return form != FORM_BYTES or Sha256(salted(salt_for(seed, subject.name), data)) == subject.digest
+
+
+def _differences(columns: Columns, signed: _Predicate) -> list[str]:
+    request, caller, served, timings, verifier = (
+        signed.request,
+        signed.caller,
+        signed.served,
+        signed.timings,
+        signed.verifier,
+    )
+    wrong = [
+        ("verdict", columns.verdict == signed.verdict),
+        ("release", columns.release == signed.release),
+        ("reason", columns.reason == signed.reason),
+        ("key_id", caller is not None and columns.key_id == caller.key_id),
+        ("client_request_id", caller is not None and columns.client_request_id == caller.client_request_id),
+        ("created_ms", timings is not None and _instant(columns.created_ms) == timings.received),
+        ("policy", verifier is not None and [columns.policy] == [p.name for p in verifier.policies[:1]]),
+        ("network", served is None or columns.network == served.network),
+        ("node", served is None or columns.node == served.node),
+        ("model", request is not None and columns.model == request.model),
+        ("endpoint", request is not None and columns.endpoint == request.endpoint),
+        ("stream", request is not None and columns.stream == request.stream),
+    ]
+    return [name for name, same in wrong if not same]
+
+
+def _instant(ms: int) -> str | None:
+    return instant(ms) if 0 <= ms <= _LAST_MS else None
+
+
+_LAST_MS = 253402300799999  # the year 9999 ends
+_HEAD = b'{"payload":"'
+_TAIL = re.compile(
+    b'","payloadType":"'
+    + re.escape(PAYLOAD_TYPE.encode())
+    + rb'","signatures":\[\{"keyid":"([^"\\\x00-\x1f\x7f-\xff]+)","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\]\}'
+)
+
+
+def read_envelope(data: bytes) -> Envelope:
+    """`parse_envelope`, with a short cut for the exact form in which this project writes envelopes.
+
+    Bytes that match the form and whose payload encodes back to the same base64 have one meaning only.
+    """
+    end = data.find(b'"', len(_HEAD)) if data.startswith(_HEAD) else -1
+    tail = _TAIL.fullmatch(data, end) if end > 0 else None
+    if tail is not None:
+        text = data[len(_HEAD) : end]
+        try:
+            payload = binascii.a2b_base64(text, strict_mode=True)
+        except binascii.Error:
+            return parse_envelope(data)
+        if binascii.b2a_base64(payload, newline=False) == text:
+            signature = Signature(tail[1].decode("ascii"), binascii.a2b_base64(tail[2]))
+            return Envelope(payload, PAYLOAD_TYPE, (signature,))
+    return parse_envelope(data)

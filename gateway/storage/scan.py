@@ -1,0 +1,192 @@
+"""The whole log in order, for an audit: rows as they are stored, tolerant of whatever stands in them.
+
+One `Scan` is one read-only connection. It reads in pages and holds no long transaction: rows below the size that was
+there when it was opened don't change but for erasure, and a reader that stays would keep the write-ahead log growing.
+Text that is not UTF-8 comes back with lone surrogates (`surrogateescape`) instead of stopping the read.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gateway.errors import LogRefused
+from gateway.log.audit_rows import Columns, StoredRow
+
+from . import engine
+
+PAGE = 1000
+#: Columns of `Scan.receipts`; the entry's text follows as the last.
+RECEIPT_COLUMNS = (
+    *("idx", "id", "created_ms", "key_id", "client_request_id", "verdict", "release", "reason", "policy", "network"),
+    *("node", "model", "endpoint", "stream", "status", "latency_ms"),
+)
+_ROWS = """
+    SELECT leaf.idx, leaf.hash, leaf.leaf,
+           CASE WHEN r.idx IS NOT NULL THEN 'receipt' ELSE d.kind END, coalesce(r.id, d.id),
+           coalesce(r.envelope, d.envelope), o.seed, o.request, o.response,
+           r.idx, r.key_id, r.client_request_id, r.created_ms, r.verdict, r.release, r.reason, r.policy, r.network,
+           r.node, r.model, r.endpoint, r.stream
+    FROM leaf LEFT JOIN receipt r ON r.idx = leaf.idx LEFT JOIN record d ON d.idx = leaf.idx
+              LEFT JOIN opening o ON o.idx = leaf.idx
+    WHERE leaf.idx >= ? AND leaf.idx < ? ORDER BY leaf.idx LIMIT ?"""
+
+#: Each finds a row that should not be there; the sentence takes its index or id.
+_STRAYS = (
+    (
+        "SELECT idx FROM receipt WHERE NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.idx = receipt.idx) LIMIT 1",
+        "a receipt is stored at index {} without an entry in the log",
+    ),
+    (
+        "SELECT idx FROM record WHERE NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.idx = record.idx) LIMIT 1",
+        "a document is stored at index {} without an entry in the log",
+    ),
+    (
+        "SELECT idx FROM receipt WHERE EXISTS (SELECT 1 FROM record WHERE record.idx = receipt.idx) LIMIT 1",
+        "two documents are stored for index {}",
+    ),
+    (
+        "SELECT idx FROM opening WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.idx = opening.idx) LIMIT 1",
+        "an opening is stored at index {} without its receipt",
+    ),
+    (  # by the rows and not by the unique index, which a damaged file may have lost
+        "SELECT id FROM receipt NOT INDEXED GROUP BY id HAVING count(*) > 1 LIMIT 1",
+        "two receipts are stored under the id {!a}",
+    ),
+)
+
+
+class Scan:
+    """A stored log to audit (`gateway.log.audit.Source`, and its rows). Raises as `engine.open_reader` does."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = engine.open_reader(path)
+        self._connection.text_factory = _lenient
+        self.origin: str | None = None
+        self.vkey: str | None = None
+        found = self._one("SELECT origin, vkey FROM log_state LIMIT 1")
+        if found is not None:
+            self.origin, self.vkey = str(found[0]), str(found[1])
+        # What is looked at ends where it ended at one moment, so that a gateway may go on writing.
+        self._connection.execute("BEGIN")
+        try:
+            self.size = 1 + self._number("SELECT max(idx) FROM leaf")
+            self._head = self._number("SELECT max(size) FROM checkpoint")
+            self._tiles = dict(self._execute("SELECT level, max(n) FROM node GROUP BY level").fetchall())
+        finally:
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Scan:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def is_dense(self) -> bool:
+        """Whether there are as many entries as the highest index says. Reads the whole table once."""
+        return self._number("SELECT count(*) FROM leaf WHERE idx >= 0 AND idx < ?", self.size) == self.size
+
+    def rows(self, first: int, end: int, limit: int = PAGE) -> list[StoredRow]:
+        """The first `limit` stored rows with index in [`first`, `end`), by rising index."""
+        return [_stored_row(row) for row in self._execute(_ROWS, (first, end, limit))]
+
+    def receipts(self, first: int, end: int) -> Iterator[tuple[object, ...]]:
+        """The columns `RECEIPT_COLUMNS` of the receipts with index in [`first`, `end`), by rising index."""
+        after = first - 1
+        sql = f"""SELECT {", ".join("r." + c for c in RECEIPT_COLUMNS)}, leaf.leaf FROM receipt r
+            LEFT JOIN leaf ON leaf.idx = r.idx WHERE r.idx > ? AND r.idx < ? ORDER BY r.idx LIMIT ?"""  # noqa: S608
+        while page := self._execute(sql, (after, end, PAGE)).fetchall():
+            yield from page
+            after = page[-1][0]
+
+    def checkpoint_count(self) -> int:
+        """How many checkpoints are stored."""
+        return max(0, self._number("SELECT count(*) FROM checkpoint WHERE size <= ?", self._head))
+
+    def checkpoints(self, every: int) -> Iterator[tuple[int, bytes]]:
+        """(size, note) by rising size: the first, every `every`-th after it, and the last."""
+        number, newest, after = 0, None, -1
+        while page := self._execute(
+            "SELECT size, note FROM checkpoint WHERE size > ? AND size <= ? ORDER BY size LIMIT ?",
+            (after, self._head, PAGE),
+        ).fetchall():
+            for size, note in page:
+                newest = (int(size), _bytes(note))
+                if number % every == 0:
+                    yield newest
+                    newest = None
+                number += 1
+            after = page[-1][0]
+        if newest is not None:
+            yield newest
+
+    def tile_roots(self, level: int) -> Iterator[tuple[int, bytes]]:
+        """(n, hash) of the stored roots of full tiles at `level` (8, 16, …), by rising n."""
+        after, last = -1, self._tiles.get(level, -1)
+        while page := self._execute(
+            "SELECT n, hash FROM node WHERE level = ? AND n > ? AND n <= ? ORDER BY n LIMIT ?",
+            (level, after, last, PAGE),
+        ).fetchall():
+            for n, digest in page:  # `n` is whatever stands there: the audit compares it
+                yield n, _bytes(digest)
+            after = page[-1][0]
+
+    def stray(self) -> str | None:
+        """A sentence about the first row that belongs to no entry or shares its place; None when there is none."""
+        for sql, sentence in _STRAYS:
+            found = self._one(sql)
+            if found is not None:
+                return sentence.format(found[0])
+        return None
+
+    def still_open(self, ids: Sequence[str]) -> list[str]:
+        """Those of the receipts `ids` that have an opening."""
+        sql = "SELECT 1 FROM opening WHERE idx = (SELECT idx FROM receipt WHERE id = ?)"
+        return [id for id in ids if self._one(sql, id) is not None]
+
+    def _execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, parameters)
+        except sqlite3.DatabaseError as error:
+            raise LogRefused(f"the database cannot be read: {error}", reason="altered") from error
+
+    def _one(self, sql: str, *parameters: object) -> Any:
+        return self._execute(sql, parameters).fetchone()
+
+    def _number(self, sql: str, *parameters: object) -> int:
+        """The one number that `sql` asks for; -1 where there is none."""
+        (found,) = self._one(sql, *parameters)
+        return -1 if found is None else int(found)
+
+
+def _stored_row(row: tuple[Any, ...]) -> StoredRow:
+    columns = None
+    if row[9] is not None:
+        texts = [value if value is None else _text(value) for value in (*row[10:12], *row[13:21])]
+        created = row[12] if isinstance(row[12], int) else -1
+        columns = Columns._make((*texts[:2], created, *texts[2:], bool(row[21])))
+    seed, request, response = (None if value is None else _bytes(value) for value in row[6:9])
+    kind, id = (None if value is None else _text(value) for value in row[3:5])
+    envelope = None if row[5] is None else _bytes(row[5])
+    return StoredRow(row[0], _bytes(row[1]), _bytes(row[2]), kind, id, envelope, columns, seed, request, response)
+
+
+def _bytes(value: object) -> bytes:
+    """A stored value as bytes: SQLite keeps any type in any column, and an altered file may hold any."""
+    if isinstance(value, bytes):
+        return value
+    return _text(value).encode("utf-8", "surrogateescape")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return _lenient(value) if isinstance(value, bytes) else repr(value)
+
+
+def _lenient(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

@@ -1,0 +1,395 @@
+"""`veriroute audit verify` on stored databases that somebody changed: each change is found, and its place is named."""
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from receipt_world import ORIGIN, World
+from stored_log import StoredLog, entry
+
+from gateway.cli import audit as command
+from gateway.cli import main
+from gateway.log.checkpoint import Checkpoint, sign_checkpoint
+from gateway.log.dsse import sign_envelope
+from gateway.log.merkle import leaf_hash
+from gateway.log.note import NoteSigner
+from gateway.model.receipt import PAYLOAD_TYPE
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> StoredLog:
+    """A good log of 600 entries: more than two tiles."""
+    return StoredLog(tmp_path_factory.mktemp("log"), 300, batch=40)
+
+
+class Copy:
+    """A copy of the good log that a test may change."""
+
+    def __init__(self, pristine: StoredLog, folder: Path) -> None:
+        shutil.copytree(os.path.dirname(pristine.path), folder, dirs_exist_ok=True)
+        self.world = pristine.world
+        self.path = str(folder / "veriroute.db")
+        self.memory = self.path + ".checkpoint"
+        self.trust = str(folder / "trust")
+
+    @contextmanager
+    def sql(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.path)
+        yield connection
+        connection.commit()
+        connection.close()
+
+    def audit(self, *args: str) -> tuple[int, dict[str, Any]]:
+        from contextlib import redirect_stdout
+        from io import StringIO
+
+        out = StringIO()
+        with redirect_stdout(out):
+            code = main(["audit", "verify", self.path, "--trust", self.trust, "--json", *args])
+        return code, {line["step"] + (line["about"] or ""): line for line in json.loads(out.getvalue())["lines"]}
+
+
+@pytest.fixture
+def log(pristine: StoredLog, tmp_path: Path) -> Copy:
+    return Copy(pristine, tmp_path / "copy")
+
+
+def bad(lines: dict[str, Any]) -> set[str]:
+    return {step for step, line in lines.items() if line["outcome"] == "contraindicated"}
+
+
+def test_a_good_log_passes(log: Copy, capsys: pytest.CaptureFixture[str]):
+    """Every step is affirming, and its line says what was counted."""
+    assert main(["audit", "verify", log.path, "--trust", log.trust]) == 0
+    out = capsys.readouterr().out
+    assert "601 entries" in out
+    assert "300 intents, each with its one receipt" in out
+    assert "\x1b" not in out
+
+
+Act = Callable[[sqlite3.Connection], object]
+
+
+def flip(column: str, table: str, index: int) -> Act:
+    def act(connection: sqlite3.Connection) -> None:
+        (data,) = connection.execute(f"SELECT {column} FROM {table} WHERE idx = ?", (index,)).fetchone()
+        changed = bytes(data[:50]) + bytes((data[50] ^ 1,)) + bytes(data[51:])
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE idx = ?", (changed, index))
+
+    return act
+
+
+def swap(table: str, first: int, second: int) -> Act:
+    def act(connection: sqlite3.Connection) -> None:
+        for old, new in ((first, -5), (second, first), (-5, second)):
+            connection.execute(f"UPDATE {table} SET idx = ? WHERE idx = ?", (new, old))
+
+    return act
+
+
+def run(*statements: str) -> Act:
+    def act(connection: sqlite3.Connection) -> None:
+        for statement in statements:
+            connection.execute(statement)
+
+    return act
+
+
+CHANGES: dict[str, tuple[Act, str, str]] = {
+    "receipt_byte_edited": (flip("envelope", "receipt", 400), "documents", "400"),
+    "intent_byte_edited": (flip("envelope", "record", 401), "documents", "401"),
+    "entry_edited": (flip("leaf", "leaf", 300), "leaves", "300"),
+    "hash_edited": (lambda c: c.execute("UPDATE leaf SET hash = zeroblob(32) WHERE idx = 77"), "leaves", "77"),
+    "two_entries_swapped": (swap("leaf", 100, 102), "documents", "100"),
+    "two_receipts_swapped": (swap("receipt", 100, 102), "documents", "100"),
+    "gap": (run("DELETE FROM leaf WHERE idx = 256"), "leaves", "256"),
+    "gap_of_billions": (run("UPDATE leaf SET idx = 1 << 60 WHERE idx = 600"), "leaves", "600"),
+    "tail_of_entries_cut": (run("DELETE FROM leaf WHERE idx > 590"), "head", "591"),
+    "document_deleted": (run("DELETE FROM receipt WHERE idx = 50"), "documents", "50"),
+    "document_without_entry": (
+        run("INSERT INTO record SELECT 9000, kind, id, created_ms, envelope FROM record WHERE idx = 0"),
+        "documents",
+        "9000",
+    ),
+    "document_twice": (
+        run("INSERT INTO record SELECT 50, kind, id, created_ms, envelope FROM record WHERE idx = 0"),
+        "documents",
+        "50",
+    ),
+    "filed_under_another_kind": (run("UPDATE record SET kind = 'alarm' WHERE idx = 51"), "documents", "51"),
+    "checkpoint_edited": (
+        run("UPDATE checkpoint SET note = replace(CAST(note AS TEXT), char(10) || '80', char(10) || '81')"),
+        "tree",
+        "80",
+    ),
+    "checkpoints_deleted": (run("DELETE FROM checkpoint"), "head", "no checkpoint"),
+    "checkpoint_misfiled": (run("UPDATE checkpoint SET size = 81 WHERE size = 80"), "tree", "81"),
+    "newest_checkpoints_deleted": (run("DELETE FROM checkpoint WHERE size > 570"), "head", "never signed"),
+    "tile_root_edited": (run("UPDATE node SET hash = zeroblob(32) WHERE n = 1"), "tree", "tile 1"),
+    "tile_root_deleted": (run("DELETE FROM node WHERE n = 0"), "tree", "tile 0"),
+    "tile_root_too_many": (run("INSERT INTO node VALUES (8, 2, zeroblob(32))"), "tree", "level 8"),
+    "verdict_column_edited": (
+        run("UPDATE receipt SET verdict = 'contraindicated' WHERE idx = 60"),
+        "columns",
+        "verdict",
+    ),
+    "key_column_edited": (run("UPDATE receipt SET key_id = 'other' WHERE idx = 60"), "columns", "key_id"),
+    "time_column_edited": (run("UPDATE receipt SET created_ms = 1 WHERE idx = 60"), "columns", "created_ms"),
+    "node_column_edited": (run("UPDATE receipt SET node = CAST(x'ff00' AS TEXT) WHERE idx = 60"), "columns", "node"),
+    "id_column_edited": (run("UPDATE receipt SET id = 'X' WHERE idx = 60"), "columns", "60"),
+    "opening_deleted": (run("DELETE FROM opening WHERE idx = 40"), "openings", "MISSING"),
+    "opening_edited": (run("UPDATE opening SET response = x'00' WHERE idx = 40"), "openings", "40"),
+    "opening_seed_edited": (run("UPDATE opening SET seed = zeroblob(32) WHERE idx = 40"), "openings", "40"),
+    "opening_without_receipt": (run("UPDATE opening SET idx = 9000 WHERE idx = 40"), "documents", "9000"),
+}
+
+
+@pytest.mark.parametrize(("act", "step", "place"), CHANGES.values(), ids=CHANGES.keys())
+def test_j18_a_changed_row_is_found_and_named(
+    log: Copy, act: Callable[[sqlite3.Connection], None], step: str, place: str
+):
+    """One edited, swapped, missing or added row makes the audit fail, and the line names the first bad place."""
+    with log.sql() as connection:
+        act(connection)
+    code, lines = log.audit()
+    assert code == 1
+    assert step in bad(lines), lines
+    assert place in lines[step]["sentence"] + (lines[step]["detail"] or "")
+
+
+def test_an_edited_entry_is_found_by_the_signed_root_too(log: Copy):
+    """Entry and hash changed together still differ from the signed root, and the line says from where on."""
+    with log.sql() as connection:
+        other = World().leaves or [b"veriroute/1 alarm sha256:" + b"ab" * 32 + b"\n"]
+        connection.execute("UPDATE leaf SET leaf = ?, hash = ? WHERE idx = 300", (other[0], leaf_hash(other[0])))
+    code, lines = log.audit()
+    assert (code, bad(lines) >= {"tree", "documents", "outsidecheckpoint memory"}) == (1, True)
+    assert "the root signed at size 320" in lines["tree"]["sentence"]
+    assert "entry 280 on" in lines["tree"]["sentence"]
+
+
+def test_a_document_signed_by_another_key_is_not_ours(log: Copy, tmp_path: Path):
+    """An entry by a key that is not among the trust roots cannot be decided; a bad signature is refused."""
+    stranger = World()
+    stranger.receipts = NoteSigner("stranger", b"else" * 8)
+    Path(log.trust).write_text(stranger.trust_text())
+    code, lines = log.audit()
+    assert (code, lines["signatures"]["outcome"]) == (3, "none")
+    forged = NoteSigner(ORIGIN + "/receipts", b"rcpt" * 8)
+    envelope = json.loads(sign_envelope(b"{}", PAYLOAD_TYPE, forged))
+    with log.sql() as connection:
+        (stored,) = connection.execute("SELECT envelope FROM receipt WHERE idx = 60").fetchone()
+        document = json.loads(stored)
+        document["signatures"] = envelope["signatures"]
+        connection.execute("UPDATE receipt SET envelope = ? WHERE idx = 60", (json.dumps(document).encode(),))
+    Path(log.trust).write_text(log.world.trust_text())
+    code, lines = log.audit()
+    assert (code, bad(lines)) == (1, {"signatures"})
+    assert "entry 60" in lines["signatures"]["sentence"]
+
+
+def test_j23_a_tail_that_was_cut_cleanly_needs_something_from_outside(log: Copy, tmp_path: Path):
+    """A log cut together with its checkpoints agrees with itself; memory, proof or checkpoint show both heads."""
+    head = tmp_path / "yesterday"
+    head.write_bytes(log.world.checkpoint())
+    proof = tmp_path / "kept.tlog-proof"
+    proof.write_text(log.world.proof(600))
+    early = tmp_path / "early"
+    early.write_bytes(log.world.checkpoint(100))
+    with log.sql() as connection:
+        for table in ("leaf", "receipt", "record", "opening"):
+            connection.execute(f"DELETE FROM {table} WHERE idx >= 560")
+        connection.execute("DELETE FROM checkpoint WHERE size > 560")
+    code, lines = log.audit()
+    assert (code, bad(lines)) == (1, {"outsidecheckpoint memory"})
+    os.remove(log.memory)
+    code, lines = log.audit()
+    assert (code, bad(lines), lines["outside"]["outcome"]) == (3, set(), "none")
+    code, lines = log.audit("--kept", str(early))
+    assert code == 0
+    for kept in (head, proof):
+        code, lines = log.audit("--kept", str(kept))
+        assert (code, bad(lines)) == (1, {f"outside{kept}"})
+        line = lines[f"outside{kept}"]
+        assert "ROLLED BACK" in line["sentence"]
+        assert "theirs: size 601" in line["detail"]
+        assert "stored head: size 560" in line["detail"]
+
+
+def test_j23_a_log_signed_again_with_the_real_key_is_a_fork(tmp_path: Path):
+    """A suffix replaced and signed anew with the stolen log key is found by any proof that somebody kept."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    first = StoredLog(folder, 10)
+    kept = tmp_path / "kept.tlog-proof"
+    kept.write_text(first.world.proof(20))
+    other = tmp_path / "b"
+    other.mkdir()
+    second = StoredLog(other, 9)
+    second.add_exchange(11)
+    second.add_exchange(12)
+    second.commit()
+    code = main(["audit", "verify", second.path, "--trust", second.trust])
+    assert code == 0
+    assert main(["audit", "verify", second.path, "--trust", second.trust, "--kept", str(kept)]) == 1
+
+
+def test_drop_everything(log: Copy):
+    """An emptied database is not a log, and the memory says what it was."""
+    with log.sql() as connection:
+        for table in ("leaf", "receipt", "record", "opening", "checkpoint", "node"):
+            connection.execute(f"DELETE FROM {table}")
+    code, lines = log.audit()
+    assert code == 1
+    assert bad(lines) == {"head", "outsidecheckpoint memory"}
+
+
+def test_kept_files_that_are_none_are_said(log: Copy, tmp_path: Path):
+    """A kept file of another log, or that is none, is contraindicated; an unreadable one is usage."""
+    other = World("other.test/log")
+    files = {
+        "other": sign_checkpoint(Checkpoint("other.test/log", 0, World().root(0)), other.log),
+        "junk": b"hello",
+        "binary": b"c2sp.org/tlog-proof@v1\n\xff",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        code, lines = log.audit("--kept", str(tmp_path / name))
+        assert (code, bad(lines)) == (1, {f"outside{tmp_path / name}"})
+    assert main(["audit", "verify", log.path, "--kept", str(tmp_path / "absent")]) == 2
+
+
+def test_without_a_trust_file_nothing_is_decided(log: Copy):
+    """The keys beside the database are said to be that; accepting them is a flag; with none, signatures are open."""
+    verify = ["audit", "verify", log.path]
+    assert main(verify) == 3
+    assert main([*verify, "--trust-stored-keys"]) == 0
+    shutil.rmtree(log.path + ".keys")
+    assert main(verify) == 3
+    assert main([*verify, "--trust-stored-keys"]) == 3
+    Path(log.trust).write_text(f"log {log.world.log.vkey}\nquorum none\n")
+    code, lines = log.audit()
+    assert (code, lines["signatures"]["outcome"]) == (3, "none")
+
+
+@pytest.mark.parametrize("name", ["absent", "empty", "foreign"])
+def test_what_is_no_database_of_ours_is_usage(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]):
+    """A missing, empty or foreign file ends with 2 and a sentence."""
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "foreign").write_bytes(b"not a database" * 100)
+    assert main(["audit", "verify", str(tmp_path / name)]) == 2
+    assert capsys.readouterr().err.startswith("veriroute audit: ")
+
+
+def test_a_url_names_a_database_too(log: Copy):
+    """sqlite:/// URLs are taken as in the settings."""
+    assert main(["audit", "verify", f"sqlite:///{log.path}", "--trust", log.trust]) == 0
+
+
+def test_a_memory_that_was_asked_for_must_be_there(log: Copy, tmp_path: Path):
+    """--memory of a file without a checkpoint is refused, and so is a damaged memory in the usual place."""
+    assert main(["audit", "verify", log.path, "--memory", str(tmp_path / "none")]) == 2
+    Path(log.memory).write_bytes(b"x" * 8192)
+    assert main(["audit", "verify", log.path]) == 2
+
+
+def test_intents_and_receipts_pair_up(tmp_path: Path):
+    """An intent without a receipt is a warning in the present run, and a fault once another run began."""
+    stored = StoredLog(tmp_path, 3)
+    predicate = stored.world.predicate(99)
+    stored.entries.append(entry(stored.world, stored.world.add_intent(predicate), predicate))
+    stored.commit()
+    verify = ["audit", "verify", stored.path, "--trust", stored.trust]
+    assert main(verify) == 0
+    stored.add_event("start", {"nonce": "m"})
+    stored.commit()
+    assert main(verify) == 1
+
+
+def test_a_receipt_that_was_forwarded_needs_its_intent(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A prompt that went to a node without an announcement is named; a refused request needs none."""
+    stored = StoredLog(tmp_path, 3)
+    refused = stored.world.predicate().request
+    stored.add_exchange(50, intent=False, request=type(refused)(refused.digest, refused.endpoint, "m", False))
+    stored.commit()
+    verify = ["audit", "verify", stored.path, "--trust", stored.trust]
+    assert main(verify) == 0
+    place = stored.add_exchange(51, intent=False)
+    stored.commit()
+    assert main(verify) == 1
+    assert f"the request of entry {place} was sent to a node" in capsys.readouterr().out
+
+
+def test_an_intent_announced_twice_is_a_fault(tmp_path: Path):
+    """Two intents of one request are named."""
+    stored = StoredLog(tmp_path, 1)
+    predicate = stored.world.predicate(9)
+    for _ in range(2):
+        stored.entries.append(entry(stored.world, stored.world.add_intent(predicate), predicate))
+    stored.commit(1)
+    assert main(["audit", "verify", stored.path, "--trust", stored.trust]) == 1
+
+
+def test_j24_erasure_is_told_from_loss(tmp_path: Path):
+    """An opening that an erasure entry names is erased; another that is gone is missing; none that was never kept."""
+    stored = StoredLog(tmp_path, 4)
+    stored.add_exchange(80, stored="none")
+    stored.add_exchange(81, stored=None)
+    first, second = (stored.world.predicate(n).receipt_id for n in (0, 1))
+    stored.add_event("erasure", {"receiptIds": [first, second], "actor": "dpo", "ground": "Art. 17"})
+    stored.commit()
+    copy = Copy(stored, tmp_path / "copy")
+    code, lines = copy.audit()
+    assert (code, lines["openings"]["outcome"]) == (0, "warning")
+    with copy.sql() as connection:
+        connection.execute(
+            "DELETE FROM opening WHERE idx IN (SELECT idx FROM receipt WHERE id IN (?, ?))", (first, second)
+        )
+    code, lines = copy.audit()
+    assert code == 0
+    assert lines["openings"]["sentence"] == "3 intact, 2 erased by entries of the log, 1 never kept"
+    with copy.sql() as connection:
+        connection.execute("DELETE FROM opening")
+    code, lines = copy.audit()
+    assert (code, bad(lines)) == (1, {"openings"})
+    assert "1 not stored whose receipts do not say" in lines["openings"]["detail"]
+
+
+def test_other_processes_find_the_same(log: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Checking in several processes gives the same lines, and progress goes to standard error."""
+    with log.sql() as connection:
+        flip("envelope", "receipt", 400)(connection)
+    alone = log.audit("--jobs", "1")
+    monkeypatch.setattr(command, "MANY", 1)
+    monkeypatch.setattr(command, "RUN", 64)
+    assert log.audit("--jobs", "2", "--progress") == alone
+    assert "601/601" in capsys.readouterr().err
+
+
+def test_many_checkpoints_are_sampled(log: Copy, monkeypatch: pytest.MonkeyPatch):
+    """Beyond a number, evenly spread checkpoints are looked at, the newest among them, and the line says how many."""
+    monkeypatch.setattr("gateway.log.audit.MAX_CHECKPOINTS", 5)
+    code, lines = log.audit()
+    assert code == 0
+    assert (
+        lines["tree"]["sentence"].startswith("7 of 17 checkpoints") or " of 17 checkpoints" in lines["tree"]["sentence"]
+    )
+
+
+def test_two_receipts_under_one_id_are_found(log: Copy):
+    """A unique index that was taken away does not hide a doubled receipt."""
+    with log.sql() as connection:
+        rows = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'receipt'").fetchone()[0]
+        connection.execute("ALTER TABLE receipt RENAME TO old")
+        connection.execute(rows.replace("UNIQUE (id)", "CHECK (1)"))
+        connection.execute("INSERT INTO receipt SELECT * FROM old")
+        connection.execute("UPDATE receipt SET id = (SELECT id FROM receipt WHERE idx = 2) WHERE idx = 4")
+    code, lines = log.audit()
+    assert code == 1
+    assert "two receipts are stored under the id" in lines["documents"]["sentence"]
