@@ -129,9 +129,13 @@ class Gateway:
 
     def receipt(self, receipt_id: str) -> dict[str, Any]:
         """The predicate of a receipt, after `veriroute verify` found its record authentic."""
+        return self.receipt_of(receipt_id, None)
+
+    def receipt_of(self, receipt_id: str, key: str | None) -> dict[str, Any]:
+        """The same for the receipt of another key."""
         import base64
 
-        with self.http() as client:
+        with self.http(key) as client:
             bundle = client.get(f"/v1/receipts/{receipt_id}/bundle")
         assert bundle.status_code == 200, bundle.text
         path = self.folder / f"{receipt_id}.json"
