@@ -115,7 +115,8 @@ async def requests(
             connection = await pool.acquire(origin, pins, 5.0)
             try:
                 await connection.request(b"POST", target, REQUEST, SMALL, deadlines)
-                await connection.read_all(1 << 20)
+                if len(await connection.read_all(1 << 20)) not in (len(SMALL), len(LARGE)):
+                    raise SystemExit("the answer is not what the server sent")
             finally:
                 pool.release(connection)
 
@@ -137,8 +138,8 @@ async def streams(
         connection = await pool.acquire(origin, pins, 5.0)
         try:
             await connection.request(b"POST", b"/stream", REQUEST, SMALL, deadlines)
-            while await connection.read_some():
-                seen += 1
+            while chunk := await connection.read_some():
+                seen += len(chunk)
         finally:
             pool.release(connection)
 
@@ -148,6 +149,8 @@ async def streams(
     for _ in range(rounds):
         await asyncio.gather(*(one() for _ in range(width)))
     chunks = width * rounds * CHUNKS
+    if seen != chunks * len(EVENT):
+        raise SystemExit(f"{seen} bytes of {chunks * len(EVENT)} arrived")
     return (time.process_time() - before) / chunks * 1e6, chunks / (time.perf_counter() - start)
 
 

@@ -1,6 +1,9 @@
 """Connections against scripted peers on loopback: reuse, ends, deadlines, back-pressure, what was sent."""
 
 import asyncio
+import contextlib
+import random
+import socket
 import time
 
 import pytest
@@ -24,6 +27,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 HELLO = OK + b"Content-Length: 5\r\n\r\nhello"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
 QUICK = Deadlines(first_byte_s=0.25, idle_s=0.25, total_s=0.6)
+PATIENT = Deadlines(first_byte_s=10, idle_s=10, total_s=20)  # for exchanges that must end by themselves
 
 
 @pytest.fixture
@@ -34,7 +38,7 @@ async def pool():
     assert pool.open_count == 0
 
 
-async def ask(pool, node, deadlines=QUICK, body=b'{"n":1}', **how):
+async def ask(pool, node, deadlines=PATIENT, body=b'{"n":1}', **how):
     """One whole exchange: status and body."""
     connection = await pool.acquire(node.origin, None, 2.0)
     try:
@@ -206,6 +210,33 @@ async def test_i01_the_next_address_of_a_name_is_tried():
         await pool.close()
 
 
+async def test_an_address_that_does_not_answer_gets_its_share_of_the_time_only():
+    """A hanging first address leaves time for the second; where all hang it is a connect timeout."""
+
+    async def resolve(host, port):
+        return addresses
+
+    async with peer(answers(HELLO)) as node:
+        pool = UpstreamPool(resolver=resolve)
+        with contextlib.ExitStack() as stack:
+            full = stack.enter_context(socket.socket())
+            full.bind(("127.0.0.2", node.port))
+            full.listen(0)
+            for _ in range(4):  # fill the backlog: the kernel then leaves further attempts unanswered
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(("127.0.0.2", node.port))
+            addresses = ["127.0.0.2", "127.0.0.1"]
+            connection = await pool.acquire(node.at("localhost"), None, 0.4)
+            assert (await connection.request(b"GET", b"/", [])).status == 200
+            addresses = ["127.0.0.2"]
+            start = time.monotonic()
+            with pytest.raises(ConnectTimeout):
+                await pool.acquire(node.at("localhost"), None, 0.1)
+            assert time.monotonic() - start < 1
+        await pool.close()
+
+
 async def test_a_name_that_never_resolves_is_a_connect_timeout():
     """The connect deadline covers the resolver."""
 
@@ -286,7 +317,7 @@ async def test_i04_a_timeout_after_the_request_discards_the_late_answer(pool):
         await reader.read()
 
     async with peer(script) as node:
-        error = await refusal(pool, node)
+        error = await refusal(pool, node, deadlines=QUICK)
         assert isinstance(error, ChannelTimeout)
         assert (error.reason, error.sent) == ("timeout_first_byte", True)
         assert await ask(pool, node) == (200, b"2")
@@ -590,14 +621,14 @@ async def test_d19_a_flood_of_comments_ends_at_the_progress_deadline(pool):
     async def read(progressing):
         connection = await pool.acquire(node.origin, None, 2.0)
         try:
-            await connection.request(b"POST", b"/", [], b"", Deadlines(5, 5, 5, progress_s=0.15))
+            await connection.request(b"POST", b"/", [], b"", Deadlines(5, 5, 5, progress_s=0.25))
             async for _ in connection.chunks():
                 if progressing:
                     connection.progress()
         finally:
             pool.release(connection)
 
-    async with peer(pieces(CHUNKED, *[b"7\r\n: ping\n\r\n"] * 20, b"0\r\n\r\n", gap_s=0.02)) as node:
+    async with peer(pieces(CHUNKED, *[b"7\r\n: ping\n\r\n"] * 20, b"0\r\n\r\n", gap_s=0.03)) as node:
         with pytest.raises(ChannelTimeout) as caught:
             await read(progressing=False)
         assert caught.value.reason == "timeout_progress"
@@ -606,17 +637,17 @@ async def test_d19_a_flood_of_comments_ends_at_the_progress_deadline(pool):
 
 async def test_the_timer_of_one_exchange_does_not_end_the_next(pool):
     """A kept connection lives beyond the deadlines of its earlier exchanges, and keeps those of the later ones."""
-    slow = Deadlines(0.15, 0.15, 0.15)
+    slow = Deadlines(0.4, 0.4, 0.4)
 
     async def script(node, reader, writer):
         while await read_request(node, reader):
-            await asyncio.sleep(0.06)
+            await asyncio.sleep(0.1)
             writer.write(HELLO)
 
     async with peer(script) as node:
         for _ in range(5):
             assert await ask(pool, node, deadlines=slow) == (200, b"hello")
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         assert await ask(pool, node, deadlines=slow) == (200, b"hello")
         assert node.connections == 1
         assert (await refusal(pool, node, deadlines=Deadlines(0.02, 1, 1))).reason == "timeout_first_byte"
@@ -642,8 +673,8 @@ async def test_d23_a_slow_reader_makes_the_peer_wait(pool):
 
     async with peer(script) as node:
         connection = await pool.acquire(node.origin, None, 2.0)
-        await connection.request(b"POST", b"/", [], b"", Deadlines(5, 0.1, 30), max_body=total)
-        await asyncio.sleep(0.4)  # four idle deadlines
+        await connection.request(b"POST", b"/", [], b"", Deadlines(5, 0.25, 30), max_body=total)
+        await asyncio.sleep(0.6)  # two idle deadlines
         held = connection._answer.buffered
         assert pool.limits.high_water <= held <= pool.limits.high_water + 512 * 1024
         assert written < 16 * 1024 * 1024
@@ -773,6 +804,25 @@ async def test_a_closed_pool_gives_no_connections():
             await pool.acquire(node.origin, None, 2.0)
 
 
+async def test_a_pool_closed_while_connecting_gives_no_connection():
+    """A connection that comes to be after `close` is ended at once, and nothing is sent on it."""
+
+    async def resolve(host, port):
+        await asyncio.sleep(0.05)
+        return ["127.0.0.1"]
+
+    pool = UpstreamPool(resolver=resolve)
+    async with peer(answers(HELLO)) as node:
+        task = asyncio.create_task(pool.acquire(node.at("localhost"), None, 2.0))
+        await asyncio.sleep(0.01)
+        await pool.close()
+        with pytest.raises(ConnectFailed, match="pool is closed"):
+            await task
+        await asyncio.sleep(0.05)
+        assert node.requests == []
+        assert pool.open_count == 0
+
+
 async def test_a_cancelled_acquire_leaves_nothing_behind():
     """Cancelling while connecting gives the place back."""
 
@@ -787,6 +837,46 @@ async def test_a_cancelled_acquire_leaves_nothing_behind():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert pool.open_count == 0
+
+
+async def test_fuzz_no_stream_of_bytes_makes_an_exchange_hang_or_raise_anything_else(pool):
+    """Sixty peers that send noise, cut anywhere, then close, reset or stay: each exchange ends by its deadlines."""
+    parts = [
+        OK,
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"\r\n",
+        b"hello",
+        b"5\r\n",
+        b"0\r\n\r\n",
+        b"\n",
+    ]
+    noise = random.Random(7)
+    streams = [
+        b"".join(noise.choice([*parts, noise.randbytes(9)]) for _ in range(noise.randrange(14))) for _ in range(60)
+    ]
+    turn = iter(streams)
+
+    async def script(node, reader, writer):
+        data = OK + next(turn) if node.connections % 2 else next(turn)
+        await read_request(node, reader)
+        cut = noise.randrange(len(data) + 1)
+        for piece in (data[:cut], data[cut:]):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        if noise.random() < 0.5:
+            await reader.read()
+
+    async def one():
+        try:
+            return await ask(pool, node, QUICK)
+        except ChannelError as error:
+            return error.reason
+
+    async with peer(script) as node:
+        outcomes = await asyncio.wait_for(asyncio.gather(*(one() for _ in streams)), 5)
+    assert len(outcomes) == 60
+    assert {"bad_framing", "timeout_first_byte"} <= {outcome for outcome in outcomes if isinstance(outcome, str)}
 
 
 async def test_many_exchanges_at_once_get_their_own_answers(pool):

@@ -19,9 +19,9 @@ PROMPT = b"the prompt, which is secret"
 
 
 async def ask(pool, origin, pins):
-    connection = await pool.acquire(origin, pins, 2.0)
+    connection = await pool.acquire(origin, pins, 10.0)
     try:
-        await connection.request(b"POST", b"/v1/x", [], PROMPT, Deadlines(2, 2, 5))
+        await connection.request(b"POST", b"/v1/x", [], PROMPT, Deadlines(10, 10, 20))
         return await connection.read_all(), connection
     finally:
         pool.release(connection)
@@ -224,8 +224,8 @@ async def test_back_pressure_works_over_tls(pool, tmp_path):
         answers(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body), leaf.server_context(tmp_path)
     ) as node:
         connection = await pool.acquire(node.origin, frozenset({leaf.spki}), 2.0)
-        await connection.request(b"POST", b"/", [], b"", Deadlines(5, 0.1, 30))
-        await asyncio.sleep(0.3)
+        await connection.request(b"POST", b"/", [], b"", Deadlines(5, 0.3, 30))
+        await asyncio.sleep(0.7)
         assert connection._answer.buffered <= pool.limits.high_water + 512 * 1024
         seen = b"".join([chunk async for chunk in connection.chunks()])
         assert seen == body
