@@ -20,6 +20,7 @@ _PASSING = {
     sqlite3.SQLITE_CANTOPEN: "a file of the log's database cannot be opened",
     sqlite3.SQLITE_PERM: "the log's database may not be accessed",
     sqlite3.SQLITE_NOMEM: "there is not enough memory to write the log",
+    sqlite3.SQLITE_PROTOCOL: "another process keeps the log's database busy",
     sqlite3.SQLITE_INTERRUPT: "writing the log was interrupted",
 }
 #: Growing the shared-memory file is the one I/O error that only means a full disk.

@@ -65,10 +65,26 @@ async def open_log(
     path = engine.database_path(url)
     if log_signer.name != origin:
         raise ConfigError(f"the log key is named {log_signer.name!r}, log.origin is {origin!r}; they must be the same")
-    stored = await asyncio.to_thread(_open, path, log_signer, origin, memory_path, now, accept_rollback, deadline_s)
+    work = asyncio.ensure_future(
+        asyncio.to_thread(_open, path, log_signer, origin, memory_path, now, accept_rollback, deadline_s)
+    )
+    try:
+        stored = await asyncio.shield(work)
+    except asyncio.CancelledError:
+        work.add_done_callback(_discard)  # the thread cannot be stopped; what it opens must not stay locked
+        raise
     return Sequencer(
         stored, log_signer, origin, loop=asyncio.get_running_loop(), now=now, queue=queue, deadline_s=deadline_s
     )
+
+
+def _discard(work: asyncio.Future[Stored]) -> None:
+    if work.cancelled() or work.exception() is not None:
+        return
+    stored = work.result()
+    stored.connection.close()
+    stored.memory.close()
+    stored.lock.release()
 
 
 def _open(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -178,8 +179,6 @@ TAMPERS: dict[str, tuple[Tamper, str, str]] = {
 
 @pytest.fixture(scope="module")
 def log_of_300(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import asyncio
-
     directory = tmp_path_factory.mktemp("log300")
     asyncio.run(filled(directory, 300))
     return directory
@@ -410,6 +409,24 @@ async def test_settled_intents_are_not_looked_at_again(tmp_path: Path, monkeypat
     connection.close()
     log = await opened(tmp_path)
     assert [id for id, _ in log.open_intents] == [ulid(20)]
+    await log.close()
+
+
+async def test_a_start_that_is_given_up_leaves_no_lock(tmp_path: Path) -> None:
+    """Cancelling a start while it checks frees the log once the check is through."""
+    start = asyncio.create_task(opened(tmp_path))
+    await asyncio.sleep(0)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    for _ in range(100):
+        try:
+            log = await opened(tmp_path)
+        except LogRefused:
+            await asyncio.sleep(0.02)
+            continue
+        break
+    await log.append(receipt(1))
     await log.close()
 
 
