@@ -8,7 +8,8 @@ import httpx
 import pytest
 from node_kit import HELLO, MODEL, Running, ask, node, problems, report
 
-from adapters.selfhosted.dishonest import OTHER_MODEL, first_half, swapped, tampered
+from adapters.selfhosted import command
+from adapters.selfhosted.dishonest import MODES, OTHER_MODEL, first_half, swapped, tampered
 
 OTHER_NONCE = "0f" * 32
 FORMS = [
@@ -110,6 +111,11 @@ def test_truncate_stream(liar: dict[str, Running], form: dict[str, bool]) -> Non
     assert "[DONE]" not in answer.events()
     assert answer.receipt is None
     assert len(answer.links) == len(form)
+
+
+def test_the_command_offers_every_lie() -> None:
+    """The command's choices are the modes that exist, stated twice so that `--help` loads nothing."""
+    assert command._MODES == MODES
 
 
 def test_honest_at_first() -> None:
