@@ -41,6 +41,7 @@ _OURS = frozenset(
 )
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]+)*|")
+_NEVER = float("inf")
 _JOIN_BELOW = 64 * 1024  # a larger body is not copied behind its head
 
 
@@ -61,6 +62,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer",
+        "_away_since",
         "_collecting",
         "_deadlines",
         "_error",
@@ -116,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadlines = DEFAULT_DEADLINES
-        self._timer_at = self._rx = self._first_at = self._total_at = self._progress_at = 0.0
+        self._timer_at = self._rx = self._first_at = self._total_at = self._progress_at = self._away_since = 0.0
         self._in_head = self._paused = self._collecting = False
 
     # --------------------------------------------------------------------------------------------- the caller's side
@@ -178,15 +180,23 @@ class Connection(asyncio.Protocol):
     async def read_some(self) -> bytes:
         """The body bytes that have come and were not yet read, at least one; b"" when the body has ended."""
         answer = self._answered()
+        progress_s = self._deadlines.progress_s
+        if progress_s != _NEVER and self._away_since:  # the time that the consumer took is not the peer's
+            self._progress_at += self._loop.time() - self._away_since
         while not answer.buffered:
             if self._error is not None:
                 raise self._error
             if answer.done:
                 return b""
+            self._away_since = 0.0
+            if progress_s != _NEVER:
+                self._arm(self._progress_at + progress_s)
             await self._wait()
         data = answer.take()
         if self._paused:
             self._resume()
+        if progress_s != _NEVER:
+            self._away_since = self._loop.time()
         return data
 
     async def read_all(self, max_bytes: int | None = None) -> bytes:
@@ -198,6 +208,7 @@ class Connection(asyncio.Protocol):
             except AnswerRefused as error:
                 self._fail(error)
         self._collecting = True
+        self._away_since = 0.0
         if self._paused:
             self._resume()
         while True:
@@ -213,8 +224,10 @@ class Connection(asyncio.Protocol):
             yield data
 
     def progress(self) -> None:
-        """Say that something of use came, or was handed on: restarts the progress deadline."""
+        """Say that something of use came: restarts the progress deadline, which runs while `read_some` waits."""
         self._progress_at = self._loop.time()
+        if self._away_since:
+            self._away_since = self._progress_at
 
     def abort(self) -> None:
         """End it at once, whatever was under way; whoever waits gets `ChannelClosed`. Does no harm twice."""
@@ -288,8 +301,8 @@ class Connection(asyncio.Protocol):
             self._fail(error)
         if self._in_head and answer.head is not None:
             self._in_head = False
-            self._progress_at = self._rx
-            self._arm(self._rx + min(self._deadlines.idle_s, self._deadlines.progress_s))
+            self._progress_at = self._away_since = self._rx
+            self._arm(self._rx + self._deadlines.idle_s)
         if answer.surplus:
             self._poison()
         if not answer.done:
@@ -371,7 +384,7 @@ class Connection(asyncio.Protocol):
             idle_at, progress_at = self._rx + self._deadlines.idle_s, self._progress_at + self._deadlines.progress_s
             if idle_at < at:
                 at, reason = idle_at, "timeout_idle"
-            if progress_at < at:
+            if progress_at < at and not self._away_since:
                 at, reason = progress_at, "timeout_progress"
         if at <= self._loop.time():
             self._fail(ChannelTimeout(reason, sent=True))
@@ -401,8 +414,8 @@ class Connection(asyncio.Protocol):
         """Let the peer go on; the time it was made to wait is not its own."""
         self._paused = False
         if self.is_open:
-            self._rx = self._progress_at = self._loop.time()
-            self._arm(min(self._rx + min(self._deadlines.idle_s, self._deadlines.progress_s), self._total_at))
+            self._rx = self._loop.time()
+            self._arm(min(self._rx + self._deadlines.idle_s, self._total_at))
             self._transport.resume_reading()
 
     def _encode(self, method: bytes, target: bytes, headers: Headers, length: int) -> bytes:

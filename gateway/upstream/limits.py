@@ -27,8 +27,8 @@ class Deadlines(msgspec.Struct, frozen=True):
     """How long one exchange may take, in seconds from its start (`idle_s`: between bytes).
 
     `first_byte_s` runs until the final answer's head is complete, so a head dribbled byte by byte does not evade it.
-    `progress_s`, where set, runs between calls of `Connection.progress()`: a flood of comments is not progress.
-    The idle and progress clocks stand still while the peer is made to wait for a slow consumer.
+    `progress_s`, where set, runs between calls of `Connection.progress()`: a flood of comments is not progress. It
+    counts only the time in which the consumer waits for bytes; the idle clock stands still while the peer is stopped.
     """
 
     first_byte_s: float = 60.0

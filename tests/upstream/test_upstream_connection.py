@@ -635,6 +635,22 @@ async def test_d19_a_flood_of_comments_ends_at_the_progress_deadline(pool):
         await read(progressing=True)
 
 
+async def test_d23_the_progress_deadline_does_not_count_what_the_consumer_takes(pool):
+    """An agent that takes longer over a chunk than the progress deadline is not charged to the node."""
+    async with peer(pieces(CHUNKED, *[b"7\r\n: ping\n\r\n"] * 90, b"0\r\n\r\n", gap_s=0.03)) as node:
+        connection = await pool.acquire(node.origin, None, 2.0)
+        await connection.request(b"POST", b"/", [], b"", Deadlines(5, 5, 10, progress_s=0.25))
+        await asyncio.sleep(0.4)
+        for _ in range(2):
+            assert await connection.read_some()
+            connection.progress()
+            await asyncio.sleep(0.4)
+        with pytest.raises(ChannelTimeout) as caught:
+            await drain(connection, bytearray())
+        assert caught.value.reason == "timeout_progress"
+        pool.release(connection)
+
+
 async def test_the_timer_of_one_exchange_does_not_end_the_next(pool):
     """A kept connection lives beyond the deadlines of its earlier exchanges, and keeps those of the later ones."""
     slow = Deadlines(0.4, 0.4, 0.4)
