@@ -485,11 +485,9 @@ class _Run:
     async def bad_status(self, member: Member, connection: Connection, head: ResponseHead) -> None:
         connection.abort()
         status = head.status
-        reason = f"status_{status}"
+        reason = "redirect" if 300 <= status < 400 else f"status_{status}"
         member.failed(reason)
-        error: ServiceError = UpstreamFailed(
-            f"Node {member.node.id} answered with HTTP status {status}.", reason=reason
-        )
+        error = UpstreamFailed(f"Node {member.node.id} answered with HTTP status {status}.", reason=reason)
         headers: Headers = []
         if status == 429:
             error = _RateLimited(f"Node {member.node.id} is rate limited.", reason=reason)

@@ -53,7 +53,9 @@ def run_node(tmp_path: Path) -> Iterator[Callable[..., Process]]:
 
     def run(*arguments: str) -> Process:
         identity = tmp_path / f"node-{len(started)}.json"
-        started.append(Process(["node", "--port", "0", "--identity", str(identity), "--json", *arguments], cwd=tmp_path))
+        started.append(
+            Process(["node", "--port", "0", "--identity", str(identity), "--json", *arguments], cwd=tmp_path)
+        )
         return started[-1]
 
     yield run

@@ -29,7 +29,9 @@ def policy(mode: str) -> str:
     text = (resources.files("policies") / "signed.toml").read_text("utf-8")
     assert 'stream = ["chained", "buffer"]' in text
     released = f'stream = ["{mode}"]\nwindow_events = 2\nwindow_ms = 1'
-    return text.replace('name = "signed"', f'name = "signed-{mode}"').replace('stream = ["chained", "buffer"]', released)
+    return text.replace('name = "signed"', f'name = "signed-{mode}"').replace(
+        'stream = ["chained", "buffer"]', released
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gateway, d
         names = [f"{lie}-{mode}" for mode in MODES]
         options = [word for name in names for word in ("--model-name", name)]
         identity = str(folder / f"{lie}.json")
-        node = Process(["node", "--port", "0", "--json", "--identity", identity, "--dishonest", lie, *options], cwd=folder)
+        node = Process(
+            ["node", "--port", "0", "--json", "--identity", identity, "--dishonest", lie, *options], cwd=folder
+        )
         nodes.append(node)
         tables += [{"id": n, "base_url": node.url, "models": [n], "pin": node.ready["pin"]} for n in names]
     (folder / "policies").mkdir()

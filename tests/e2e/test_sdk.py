@@ -49,7 +49,11 @@ def test_chat(shared: Gateway) -> None:
     assert verification["proof"].startswith("c2sp.org/tlog-proof@v1\n")
     assert verification["claims"]["response_bound"] == "asserted"
     receipt = shared.receipt(verification["receipt"])
-    assert (receipt["verdict"], receipt["release"], receipt["delivery"]["form"]) == ("affirming", "released", "verbatim")
+    assert (receipt["verdict"], receipt["release"], receipt["delivery"]["form"]) == (
+        "affirming",
+        "released",
+        "verbatim",
+    )
     assert receipt["served"]["node"] == "honest"
     # The body without our last member is, byte for byte, what the node sent.
     text = raw.text if isinstance(raw.text, str) else raw.text()
@@ -69,7 +73,11 @@ def subjects_of(gateway: Gateway, receipt_id: str) -> dict[str, str]:
 
 def test_request_bytes_are_committed_and_forwarded_verbatim(shared: Gateway) -> None:
     """The receipt commits to the very bytes that came in, unknown members and all, and says that they went on as such."""
-    body = b'{ "model":"' + MODEL.encode() + b'", "x_unknown": {"a":[1,2.50]}, "messages":[{"role":"user","content":"hi"}],"max_tokens":3 }'
+    body = (
+        b'{ "model":"'
+        + MODEL.encode()
+        + b'", "x_unknown": {"a":[1,2.50]}, "messages":[{"role":"user","content":"hi"}],"max_tokens":3 }'
+    )
     with shared.http() as client:
         answer = client.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
@@ -151,7 +159,11 @@ def test_other_apis(shared: Gateway) -> None:
         completion = client.completions.create(model=MODEL, prompt="A receipt is", max_tokens=5)
         assert completion.choices[0].text
         assert completion.model_extra["verification"]["verdict"] == "affirming"  # type: ignore[index]
-        texts = [c.choices[0].text for c in client.completions.create(model=MODEL, prompt="A", max_tokens=5, stream=True) if c.choices]
+        texts = [
+            c.choices[0].text
+            for c in client.completions.create(model=MODEL, prompt="A", max_tokens=5, stream=True)
+            if c.choices
+        ]
         assert texts
         embedding = client.embeddings.create(model=EMBED, input="a text")
         assert len(embedding.data[0].embedding) > 10
@@ -245,7 +257,9 @@ def test_client_request_id_is_kept(shared: Gateway) -> None:
         client.chat.completions.create(
             model=MODEL, messages=ASK, max_tokens=2, extra_headers={"x-client-request-id": "job-42.a_b"}
         )
-        client.chat.completions.create(model=MODEL, messages=ASK, max_tokens=2, extra_headers={"x-request-id": "no good"})
+        client.chat.completions.create(
+            model=MODEL, messages=ASK, max_tokens=2, extra_headers={"x-request-id": "no good"}
+        )
     rows = shared.receipts(client_request_id="job-42.a_b")
     assert [r["client_request_id"] for r in rows] == ["job-42.a_b"]
     assert shared.receipts(limit=1)[0]["client_request_id"] is None
