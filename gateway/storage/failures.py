@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from gateway.errors import VerirouteError
+from gateway.errors import LogUnavailable, VerirouteError
 
 _PASSING = {
     sqlite3.SQLITE_FULL: "the disk that holds the log is full; free some space, no restart is needed",
@@ -25,6 +25,11 @@ _PASSING = {
 }
 #: Growing the shared-memory file is the one I/O error that only means a full disk.
 _FULL_BY_ANOTHER_NAME = sqlite3.SQLITE_IOERR_SHMSIZE
+
+
+class Lost(LogUnavailable):
+    """Nothing may be written any more, until a new start has checked what is stored."""
+
 
 #: What one entry, or one job, can do wrong by itself.
 POISON = (

@@ -73,9 +73,7 @@ async def open_log(
     except asyncio.CancelledError:
         work.add_done_callback(_discard)  # the thread cannot be stopped; what it opens must not stay locked
         raise
-    return Sequencer(
-        stored, log_signer, origin, loop=asyncio.get_running_loop(), now=now, queue=queue, deadline_s=deadline_s
-    )
+    return Sequencer(stored, log_signer, loop=asyncio.get_running_loop(), now=now, queue=queue, deadline_s=deadline_s)
 
 
 def _discard(work: asyncio.Future[Stored]) -> None:

@@ -223,12 +223,28 @@ async def test_erased_text_is_in_no_file(log: Sequencer, tmp_path: Path) -> None
     assert check_log(tmp_path) == [ulid(1), ulid(2)]
 
 
+async def test_a_fold_tells_whether_it_was_complete(tmp_path: Path) -> None:
+    """While a reader holds an older snapshot a fold cannot empty the log; a fold before closing is answered too."""
+    log = await opened(tmp_path, deadline_s=0.1)
+    await log.append(receipt(1))
+    other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM leaf").fetchall()
+    await log.append(receipt(2))
+    assert not await log.fold()
+    other.close()
+    assert await log.fold()
+    last = log.fold()
+    await log.close()
+    assert last.done()
+
+
 async def test_housekeeping_happens_in_idle_moments(log: Sequencer, tmp_path: Path) -> None:
     """The write-ahead log is folded and the memory synced while nothing waits."""
     await asyncio.gather(*[log.append(receipt(n, filler=3000)) for n in range(200)])
     for _ in range(100):
-        if not log._memory.dirty and log._wal_bytes == 0:
+        if not log._writer.memory.dirty and log._writer.wal_bytes == 0:
             break
         await asyncio.sleep(0.05)
-    assert log._wal_bytes == 0
-    assert not log._memory.dirty
+    assert log._writer.wal_bytes == 0
+    assert not log._writer.memory.dirty

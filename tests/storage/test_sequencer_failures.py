@@ -16,7 +16,7 @@ from storage_kit import check_committed, check_log, opened, receipt, record, uli
 
 from gateway.errors import LogRefused, LogUnavailable
 from gateway.model.entry import Committed, Entry
-from gateway.storage import sequencer as writer
+from gateway.storage import writer
 from gateway.storage.sequencer import Sequencer
 
 
@@ -78,10 +78,10 @@ async def test_a_lock_is_waited_for_up_to_the_deadline(log: Sequencer, tmp_path:
 
 async def test_a_read_only_database_passes(log: Sequencer) -> None:
     """A database that turned read-only fails the batch, and works again when it can be written."""
-    log._connection.execute("PRAGMA query_only = ON")
+    log._writer.connection.execute("PRAGMA query_only = ON")
     (reason,) = await _all_fail(log, [receipt(1)])
     assert "read-only" in reason
-    log._connection.execute("PRAGMA query_only = OFF")
+    log._writer.connection.execute("PRAGMA query_only = OFF")
     assert (await log.append(receipt(1))).index == 1
 
 
@@ -144,7 +144,7 @@ async def test_a_failed_sync_is_not_tried_again(log: Sequencer, monkeypatch: pyt
         def __getattr__(self, name: str) -> object:
             return getattr(self._connection, name)
 
-    monkeypatch.setattr(log, "_connection", Failing(log._connection))
+    monkeypatch.setattr(log._writer, "connection", Failing(log._writer.connection))
     await _all_fail(log, [receipt(n) for n in range(1, 4)])
     assert commits == ["COMMIT"]
     assert not log.healthy
@@ -162,9 +162,9 @@ async def test_a_second_history_is_noticed(log: Sequencer, tmp_path: Path) -> No
 
 async def test_a_changed_head_is_noticed_after_a_failure(log: Sequencer, tmp_path: Path) -> None:
     """After a failed batch the writer makes sure that the stored head is the one it knows."""
-    log._connection.execute("PRAGMA query_only = ON")
+    log._writer.connection.execute("PRAGMA query_only = ON")
     await _all_fail(log, [receipt(1)])
-    log._connection.execute("PRAGMA query_only = OFF")
+    log._writer.connection.execute("PRAGMA query_only = OFF")
     with sqlite3.connect(tmp_path / "log.db") as other:
         other.execute("INSERT INTO checkpoint VALUES (7, 'x', 0)")
     other.close()
@@ -175,14 +175,14 @@ async def test_a_changed_head_is_noticed_after_a_failure(log: Sequencer, tmp_pat
 
 async def test_the_memory_may_fail(log: Sequencer, tmp_path: Path) -> None:
     """A memory file that cannot be written is reported and stops nothing."""
-    fd = log._memory._fd
+    fd = log._writer.memory._fd
     assert fd is not None
-    log._memory._fd = os.open("/dev/null", os.O_RDONLY)
+    log._writer.memory._fd = os.open("/dev/null", os.O_RDONLY)
     assert (await log.append(receipt(1))).index == 1
     assert log.memory_failing is not None
     assert log.healthy
-    os.close(log._memory._fd)
-    log._memory._fd = fd
+    os.close(log._writer.memory._fd)
+    log._writer.memory._fd = fd
     assert (await log.append(receipt(2))).index == 2
     assert log.memory_failing is None
 

@@ -397,7 +397,7 @@ async def test_open_intents_are_handed_over(tmp_path: Path) -> None:
 
 async def test_settled_intents_are_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The place below which all intents are closed moves on while the log runs, and never beyond an open one."""
-    monkeypatch.setattr("gateway.storage.sequencer.SETTLE_EVERY", 10)
+    monkeypatch.setattr("gateway.storage.writer.SETTLE_EVERY", 10)
     log = await opened(tmp_path)
     for n in range(30):
         await log.append(record("intent", n))
