@@ -294,6 +294,7 @@ def _instant(ms: int) -> str | None:
 
 
 _LAST_MS = 253402300799999  # the year 9999 ends
+_base64 = msgspec.json.Decoder(bytes)
 _HEAD = b'{"payload":"'
 _TAIL = re.compile(
     b'","payloadType":"'
@@ -312,8 +313,8 @@ def read_envelope(data: bytes) -> Envelope:
     if tail is not None:
         text = data[len(_HEAD) : end]
         try:
-            payload = binascii.a2b_base64(text, strict_mode=True)
-        except binascii.Error:
+            payload = _base64.decode(b'"%b"' % text)  # a third of what binascii takes
+        except msgspec.MsgspecError:
             return parse_envelope(data)
         if binascii.b2a_base64(payload, newline=False) == text:
             signature = Signature(tail[1].decode("ascii"), binascii.a2b_base64(tail[2]))

@@ -164,15 +164,25 @@ class Scan:
 
 
 def _stored_row(row: tuple[Any, ...]) -> StoredRow:
-    columns = None
-    if row[9] is not None:
-        texts = [value if value is None else _text(value) for value in (*row[10:12], *row[13:21])]
-        created = row[12] if isinstance(row[12], int) else -1
-        columns = Columns._make((*texts[:2], created, *texts[2:], bool(row[21])))
-    seed, request, response = (None if value is None else _bytes(value) for value in row[6:9])
-    kind, id = (None if value is None else _text(value) for value in row[3:5])
-    envelope = None if row[5] is None else _bytes(row[5])
-    return StoredRow(row[0], _bytes(row[1]), _bytes(row[2]), kind, id, envelope, columns, seed, request, response)
+    place, digest, entry, kind, id, envelope, seed, request, response, receipt = row[:10]
+    return StoredRow(
+        place,
+        digest if type(digest) is bytes else _bytes(digest),
+        entry if type(entry) is bytes else _bytes(entry),
+        kind if type(kind) is str or kind is None else _text(kind),
+        id if type(id) is str or id is None else _text(id),
+        envelope if type(envelope) is bytes or envelope is None else _bytes(envelope),
+        None if receipt is None else _columns(row[10:]),
+        seed if type(seed) is bytes or seed is None else _bytes(seed),
+        request if type(request) is bytes or request is None else _bytes(request),
+        response if type(response) is bytes or response is None else _bytes(response),
+    )
+
+
+def _columns(values: tuple[Any, ...]) -> Columns:
+    texts = [value if type(value) is str or value is None else _text(value) for value in values[:-1]]
+    created = values[2] if type(values[2]) is int else -1
+    return Columns._make((*texts[:2], created, *texts[3:], bool(values[-1])))
 
 
 def _bytes(value: object) -> bytes:
