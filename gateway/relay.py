@@ -1,8 +1,8 @@
 """Performs one exchange: route, record the intent, forward, follow the answer, appraise, decide, record, release.
 
 The only place where the fleet, the channel, the log and the policy meet. What may be decided is decided by the pure
-half; what is sent to the agent goes through a `Sink`, so that nothing here knows HTTP's server side. The order that must
-hold:
+half; what is sent to the agent goes through a `Sink`, so that nothing here knows HTTP's server side. The order that
+must hold:
 
     session affirming -> intent durable -> prompt leaves
     answer complete -> appraised -> decided -> receipt durable -> answer leaves      (buffer; the other modes hold less)
@@ -219,7 +219,9 @@ class _Run:
         member.enter()
         connection: Connection | None = None
         try:
-            pins = frozenset(member.session.spki_pins) if member.origin.tls and member.session else None
+            assert member.session is not None
+            # Over TLS only a key that the session names will do; a session that names none serves no prompt.
+            pins = frozenset(member.session.spki_pins) if member.origin.tls else None
             try:
                 connection = await relay._pool.acquire(member.origin, pins, self.policy.deadlines.connect_s)
             except NotReached as error:
@@ -473,10 +475,10 @@ class _Run:
 
     async def broken(self, member: Member, error: ChannelError) -> None:
         """The channel failed after the request may have left."""
+        self.x.sent = self.x.sent or error.sent
         if self.sink.gone:
             await self.abandon()
             raise _Done
-        self.x.sent = self.x.sent or error.sent
         member.failed(error.reason or "closed")
         if isinstance(error, NotReached) or not error.sent:
             raise _Next(error.reason or "closed")
