@@ -220,14 +220,14 @@ class _Run:
         connection: Connection | None = None
         try:
             assert member.session is not None
-            # Over TLS only a key that the session names will do; a session that names none serves no prompt.
-            pins = frozenset(member.session.spki_pins) if member.origin.tls else None
+            # Over TLS the keys that the session names, and no others. One that names none has the web's rules, and
+            # channel_bound is then none: whether that will do was the policy's to say.
+            pins = frozenset(member.session.spki_pins) or None if member.origin.tls else None
             try:
                 connection = await relay._pool.acquire(member.origin, pins, self.policy.deadlines.connect_s)
             except NotReached as error:
                 member.failed(error.reason or "connect_failed")
                 raise _Next(error.reason or "connect_failed") from None
-            assert member.session is not None
             x.node, x.session = member.node, member.session
             await self.intend()
             self.connection = connection
