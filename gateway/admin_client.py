@@ -49,7 +49,7 @@ class AdminClient:
     ) -> None:
         self.base_url = check_address(base_url, clear_text=clear_text)
         if not key or not key.isascii() or not key.isprintable():
-            raise ConfigError("an admin key is needed: `veriroute keys create --scope admin NAME` makes one")
+            raise ConfigError("an admin key is needed: `veriroute keys create --name NAME --scope admin` makes one")
         self._client = httpx.AsyncClient(
             base_url=self.base_url,
             headers={"authorization": f"Bearer {key}", "accept-encoding": "identity"},

@@ -6,6 +6,7 @@ import hashlib
 import sys
 from array import array
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 import msgspec
 from tui_kit import HOSTILE, NOON_MS, row
@@ -72,6 +73,7 @@ class HostileSource:
         return None
 
 
+@lru_cache
 def _encodable(text: str) -> str:
     """Without lone surrogates, which JSON cannot carry as UTF-8, and short enough for a name."""
     return text.encode("utf-8", "backslashreplace").decode()[:20_000]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -20,14 +22,23 @@ PICTURES = Path(__file__).parent / "dumps"
 SIZES = {"wide": WIDE, "narrow": NARROW}
 
 
-def _compare(name: str, app: VerirouteApp) -> None:
-    """Hold the screen against its picture; times that differ from run to run are blotted out."""
-    text = re.sub(r", \d+ ms, no network", ", … ms, no network", dump(app))
+def _picture(app: VerirouteApp) -> str:
+    """The screen; times that differ from run to run are blotted out."""
+    return re.sub(r", \d+ ms, no network", ", … ms, no network", dump(app))
+
+
+async def _compare(name: str, app: VerirouteApp) -> None:
+    """Hold the screen against its picture, once it has been drawn."""
     path = PICTURES / f"{name}.txt"
     if os.environ.get("UPDATE_DUMPS"):
+        await asyncio.sleep(0.5)
         PICTURES.mkdir(exist_ok=True)
-        path.write_text(text, "utf-8")
-    assert text == path.read_text("utf-8")
+        path.write_text(_picture(app), "utf-8")
+    expected = path.read_text("utf-8")
+    deadline = time.monotonic() + 5
+    while _picture(app) != expected and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    assert _picture(app) == expected
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -36,8 +47,7 @@ async def test_traffic_receipt_and_help(app: VerirouteApp, size: str) -> None:
     async with app.run_test(size=SIZES[size]) as pilot:
         await ready(app)
         await until(lambda: "following" in dump(app) and "1 of 60" in dump(app))
-        await pilot.pause()
-        _compare(f"traffic-{size}", app)
+        await _compare(f"traffic-{size}", app)
         traffic = app.screen
         assert isinstance(traffic, TrafficScreen)
         for name, index in (("affirmed", 0), ("failing", 4), ("lying", 48)):
@@ -48,19 +58,16 @@ async def test_traffic_receipt_and_help(app: VerirouteApp, size: str) -> None:
             screen = app.screen
             assert isinstance(screen, ReceiptScreen)
             await until(lambda screen=screen: screen.findings is not None)
-            await pilot.pause()
-            _compare(f"receipt-{name}-{size}", app)
+            await _compare(f"receipt-{name}-{size}", app)
             if name == "failing":
                 await pilot.press("x")
                 await until(lambda: "1 of 6" in dump(app))
-                await pilot.pause()
-                _compare(f"raw-{size}", app)
+                await _compare(f"raw-{size}", app)
                 await pilot.press("x")
             app.pop_screen()
         await pilot.press("question_mark")
         await until(lambda: "Keys: traffic" in dump(app))
-        await pilot.pause()
-        _compare(f"help-{size}", app)
+        await _compare(f"help-{size}", app)
 
 
 class Refused(DemoSource):
@@ -85,12 +92,10 @@ async def test_trouble(size: str) -> None:
     app = VerirouteApp(source)
     async with app.run_test(size=SIZES[size]) as pilot:
         await until(lambda: isinstance(app.screen, TroubleScreen) and "cannot be reached" in dump(app))
-        await pilot.pause()
-        _compare(f"unreachable-{size}", app)
+        await _compare(f"unreachable-{size}", app)
         source._counts["key"] = 1
         await pilot.press("r")
         await until(lambda: "does not know this key" in dump(app))
-        await pilot.pause()
-        _compare(f"wrong-key-{size}", app)
+        await _compare(f"wrong-key-{size}", app)
         await pilot.press("q")
     assert app.return_value == 1

@@ -77,7 +77,7 @@ class BytesView(LineView):
         self.jump(0)
 
     def resized(self) -> None:
-        self._lines = [] if self.hex else _wrapped(self.data, max(self.size.width - 2, 20))
+        self._lines = [] if self.hex else _wrapped(self.data, max(self.across - 2, 20))
         super().resized()
 
     def length(self) -> int:

@@ -18,7 +18,7 @@ from textual.widgets import Footer, Input, Static
 
 from gateway.errors import FormatError, VerirouteError
 from tui.actions import bindings
-from tui.columns import columns_for, heading, number
+from tui.columns import heading, number
 from tui.feed import Feed
 from tui.filters import HELP, Filter, is_problem, parse_filter
 from tui.text import clean, line
@@ -180,8 +180,7 @@ class TrafficScreen(Screen[None]):
         if not self.is_attached or not self.rows.is_attached:  # a worker that ends with the application
             return
         rows, feed = self.rows, self.rows.feed
-        width = rows.size.width or self.size.width
-        self.query_one("#heading", Static).update(line((heading(columns_for(width)), "$text-muted bold")))
+        self.query_one("#heading", Static).update(line((heading(rows.columns), "$text-muted bold")))
         shown = self.query_one("#filter-shown", Static)
         if self._note:
             shown.update(line((f" {self._note}", "$text-warning")))

@@ -39,7 +39,7 @@ class ExchangePane(Widget):
             ),
             _fact("receipt", row.id),
             _fact("agent", row.key_id, f"  {row.endpoint}  {stream}  HTTP {row.status}  {number(row.latency_ms)} ms"),
-            _fact("asked for", row.client_request_id or "–", "  (the agent's own id)"),
+            _fact("own id", row.client_request_id or "–", "  (what the agent calls this request)"),
             _fact("node", where(row), f"  model {row.model or '–'}"),
             _fact("policy", row.policy),
             _fact("answer", released(row.release), f"   reason: {row.reason}" if row.reason else ""),

@@ -93,11 +93,16 @@ class LineView(ScrollView, can_focus=True):
         """The parts of one line as (clean text, component class or ""); longer lines are cut at `width`."""
         raise NotImplementedError
 
+    @property
+    def across(self) -> int:
+        """How many cells a line has, beside the scrollbar."""
+        return self.scrollable_content_region.width
+
     # --- size and cursor
 
     def resized(self) -> None:
         """The number of lines changed: adjust the scroll range and the cursor, and repaint."""
-        self.virtual_size = Size(self.size.width, self.length())
+        self.virtual_size = Size(self.across, self.length())
         self.cursor = max(0, min(self.cursor, self.length() - 1))
         self.refresh()
 
@@ -131,7 +136,7 @@ class LineView(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         line = y + round(self.scroll_y)
-        width = self.size.width
+        width = self.across
         base = self.rich_style
         if not 0 <= line < self.length():
             return Strip.blank(width, base)

@@ -156,8 +156,8 @@ class RowsView(LineView):
         return len(self.feed) if self.feed is not None else 0
 
     def resized(self) -> None:
-        if self.size.width:
-            self._columns = columns_for(self.size.width)
+        if self.across:
+            self._columns = columns_for(self.across)
             self._drawn.clear()
         super().resized()
 
