@@ -1,0 +1,185 @@
+"""Checking runs of stored rows: each fault is named with its index, and nothing that is stored makes it raise."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from receipt_world import SEED, T0_MS, World, small_world
+
+from gateway.errors import FormatError
+from gateway.log.audit_rows import Columns, Report, StoredRow, check_rows, read_envelope
+from gateway.log.dsse import Envelope, parse_envelope
+from gateway.log.merkle import leaf_hash
+
+WORLD, INTENT, RECEIPT = small_world()
+PREDICATE = WORLD.predicate(1)
+KEYS = {WORLD.receipts.keyid: WORLD.receipts.public_key}
+COLUMNS = Columns(
+    key_id="key_1",
+    client_request_id=None,
+    created_ms=T0_MS,
+    verdict="affirming",
+    release="released",
+    reason=None,
+    policy="signed",
+    network="aci",
+    node="node-1",
+    model="m",
+    endpoint="/v1/chat/completions",
+    stream=False,
+)
+
+
+def row(index: int, **changes: object) -> StoredRow:
+    kind, leaf = WORLD.kinds[index], WORLD.leaves[index]
+    receipt = kind == "receipt"
+    id = PREDICATE.receipt_id if index in (INTENT, RECEIPT) else "x"
+    made = StoredRow(
+        index,
+        leaf_hash(leaf),
+        leaf,
+        kind,
+        id,
+        WORLD.envelopes[index],
+        COLUMNS if receipt else None,
+        SEED if receipt else None,
+        None,
+        None,
+    )
+    return made._replace(**changes)
+
+
+def check(*rows: StoredRow, first: int | None = None) -> Report:
+    return check_rows(rows, rows[0].place if first is None else first, KEYS)
+
+
+def test_good_rows_have_nothing_bad():
+    """An intent and its receipt report their hashes and what pairs them."""
+    report = check(row(INTENT), row(RECEIPT))
+    assert (report.bad, report.first_bad, report.unknown_keys) == ({}, {}, 0)
+    assert report.hashes == [leaf_hash(WORLD.leaves[i]) for i in (INTENT, RECEIPT)]
+    assert [(s.kind, s.id, s.forwarded, s.opening) for s in report.seen] == [
+        ("intent", PREDICATE.receipt_id, False, ""),
+        ("receipt", PREDICATE.receipt_id, True, "kept"),
+    ]
+
+
+STRANGE_LEAF = b"veriroute/9 receipt\n"
+FAULTS = {
+    "gap": (row(RECEIPT), 0, "leaves"),
+    "hash": (row(RECEIPT, hash=b"h" * 32), RECEIPT, "leaves"),
+    "entry_of_another_form": (row(RECEIPT, leaf=STRANGE_LEAF, hash=leaf_hash(STRANGE_LEAF)), RECEIPT, "leaves"),
+    "no_document": (row(RECEIPT, envelope=None), RECEIPT, "documents"),
+    "malformed_document": (row(RECEIPT, envelope=b"{"), RECEIPT, "documents"),
+    "document_of_another": (row(RECEIPT, envelope=WORLD.envelopes[INTENT]), RECEIPT, "documents"),
+    "filed_elsewhere": (row(RECEIPT, kind="alarm"), RECEIPT, "documents"),
+    "other_id": (row(RECEIPT, id=None), RECEIPT, "columns"),
+    "other_columns": (row(RECEIPT, columns=COLUMNS._replace(node=None, verdict="none")), RECEIPT, "columns"),
+    "other_payload": (row(RECEIPT, response=b"{}"), RECEIPT, "openings"),
+}
+
+
+@pytest.mark.parametrize(("bad", "first", "step"), FAULTS.values(), ids=FAULTS.keys())
+def test_each_fault_is_named(bad: StoredRow, first: int, step: str):
+    """One wrong value in a row gives the step that it fails and the index."""
+    report = check(bad, first=first)
+    assert set(report.bad) == {step}
+    assert report.first_bad[step][0] == (first if step == "leaves" else RECEIPT)
+
+
+def test_a_signed_document_that_is_not_of_its_kind_is_said():
+    """A document under a receipt's leaf that has no predicate is a fault of the document."""
+    world = World()
+    index = world.add("receipt", b'{"predicate":1}')
+    made = StoredRow(
+        0, leaf_hash(world.leaves[index]), world.leaves[index], "receipt", "x", world.envelopes[index], *[None] * 4
+    )
+    assert set(check(made).bad) == {"documents"}
+
+
+def test_a_receipt_without_the_payloads_subject_is_a_fault_of_the_opening():
+    """A kept payload that the receipt does not commit to at all is named."""
+    world = World()
+    index = world.add_receipt(world.predicate(1), world.subjects()[:1])
+    made = row(RECEIPT, response=b"x")._replace(
+        leaf=world.leaves[index], hash=leaf_hash(world.leaves[index]), envelope=world.envelopes[index]
+    )
+    assert set(check(made).bad) == {"openings"}
+
+
+def test_a_payload_kept_as_a_stream_is_left_to_the_exchange():
+    """Only payloads that are committed to as bytes are compared here."""
+    world = World()
+    subjects = [msgspec.structs.replace(s, annotations=None) for s in world.subjects()[:1]]
+    stream = world.subjects()[1]
+    assert stream.annotations is not None
+    lines = msgspec.structs.replace(stream.annotations, form="salt32||sse-data-lf")
+    subjects.append(msgspec.structs.replace(stream, annotations=lines))
+    index = world.add_receipt(world.predicate(1), subjects)
+    made = row(RECEIPT, response=b"data: x\n\n", request=b"wrong")._replace(
+        leaf=world.leaves[index], hash=leaf_hash(world.leaves[index]), envelope=world.envelopes[index]
+    )
+    report = check(made)
+    assert report.bad == {"openings": 1}
+    assert "request.body" in report.first_bad["openings"][1]
+
+
+@pytest.mark.parametrize(
+    ("stored", "word"), [("none", "never"), ("salted", "gone"), ("full", "gone"), (None, "unknown")]
+)
+def test_an_absent_opening_is_what_the_receipt_says(stored: str | None, word: str):
+    """Never kept, gone, or unknown: by the receipt's own word."""
+    world = World()
+    index = world.add_receipt(world.predicate(1, stored=stored))
+    made = row(RECEIPT, seed=None)._replace(
+        leaf=world.leaves[index], hash=leaf_hash(world.leaves[index]), envelope=world.envelopes[index]
+    )
+    assert [s.opening for s in check(made).seen] == [word]
+
+
+def both(data: bytes) -> tuple[Envelope | str, Envelope | str]:
+    found: list[Envelope | str] = []
+    for read in (read_envelope, parse_envelope):
+        try:
+            found.append(read(data))
+        except FormatError as error:
+            found.append(str(error))
+    return found[0], found[1]
+
+
+STORED = WORLD.envelopes[INTENT]
+
+
+@given(st.integers(0, len(STORED) - 1), st.binary(max_size=2), st.integers(0, 2))
+def test_the_short_cut_reads_what_the_strict_reader_reads(at: int, piece: bytes, cut: int):
+    """For every mutated envelope, the fast reader gives the same value or the same refusal."""
+    fast, strict = both(STORED[:at] + piece + STORED[at + cut :])
+    assert fast == strict
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: json.dumps(json.loads(d)).encode(),
+        lambda d: d.replace(b'{"payload":"', b'{"payload":"\\/', 1),
+        lambda d: d.replace(b'{"payload":"', b'{"payload":"=', 1),
+        lambda d: d.replace(b"in-toto", b"in-tutu", 1),
+        lambda d: d[:-1] + b',"payload":""}',
+        lambda d: b"",
+    ],
+)
+def test_other_spellings_go_through_the_strict_reader(change: object):
+    """Pretty-printed, escaped, non-canonical and doubled forms are judged by the strict reader."""
+    assert callable(change)
+    fast, strict = both(change(STORED))
+    assert fast == strict
+
+
+@given(st.binary(max_size=120), st.one_of(st.none(), st.binary(max_size=200)), st.text(max_size=5), st.integers())
+def test_nothing_that_is_stored_makes_it_raise(leaf: bytes, envelope: bytes | None, text: str, number: int):
+    """Whatever bytes, text and numbers stand in a row, the answer is a report with something bad in it."""
+    columns = COLUMNS._replace(verdict=text, created_ms=number, node=text)
+    report = check(row(RECEIPT, leaf=leaf, envelope=envelope, id=text, columns=columns, seed=leaf, request=leaf))
+    assert report.bad
