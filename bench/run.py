@@ -211,10 +211,11 @@ def raise_priority(nice: int) -> None:
 
 def main() -> int:
     args = parse()
-    for name in ("node", "load"):
-        if not (HERE / "bin" / name).exists():
-            print(f"bench/bin/{name} is missing: run `make -C bench`", file=sys.stderr)
-            return 2
+    built = subprocess.run(
+        ["make", "-s", "-C", str(HERE)], check=False
+    )  # says what to install where something is lacking
+    if built.returncode:
+        return 2
     if args.nice:
         raise_priority(args.nice)
     args.out.mkdir(parents=True, exist_ok=True)
