@@ -31,7 +31,7 @@ class Line(msgspec.Struct, kw_only=True):
     """One line. Strings are raw: the widget cleans what it draws.
 
     `told` says by whom the line is known; `facts` and `words` are what the explaining pane shows; `copy` is the digest
-    or id that the line is about; `apart` marks a branch whose outcome does not count for the branch above it.
+    or id that the line is about.
     """
 
     key: str
@@ -43,7 +43,6 @@ class Line(msgspec.Struct, kw_only=True):
     facts: list[tuple[str, str]] = msgspec.field(default_factory=list)
     words: list[str] = msgspec.field(default_factory=list)
     copy: str | None = None
-    apart: bool = False
 
     def walk(self) -> Iterator[Line]:
         """This line and everything below it, in order."""
@@ -61,7 +60,7 @@ class Line(msgspec.Struct, kw_only=True):
         """The line's own outcome, or the worst below it; None when nothing here is judged."""
         if self.outcome is not None:
             return self.outcome
-        found = [child for line in self.below if not line.apart and (child := line.judged) is not None]
+        found = [child for line in self.below if (child := line.judged) is not None]
         return worst(found) if found else None
 
 

@@ -128,8 +128,6 @@ def test_a_branch_is_as_bad_as_its_worst_leaf() -> None:
     facts = Line(key="facts", below=[Line(key="a"), Line(key="b")])
     assert facts.judged is None
     assert Line(key="x", below=[facts, Line(key="y", outcome=Outcome.WARNING)]).judged is Outcome.WARNING
-    aside = Line(key="z", outcome=Outcome.CONTRAINDICATED, apart=True)
-    assert Line(key="x", below=[aside, Line(key="y", outcome=OK)]).judged is OK
 
 
 def test_problems_are_ranked() -> None:
