@@ -230,6 +230,7 @@ class Recorder:
                 uncovered=(),
                 dropped=x.dropped_members,
             ),
+            stored=x.policy.store,  # type: ignore[arg-type]
             checks=end.checks,
             claims=end.claims,
             evidence=_evidence(end),
@@ -281,6 +282,7 @@ class Recorder:
             release=Release.ABANDONED,
             reason="crash",
             delivery=Delivery(form="none", mode="buffer", bytes=0, uncovered=(), dropped=()),
+            stored="none",
             checks=(),
             claims=(),
             evidence=(),
