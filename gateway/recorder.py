@@ -84,9 +84,31 @@ class Exchange:
     """The facts of one accepted request, gathered as it runs. Mutable, owned by one task."""
 
     __slots__ = (
-        "attempts", "body", "candidates", "client_request_id", "dropped_members", "head", "key_id", "mode", "node",
-        "nonce16", "policy", "receipt_id", "received_ms", "rejected", "request_digest", "seed", "sent", "sent_bytes",
-        "sent_hash", "session", "t0", "t_done", "t_first", "verify_ms",
+        "_salts",
+        "attempts",
+        "body",
+        "candidates",
+        "client_request_id",
+        "dropped_members",
+        "head",
+        "key_id",
+        "mode",
+        "node",
+        "nonce16",
+        "policy",
+        "receipt_id",
+        "received_ms",
+        "rejected",
+        "request_digest",
+        "seed",
+        "sent",
+        "sent_bytes",
+        "sent_hash",
+        "session",
+        "t0",
+        "t_done",
+        "t_first",
+        "verify_ms",
     )  # fmt: skip
 
     def __init__(
@@ -113,7 +135,8 @@ class Exchange:
         self.head = head
         self.body = body
         self.policy = policy
-        self.request_digest = Sha256(documents.salted(documents.salt_for(seed, REQUEST_BODY), body))
+        self._salts: dict[str, bytes] = {}
+        self.request_digest = Sha256(documents.salted(self.salt(REQUEST_BODY), body))
         self.node: Node | None = None
         self.session: AttestedSession | None = None
         self.mode = "buffer"
@@ -129,7 +152,11 @@ class Exchange:
         self.dropped_members: tuple[str, ...] = ()
 
     def salt(self, name: str) -> bytes:
-        return documents.salt_for(self.seed, name)
+        """The salt of a subject, worked out once."""
+        found = self._salts.get(name)
+        if found is None:
+            found = self._salts[name] = documents.salt_for(self.seed, name)
+        return found
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -88,6 +89,11 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
     limits = Limits(connections=settings.server.max_connections)
     raise_descriptor_limit(limits)
     await gateway.open(accept_rollback=accept_rollback)
+    # What is there now stays: the collector need not walk it again and again. An exchange leaves no cycles behind, so
+    # the young generation may grow further before it is looked at.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     config = serve_config(
         gateway.app,
         host=settings.server.host,

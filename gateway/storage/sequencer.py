@@ -165,7 +165,11 @@ class Sequencer:
             raise Busy(f"{self._limit} entries wait for the log already; try again in a moment")
         future: asyncio.Future[object] = self._loop.create_future()
         queue.append((work, future, time.monotonic()))
-        self._signal()
+        if not self._signalled:
+            # Woken in the middle of this turn of the event loop, the writer would fight it for the interpreter and
+            # take one entry; at the turn's end it takes all that the turn brought.
+            self._signalled = True
+            self._loop.call_soon(self._wake.release)
         return future
 
     def _signal(self) -> None:
