@@ -3,7 +3,7 @@
 The claim: an answer that leaves with the verdict ``affirming`` was covered, byte for byte, by evidence that the policy
 in force accepts, and a durable, included log entry says so. The limits stand in the README beside the claim.
 
-    from gateway.verify.offline import verify_file      # what `veriroute verify FILE` calls
+    from gateway.offline import verify_bundle      # what `veriroute verify FILE` calls
 """
 
 __version__ = "0.1.0"

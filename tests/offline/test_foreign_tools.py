@@ -1,0 +1,37 @@
+"""Receipts in the hands of tools that are not ours."""
+
+import base64
+import json
+
+import pytest
+from receipt_world import ORIGIN, small_world
+
+WORLD, INTENT, RECEIPT = small_world()
+
+
+@pytest.mark.parametrize("index", [0, INTENT, RECEIPT])
+def test_securesystemslib_verifies_the_envelope(index: int):
+    """The DSSE envelope verifies under the public key by its key id, and not when a byte changes."""
+    dsse = pytest.importorskip("securesystemslib.dsse")
+    signer = pytest.importorskip("securesystemslib.signer")
+    exceptions = pytest.importorskip("securesystemslib.exceptions")
+    keyid = f"{ORIGIN}/receipts+{WORLD.receipts.key.id.hex()}"
+    key = signer.SSlibKey(keyid, "ed25519", "ed25519", {"public": WORLD.receipts.public_key.hex()})
+    envelope = dsse.Envelope.from_dict(json.loads(WORLD.envelopes[index]))
+    assert list(envelope.verify([key], 1)) == [keyid]
+    envelope.payload += b" "
+    with pytest.raises(exceptions.VerificationError):
+        envelope.verify([key], 1)
+
+
+@pytest.mark.parametrize("index", [0, INTENT, RECEIPT])
+def test_in_toto_attestation_reads_the_statement(index: int):
+    """The payload is a valid in-toto Statement v1, and its numbers survive a passage through doubles."""
+    statement = pytest.importorskip("in_toto_attestation.v1.statement")
+    json_format = pytest.importorskip("google.protobuf.json_format")
+    pb2 = pytest.importorskip("in_toto_attestation.v1.statement_pb2")
+    payload = base64.b64decode(json.loads(WORLD.envelopes[index])["payload"])
+    message = json_format.Parse(payload, pb2.Statement())
+    statement.Statement.copy_from_pb(message).validate()
+    again = json.loads(json_format.MessageToJson(message))
+    assert again["predicate"] == json.loads(payload)["predicate"]
