@@ -46,7 +46,7 @@ from gateway.model.verdict import Outcome
 
 from . import contents
 
-__all__ = ["STEPS", "Line", "Reappraise", "exit_code", "recorded", "verify_bundle"]
+__all__ = ["STEPS", "Line", "Reappraise", "exit_code", "recorded", "verify_bundle", "verify_receipt_with_proof"]
 
 STEPS = (
     *("trust", "signature", "checkpoint", "inclusion", "witnessed", "format", "time", "opening", "evidence", "policy"),
@@ -93,6 +93,11 @@ def verify_bundle(
         contents.completeness_line(receipt),
         contents.verdict_line(receipt),
     ]
+
+
+def verify_receipt_with_proof(receipt: bytes, proof: str, trust: TrustPolicy | None, *, now: float) -> list[Line]:
+    """The same for an envelope and its tlog-proof alone: what a bundle would add is listed as not there."""
+    return verify_bundle(Bundle(receipt=receipt, proof=proof), trust, now=now)
 
 
 def recorded(bundle: Bundle) -> Statement | None:

@@ -4,6 +4,9 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -393,3 +396,32 @@ def test_two_receipts_under_one_id_are_found(log: Copy):
     code, lines = log.audit()
     assert code == 1
     assert "two receipts are stored under the id" in lines["documents"]["sentence"]
+
+
+def test_a_log_that_grows_meanwhile_is_whole_at_every_moment(tmp_path: Path):
+    """Auditing beside a gateway that commits finds one consistent log, each time a longer one."""
+    stored = StoredLog(tmp_path, 2)
+    for number in range(100, 400):
+        stored.add_exchange(number)
+    writer = threading.Thread(target=stored.commit, args=(2,))
+    writer.start()
+    sizes, copy = set(), Copy.__new__(Copy)
+    copy.path, copy.trust = stored.path, stored.trust
+    while writer.is_alive():
+        code, lines = copy.audit()
+        assert (code, bad(lines)) == (0, set()), lines
+        sizes.add(lines["leaves"]["sentence"])
+    writer.join()
+    assert len(sizes) > 1
+
+
+def test_the_command_needs_no_orm_and_no_server(log: Copy):
+    """Auditing loads the driver and nothing heavier."""
+    heavy = ("litestar", "sqlalchemy", "sqlmodel", "textual", "openai", "pydantic", "httpx", "uvicorn")
+    script = (
+        "import sys\nfrom gateway.cli import main\ncode = main(sys.argv[1:])\n"
+        f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)\nraise SystemExit(code)"
+    )
+    command = [sys.executable, "-c", script, "audit", "verify", log.path, "--trust", log.trust]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")

@@ -15,7 +15,7 @@ from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.model.node import AttestedSession
 from gateway.model.receipt import PAYLOAD_TYPE, LogRef, Sha256, Subject, instant
 from gateway.model.verdict import Check, Outcome, Release
-from gateway.offline import STEPS, Line, exit_code, recorded, verify_bundle
+from gateway.offline import STEPS, Line, exit_code, recorded, verify_bundle, verify_receipt_with_proof
 from gateway.offline.reappraise import reappraise
 from gateway.verify.aci import session_id
 from gateway.verify.appraise import session_document
@@ -63,7 +63,7 @@ def test_a_smaller_bundle_claims_less_and_still_passes():
     assert exit_code(lines) == 0
     for step in ("opening", "evidence", "policy", "session", "intent", "appraisal"):
         assert set(outcomes(lines, step)) == {N}
-    assert exit_code(verify_bundle(bare, TRUST, now=NOW)) == 0
+    assert exit_code(verify_receipt_with_proof(GOOD.receipt, GOOD.proof, TRUST, now=NOW)) == 0
 
 
 def test_keys_from_the_file_decide_nothing_unless_asked():
