@@ -71,7 +71,8 @@ class Columns(NamedTuple):
 class Seen(NamedTuple):
     """What a run's entry says to the steps that span runs.
 
-    `kind` is the leaf's. `id` is the signed receipt id of a receipt or intent. `forwarded`: a prompt went to a node.
+    `kind` is the leaf's. `id` is the signed receipt id of a receipt or intent. `forwarded`: a prompt went to a node
+    while the log could be written.
     `opening` of a receipt: `kept` (stored now), `gone` (the receipt says that one was kept, and there is none), `never`
     (it says that nothing was kept) or `unknown` (it says neither, and there is none).
     """
@@ -108,6 +109,7 @@ class _Predicate(msgspec.Struct, rename="camel"):
     stored: str | None = None
     timings: _Timings | None = None
     verifier: _Verifier | None = None
+    log: _Log | None = None
     receipt_ids: list[str] = []
 
 
@@ -138,6 +140,10 @@ class _Policy(msgspec.Struct):
 
 class _Verifier(msgspec.Struct):
     policies: list[_Policy]
+
+
+class _Log(msgspec.Struct):
+    backfilled: bool = False
 
 
 class _Statement(msgspec.Struct):
@@ -238,7 +244,8 @@ class _Run:
         opening = ""
         if kind == "receipt":
             opening = self.receipt(row, statement)
-        forwarded = predicate.request is not None and bool(bytes(predicate.request.forwarded))
+        late = predicate.log is not None and predicate.log.backfilled
+        forwarded = not late and predicate.request is not None and bool(bytes(predicate.request.forwarded))
         self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening))
 
     def receipt(self, row: StoredRow, statement: _Statement) -> str:

@@ -139,6 +139,18 @@ def test_an_absent_opening_is_what_the_receipt_says(stored: str | None, word: st
     assert [s.opening for s in check(made).seen] == [word]
 
 
+def test_a_backfilled_receipt_needs_no_intent_before_it():
+    """What the log took later says so, and is not held to have been announced."""
+    payload = json.loads(parse_envelope(WORLD.envelopes[RECEIPT]).payload)
+    payload["predicate"]["log"]["backfilled"] = True
+    world = World()
+    index = world.add("receipt", json.dumps(payload).encode())
+    made = row(RECEIPT)._replace(
+        leaf=world.leaves[index], hash=leaf_hash(world.leaves[index]), envelope=world.envelopes[index]
+    )
+    assert [s.forwarded for s in check(made).seen] == [False]
+
+
 def both(data: bytes) -> tuple[Envelope | str, Envelope | str]:
     found: list[Envelope | str] = []
     for read in (read_envelope, parse_envelope):
