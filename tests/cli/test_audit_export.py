@@ -138,7 +138,7 @@ def _payload(path: Path) -> bytes:
     return base64.b64decode(json.loads(path.read_bytes())["payload"])
 
 
-@pytest.mark.parametrize("name", ["reordered", "one_line_doubled", "cut_short", "doubled"])
+@pytest.mark.parametrize("name", ["reordered", "one_line_doubled", "cut_short", "cut_inside_a_line", "doubled"])
 def test_j26_the_signed_tree_finds_what_a_signed_manifest_hides(log: StoredLog, tmp_path: Path, name: str):
     """Entries changed by somebody who can sign manifests still do not give the signed root."""
     folder = tmp_path / "x"
@@ -182,6 +182,32 @@ def test_a_manifest_whose_parts_do_not_fit_is_refused(
     lines = {line["step"]: line["outcome"] for line in json.loads(capsys.readouterr().out)["lines"]}
     assert lines[step] == "contraindicated"
     assert lines["manifest"] == "affirming"
+
+
+def test_a_manifest_that_counts_what_is_not_there_is_refused(log: StoredLog, tmp_path: Path):
+    """Counts that add up and are not the file's are found when the entries are read."""
+    folder = tmp_path / "x"
+    assert export(log, folder, "--from", "3", "--to", "20") == 0
+    file = {**json.loads(_payload(folder / "manifest.dsse.json"))["files"][0], "count": 18}
+    signed_again(log, folder, files=[file], count=18)
+    assert check(log, folder) == 1
+
+
+def test_a_file_that_is_too_large_for_what_it_is_is_refused(
+    log: StoredLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Trust files and manifests are small; reading stops at a limit."""
+    assert export(log, tmp_path / "x") == 0
+    monkeypatch.setattr("gateway.cli.audit_files.MAX_FILE", 100)
+    assert check(log, tmp_path / "x") == 2
+    assert "limit" in capsys.readouterr().err
+
+
+def test_a_trust_file_that_is_none_is_usage(log: StoredLog, tmp_path: Path):
+    """A trust file that does not parse ends with 2 and the line."""
+    assert export(log, tmp_path / "x") == 0
+    (tmp_path / "trust").write_text("hello\n")
+    assert main(["audit", "verify-export", str(tmp_path / "x"), "--trust", str(tmp_path / "trust")]) == 2
 
 
 def test_a_manifest_of_another_type_or_key_is_refused(log: StoredLog, tmp_path: Path):
