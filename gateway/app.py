@@ -29,6 +29,7 @@ from .api.openai import Inference
 from .api.services import Services
 from .api.strict import Rules, Strict
 from .api.terms import TermsBook
+from .backlog import LOG_FAILED, Backlog
 from .errors import ConfigError, VerirouteError
 from .fleet.attest import Attestation, Attester
 from .fleet.fleet import Fleet
@@ -45,6 +46,7 @@ from .storage.engine import has_log
 from .storage.reads import Reader
 from .storage.sequencer import Sequencer
 from .storage.startup import open_log
+from .storage.writer import Job
 from .upstream.limits import Limits
 from .upstream.pool import UpstreamPool
 
@@ -94,8 +96,14 @@ class Gateway:
         self.signers = signers
         self._write_trust(signers)
         self.live = LiveFeed()
+        self.backlog = Backlog(self._alarm, now_ms=_now_ms)
         self.recorder = Recorder(
-            self._append, signers.receipt, settings.log.origin, now_ms=_now_ms, mono=time.perf_counter
+            self._append,
+            signers.receipt,
+            settings.log.origin,
+            backlog=self.backlog,
+            now_ms=_now_ms,
+            mono=time.perf_counter,
         )
         await self._begin_log()
         self.reader = Reader(path)
@@ -145,6 +153,7 @@ class Gateway:
         await self.fleet.attest_all(5.0)
         self._spawn(self.fleet.run())
         self._spawn(self._watch_other_processes())
+        self._spawn(self.backlog.run())
         if settings.auth.mode == "keys" and not len(self.keys):
             log.warning("keys.none", notice="no API key is in force; make one with `veriroute keys create --name NAME`")
 
@@ -166,21 +175,29 @@ class Gateway:
             relay=self.relay,
             pool=self.pool,
             live=self.live,
+            backlog=self.backlog,
             signers=self.signers,
         )
 
-    async def close(self) -> None:
-        """Drain and stop. A second call does nothing."""
+    def hurry(self) -> None:
+        """Wait no longer for exchanges that run: `close` ends them."""
+        self.inference.hurry()
+
+    async def close(self) -> bool:
+        """Drain and stop; whether every exchange ended by itself."""
         drained = await self.inference.drain(self.settings.server.drain_s)
         if not drained:
-            log.warning("stop.not_drained", count=self.inference.in_flight)
+            log.warning("stop.not_drained")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.live.close()
+        if not await self.backlog.settle():
+            log.error("stop.unrecorded", count=len(self.backlog))
         with contextlib.suppress(VerirouteError):
             await self.recorder.event("stop", self._id(), {"timeCreated": _now_ms(), "drained": drained})
         await self._stack.aclose()
+        return drained
 
     # -- the log's beginning ------------------------------------------------------------------------------------------
 
@@ -201,8 +218,8 @@ class Gateway:
             "openIntents": len(self.sequencer.open_intents),
         }
         await self.recorder.event("start", self._id(), start)
-        for intent_id, envelope in self.sequencer.open_intents:
-            await self.recorder.crashed(envelope)
+        await asyncio.gather(*[self.recorder.crashed(envelope) for _, envelope in self.sequencer.open_intents])
+        for intent_id, _ in self.sequencer.open_intents:
             log.warning("intent.abandoned", receipt=intent_id, reason="crash")
         log.info("log.opened", size=self.sequencer.size, origin=self.sequencer.origin)
 
@@ -221,21 +238,42 @@ class Gateway:
         if session is None or document is None:
             return
         now = _now_ms()
-        with contextlib.suppress(VerirouteError):
-            self.sequencer.submit(put_evidence(session.evidence_digest, "application/json", now, document))
-            self.sequencer.submit(put_session(session.id, node.id, now, msgspec.json.encode(session)))
+        record = msgspec.json.encode(session)
+        self._submit(put_evidence(session.evidence_digest, "application/json", now, document), len(document))
+        self._submit(put_session(session.id, node.id, now, record), len(record))
 
     def _archive_policies(self, files: Mapping[str, bytes]) -> None:
         """Keep every policy file by digest, so that a bundle can hold the one that was in force."""
         for data in files.values():
-            self.sequencer.submit(put_evidence(sha256(data).hexdigest(), "application/toml", _now_ms(), data))
+            self._submit(put_evidence(sha256(data).hexdigest(), "application/toml", _now_ms(), data), len(data))
+
+    def _submit(self, job: Job, size: int) -> None:
+        """Store what receipts refer to; when the log fails, as soon as it takes it."""
+
+        def later(error: VerirouteError) -> None:
+            self.backlog.failed(error)
+            self.backlog.keep(lambda: self.sequencer.submit(job), size, due=True)
+
+        def done(future: asyncio.Future[object]) -> None:
+            error = None if future.cancelled() else future.exception()
+            if isinstance(error, LOG_FAILED):
+                later(error)
+            elif error is not None:
+                log.error("archive.failed", error=str(error))
+
+        try:
+            self.sequencer.submit(job).add_done_callback(done)
+        except LOG_FAILED as error:
+            later(error)
+
+    def _alarm(self, predicate: Mapping[str, object]) -> asyncio.Future[Committed]:
+        return self.recorder.event("alarm", self._id(), predicate)
 
     def _surplus(self, origin: Any) -> None:
         log.warning("node.surplus_bytes", url=origin.key)
+        predicate = {"alarm": "surplus_bytes", "origin": origin.key, "timeMs": _now_ms()}
         with contextlib.suppress(VerirouteError):
-            self.recorder.event(
-                "alarm", self._id(), {"alarm": "surplus_bytes", "origin": origin.key, "timeMs": _now_ms()}
-            )
+            self._alarm(predicate).add_done_callback(asyncio.Future.exception)
 
     async def _watch_other_processes(self) -> None:
         """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run."""

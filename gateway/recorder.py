@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from . import __version__
+from .backlog import Backlog
 from .crypto.canonical import jcs
+from .errors import VerirouteError
 from .exchange.answer import Content
 from .exchange.head import Head
 from .log import receipt as documents
@@ -187,12 +189,15 @@ class Recorder:
         signer: NoteSigner,
         origin: str,
         *,
+        backlog: Backlog,
         now_ms: Callable[[], int],
         mono: Callable[[], float],
     ) -> None:
+        self.backlog = backlog
         self._append = append
         self._signer = signer
         self._log = LogRef(origin)
+        self._log_later = LogRef(origin, backfilled=True)
         self._now_ms = now_ms
         self._mono = mono
 
@@ -201,7 +206,17 @@ class Recorder:
         return self._log.origin
 
     def intent(self, x: Exchange) -> asyncio.Future[Committed]:
-        """The write-ahead record that a prompt is about to leave for `x.node`. Durable when the future resolves."""
+        """The write-ahead record that a prompt is about to leave for `x.node`. Durable when the future resolves.
+
+        Raises, and so do all futures here, `LogUnavailable` or `Busy` (`backlog.LOG_FAILED`) when the log fails.
+        """
+        return self._append(self._intent(x))
+
+    def intent_later(self, x: Exchange, error: VerirouteError) -> bool:
+        """Keep the intent until the log, which failed with `error`, takes it; False when there is no room."""
+        return self._keep(self._intent(x), error, due=True)
+
+    def _intent(self, x: Exchange) -> Entry:
         assert x.node is not None
         assert x.session is not None
         payload = _encoder.encode(
@@ -220,10 +235,34 @@ class Recorder:
             )
         )
         leaf, envelope = self._sign("intent", payload)
-        return self._append(Entry("intent", x.receipt_id, leaf, envelope))
+        return Entry("intent", x.receipt_id, leaf, envelope)
 
-    def receipt(self, x: Exchange, end: Ending) -> tuple[asyncio.Future[Committed], bytes]:
-        """The one receipt of `x`: a future that resolves once it is durable, with its proof; and the envelope."""
+    def receipt(self, x: Exchange, end: Ending) -> tuple[asyncio.Future[Committed], Entry]:
+        """The one receipt of `x`: a future that resolves once it is durable, with its proof; and the entry."""
+        entry = self._receipt(x, end, self._log)
+        return self._append(entry), entry
+
+    def receipt_later(self, x: Exchange, end: Ending, error: VerirouteError | None) -> bytes | None:
+        """The receipt of `x`, marked, kept until the log takes it: its envelope, or None when there is no room.
+
+        Without an `error` it has to wait for its intent, which is kept already.
+        """
+        entry = self._receipt(x, end, self._log_later)
+        return entry.envelope if self._keep(entry, error, due=x.sent) else None
+
+    def keep(self, entry: Entry, error: VerirouteError) -> bool:
+        """Keep an entry that was handed to the log before it failed; False when there is no room."""
+        return self._keep(entry, error, due=True)
+
+    def _keep(self, entry: Entry, error: VerirouteError | None, *, due: bool) -> bool:
+        size = len(entry.envelope) + len(entry.evidence or b"")
+        if entry.opening is not None:
+            size += len(entry.opening.request or b"") + len(entry.opening.response or b"")
+        if error is not None:
+            self.backlog.failed(error)
+        return self.backlog.keep(lambda: self._append(entry), size, due=due, intent=entry.kind == "intent")
+
+    def _receipt(self, x: Exchange, end: Ending, log: LogRef) -> Entry:
         head = x.head
         sent = x.sent
         predicate = Receipt(
@@ -265,7 +304,7 @@ class Recorder:
             usage=Usage(end.input_tokens, end.output_tokens, end.covered)
             if end.input_tokens is not None and end.output_tokens is not None
             else None,
-            log=self._log,
+            log=log,
         )
         payload = documents.encode_receipt(_subjects(x, end), predicate)
         leaf, envelope = self._sign("receipt", payload)
@@ -290,8 +329,7 @@ class Recorder:
         if x.policy.store != "none":
             full = x.policy.store == "full"
             opening = Opening(x.receipt_id, x.seed, x.body if full else None, end.body if full else None)
-        entry = Entry("receipt", x.receipt_id, leaf, envelope, row, opening, True, end.evidence)
-        return self._append(entry), envelope
+        return Entry("receipt", x.receipt_id, leaf, envelope, row, opening, True, end.evidence)
 
     def crashed(self, envelope: bytes) -> asyncio.Future[Committed]:
         """The receipt of an intent that a crash left open: a prompt may have left, and nobody knows the end."""

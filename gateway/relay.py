@@ -15,12 +15,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from .adapter import Sealed
+from .backlog import LOG_FAILED
 from .errors import (
+    Busy,
     EvidenceMissing,
     EvidenceRejected,
     FormatError,
@@ -44,7 +48,7 @@ from .exchange.render import (
 from .exchange.stream import CHAIN, STREAMABLE, StreamReader, UpstreamError
 from .fleet.fleet import Choice, Fleet, Member
 from .log.proof import format_tlog_proof
-from .model.entry import Committed
+from .model.entry import Committed, Entry
 from .model.observation import Observation
 from .model.receipt import (
     REQUEST_BODY,
@@ -68,6 +72,9 @@ from .verify.checks import Phase
 from .verify.response import Exchanged, appraise_response, verify_chain
 
 log = structlog.get_logger("veriroute.relay")
+
+#: How long an exchange that a stop has ended may take to say so.
+STOP_S = 1.0
 
 JSON = b"application/json"
 SSE = b"text/event-stream"
@@ -141,10 +148,17 @@ class Relay:
         self._max_response = max_response
         self._max_event = max_event
         self.counts: dict[tuple[str, str], int] = {}
+        self._runs: set[_Run] = set()
 
     def known(self, head: Head) -> None:
         """Raises `ModelUnknown` or `EndpointUnknown` when no node could ever serve `head`."""
         self._fleet.known(head)
+
+    def stop(self) -> None:
+        """End every exchange whose receipt is not being written: the agent is told, the receipt says `stopped`."""
+        for run in self._runs:
+            if not run.recorded and run.task is not None:
+                run.task.cancel()
 
     async def serve(self, incoming: Incoming, sink: Sink) -> None:
         """Run one exchange to its end. Never raises but for cancellation; the receipt and the sink have the outcome."""
@@ -162,6 +176,7 @@ class Relay:
             policy=incoming.terms.use,
         )
         run = _Run(self, x, incoming.terms, sink, rnd[48:].hex(), incoming.pick)
+        self._runs.add(run)
         try:
             await run.all()
         except _Done:
@@ -173,10 +188,12 @@ class Relay:
                 await run.abandon()
         except asyncio.CancelledError:
             if not run.recorded:
-                await asyncio.shield(run.abandon())
+                await asyncio.shield(run.stopped())
             raise
-        except Exception as error:  # noqa: BLE001 - the one boundary: whatever fails, the exchange has its receipt
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the one boundary: whatever fails has its receipt
             await run.fail(InternalError("the gateway failed; its log says how"), error)
+        finally:
+            self._runs.discard(run)
 
 
 class _Run:
@@ -190,8 +207,10 @@ class _Run:
         self.sink = sink
         self.nonce = nonce
         self.pick = pick
+        self.task = asyncio.current_task()
         self.recorded = False
         self.degraded = False
+        self.owed = False  # the intent waits in the backlog, and the receipt must not overtake it
         self.intended = False
         self.started = False
         self.connection: Connection | None = None
@@ -243,6 +262,7 @@ class _Run:
             self.connection = None
             member.leave()
             if connection is not None:
+                x.sent = x.sent or connection.sent
                 relay._pool.release(connection)
 
     async def intend(self) -> None:
@@ -250,13 +270,26 @@ class _Run:
         if self.intended:
             return
         self.intended = True
-        future = self._append(self.relay._recorder.intent)
-        if future is None or self.policy.audit.durability == "async":
-            return
         try:
+            future = self.relay._recorder.intent(self.x)
+            if self.policy.audit.durability == "async":
+                future.add_done_callback(self._intent_written)
+                return
             await future
-        except LogUnavailable as error:
-            await self.log_failed(error)
+        except LOG_FAILED as error:
+            if self.policy.audit.on_log_failure != "degrade" or not self._intent_later(error):
+                ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=503, reason="log_unavailable")
+                await self.refuse(self._unavailable(), ending, None, unlogged=error)
+
+    def _intent_later(self, error: VerirouteError) -> bool:
+        self.owed = self.degraded = self.relay._recorder.intent_later(self.x, error)
+        return self.owed
+
+    def _intent_written(self, future: asyncio.Future[Committed]) -> None:
+        """Policy did not wait for the intent; when it is not durable by now, it is owed."""
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, LOG_FAILED):
+            self._intent_later(error)
 
     async def forward(self, member: Member, connection: Connection) -> None:
         x = self.x
@@ -293,7 +326,7 @@ class _Run:
         x, relay = self.x, self.relay
         body = await connection.read_all(relay._max_response)
         x.t_done = relay._mono()
-        found = member.adapter.response(head.headers)
+        found = self._evidence(member, head)
         observation, content, foreign = read_answer(x.head, body)
         sealed, problem = _open(found.receipt, found.problem)
         result, decision = self.appraise(member, sealed, problem, hashlib.sha256(body).hexdigest(), observation)
@@ -304,8 +337,7 @@ class _Run:
         if foreign:
             body, form = without(body, foreign), "rebuilt"
             x.dropped_members = foreign
-        x.sent_bytes = len(body)
-        committed, envelope = await self.record(self._ending(facts, Release.RELEASED, 200, form))
+        committed, envelope = await self.release(facts, form, body)
         member.served((x.t_done - x.t0) * 1000)
         if self.policy.attach != "none":
             body = splice(body, self.verification(facts, committed, envelope))
@@ -357,10 +389,8 @@ class _Run:
         if not decision.permit:
             await self.reject(member, facts)
         rest = hold.flush()
-        x.sent_bytes += len(rest) + len(hold.end)
-        x.sent_hash.update(rest + hold.end)
         form = "rebuilt" if reader.rebuilt else "verbatim"
-        committed, envelope = await self.record(self._ending(facts, Release.RELEASED, 200, form))
+        committed, envelope = await self.release(facts, form, rest + hold.end)
         member.served((x.t_done - x.t0) * 1000)
         last = b""
         if self.policy.attach != "none":
@@ -382,6 +412,25 @@ class _Run:
         assert x.sent_hash is not None
         x.sent_hash.update(data)
         await self.sink.write(data)
+
+    async def release(self, facts: _Facts, form: str, rest: bytes) -> tuple[Committed | None, bytes]:
+        """Record that the answer leaves, `rest` with it, which the caller sends then. Raises `_Done` if it may not."""
+        if self.sink.gone:
+            await self.abandon()
+            raise _Done
+        x = self.x
+        left = x.sent_bytes, x.sent_hash
+        x.sent_bytes += len(rest)
+        if x.sent_hash is not None:
+            x.sent_hash = x.sent_hash.copy()
+            x.sent_hash.update(rest)
+        try:
+            return await self.record(self._ending(facts, Release.RELEASED, 200, form))
+        except LOG_FAILED as error:
+            x.sent_bytes, x.sent_hash = left
+            ending = self._ending(facts, Release.WITHHELD, 503, form, "log_unavailable")
+            await self.refuse(self._unavailable(), ending, None, unlogged=error)
+            raise _Done from None
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
@@ -429,7 +478,7 @@ class _Run:
         salts = {name: _b64(x.salt(name)) for name in self._opened(facts)}
         return Verification(
             verdict=facts.decision.verdict.value,
-            level="logged" if committed is not None else "degraded",
+            level="degraded" if committed is None or self.degraded else "logged",
             policy=VerificationPolicy(self.terms.use.name, self.terms.use.digest),
             network=x.node.network,
             node=x.node.id,
@@ -528,13 +577,14 @@ class _Run:
         facts: _Facts | None,
         headers: Headers | None = None,
         extra: dict[str, object] | None = None,
+        unlogged: VerirouteError | None = None,
     ) -> None:
-        """Record, then tell the agent. Raises `_Done`."""
-        try:
+        """Record, then tell the agent. With `unlogged` the log has failed already, and is not asked. Raises `_Done`."""
+        if unlogged is None:
             await self.record(ending)
-        except LogUnavailable as unavailable:
-            # Nothing was released, so the refusal may be told; that it is not recorded is said too.
-            extra = {**(extra or {}), "log": str(unavailable)}
+        else:
+            self.recorded = True
+            self._later(ending, unlogged)
         details = dict(extra or {})
         if facts is not None:
             bad = [c for c in (*facts.result.checks,) if c.outcome in (Outcome.CONTRAINDICATED, Outcome.NONE)]
@@ -554,11 +604,24 @@ class _Run:
         """The agent left. Nothing more leaves; what was spent is recorded."""
         if self.connection is not None:
             self.connection.abort()
-        ending = Ending(verdict=Outcome.NONE, release=Release.ABANDONED, status=499, reason="client_left")
+        await self.record(Ending(verdict=Outcome.NONE, release=Release.ABANDONED, status=499, reason="client_left"))
+
+    async def stopped(self) -> None:
+        """The gateway stops before the exchange has ended. The agent may try again where that cannot pay twice."""
+        text = "This gateway stopped before the answer was complete."
+        error = InternalError(text, reason="stopped") if self.x.sent else Busy(text, reason="stopped")
+        ending = Ending(
+            verdict=Outcome.NONE,
+            release=Release.FAILED,
+            status=error.status,
+            reason="stopped",
+            form="verbatim" if self.x.sent_bytes else "none",
+        )
         try:
-            await self.record(ending)
-        except LogUnavailable:
-            log.error("exchange.unrecorded", receipt=self.x.receipt_id, release="abandoned")
+            async with asyncio.timeout(STOP_S):
+                await self.refuse(error, ending, None)
+        except (_Done, OSError, TimeoutError):
+            return
 
     async def fail(self, error: InternalError, cause: BaseException) -> None:
         """The gateway itself failed: the receipt says so and the agent hears it, if it still can."""
@@ -570,55 +633,67 @@ class _Run:
         ending = Ending(verdict=Outcome.NONE, release=Release.FAILED, status=500, reason="internal_error")
         try:
             await self.refuse(error, ending, None)
-        except (_Done, OSError):
+        except (_Done, OSError, VerirouteError):
             return
-
-    async def log_failed(self, error: LogUnavailable) -> None:
-        if self.policy.audit.on_log_failure == "degrade":
-            self.degraded = True
-            return
-        raise_for = LogUnavailable(
-            f"The answer can't be recorded, and policy {self.terms.use.name} then refuses: {error}"
-        )
-        self.recorded = True  # there is no log to write a receipt to
-        if self.started:
-            shown: dict[str, object] = {
-                "message": raise_for.message, "type": raise_for.type, "param": None, "code": raise_for.code,
-            }  # fmt: skip
-            await self.sink.cut(error_event(self.x.head.endpoint, shown))
-        else:
-            await self.sink.refuse(raise_for, self.x.receipt_id, {}, [])
-        raise _Done
 
     # -- recording ----------------------------------------------------------------------------------------------------
 
     async def record(self, ending: Ending) -> tuple[Committed | None, bytes]:
-        """The one receipt. Returns its place in the log, None when policy lets the answer go without waiting for it."""
+        """The one receipt, and its envelope. Its place in the log is None when policy did not wait for it.
+
+        Raises what the log says (`LOG_FAILED`) when an answer may then not leave, and is to be refused in its stead.
+        """
         assert not self.recorded
         self.recorded = True
+        released = ending.release is Release.RELEASED
+        if self.owed:
+            return None, self._later(ending, None)
+        try:
+            future, entry = self.relay._recorder.receipt(self.x, ending)
+            committed: Committed | None = None
+            if released and self.policy.audit.durability == "async":
+                self.degraded = True
+                future.add_done_callback(partial(self._written, entry))
+            else:
+                committed = await future
+        except LOG_FAILED as error:
+            if released and self.policy.audit.on_log_failure != "degrade":
+                raise
+            return None, self._later(ending, error)
+        except InternalError:
+            self.recorded = False  # this entry can never be stored; one that says so can
+            raise
+        self._count(ending)
+        return committed, entry.envelope
+
+    def _later(self, ending: Ending, error: VerirouteError | None) -> bytes:
+        """Keep the receipt until the log takes it, and give back its envelope. No room: no answer leaves."""
+        envelope = self.relay._recorder.receipt_later(self.x, ending, error)
+        if envelope is None and ending.release is Release.RELEASED:
+            raise error or LogUnavailable("no more receipts can be kept until the log can be written")
+        self.degraded = True
+        self._count(ending)
+        return envelope or b""
+
+    def _written(self, entry: Entry, future: asyncio.Future[Committed]) -> None:
+        """Policy did not wait for the receipt; when the log did not take it, it is kept."""
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, LOG_FAILED):
+            self.relay._recorder.keep(entry, error)
+        elif error is not None:
+            log.error("exchange.unrecorded", receipt=entry.id, error=str(error))
+
+    def _count(self, ending: Ending) -> None:
         counts, key = self.relay.counts, (ending.verdict.value, ending.release.value)
         counts[key] = counts.get(key, 0) + 1
-        envelope = b""
-        try:
-            future, envelope = self.relay._recorder.receipt(self.x, ending)
-            if self.policy.audit.durability == "async" and ending.release is Release.RELEASED:
-                self.degraded = True
-                future.add_done_callback(_note_failure)
-                return None, envelope
-            return await future, envelope
-        except LogUnavailable as error:
-            if ending.release is not Release.RELEASED:
-                raise
-            self.recorded = False
-            await self.log_failed(error)
-            self.recorded = True
-            return None, envelope
 
-    def _append(self, make: Callable[[Exchange], asyncio.Future[Committed]]) -> asyncio.Future[Committed] | None:
-        future = make(self.x)
-        if self.policy.audit.durability == "async":
-            future.add_done_callback(_note_failure)
-        return future
+    def _unavailable(self) -> LogUnavailable:
+        """What the agent hears when the log fails. Only a prompt that has not left may be sent again."""
+        kind = _PaidUnavailable if self.x.sent else LogUnavailable
+        return kind(
+            f"The log can't be written now, and policy {self.terms.use.name} lets no answer go without its receipt.",
+            reason="log_unavailable",
+        )
 
     def _ending(self, facts: _Facts, release: Release, status: int, form: str, reason: str | None = None) -> Ending:
         assert self.x.session is not None
@@ -669,6 +744,14 @@ class _Run:
         if stream:
             found += [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
         return found
+
+    def _evidence(self, member: Member, head: ResponseHead) -> Sealed:
+        """Where the adapter finds the answer's evidence. One that raises has found none."""
+        try:
+            return member.adapter.response(head.headers)
+        except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter
+            log.error("adapter.failed", network=member.node.network, node=member.node.id, exc_info=error)
+            return Sealed(None, "adapter_failed")
 
     def _mode(self, member: Member) -> str:
         if not self.x.head.stream:
@@ -740,6 +823,10 @@ class _RateLimited(UpstreamFailed):
     status = 429
 
 
+class _PaidUnavailable(LogUnavailable):
+    retryable = False
+
+
 def _with_chain(result: AttestationResult, problem: str) -> AttestationResult:
     """A broken chain is a signature that does not hold, whatever the final receipt says."""
     checks = []
@@ -787,11 +874,6 @@ def _retry_after(value: bytes | None) -> bytes | None:
     if value is None or not value.isdigit() or len(value) > 9:
         return None
     return str(min(3600, max(1, int(value)))).encode()
-
-
-def _note_failure(future: asyncio.Future[Committed]) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        log.error("log.append_failed", error=str(future.exception()))
 
 
 def _b64(data: bytes) -> str:

@@ -32,6 +32,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_body_bytes: int = 32 * 1024 * 1024
     max_connections: int = 1024
     max_in_flight: int = 512
+    write_s: float = 30.0
 
 
 class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,6 +97,7 @@ REFERENCE: dict[str, str] = {
     "server.max_body_bytes": "Largest request body; a larger one is 413 before it is read.",
     "server.max_connections": "Connections held at once; further ones are refused.",
     "server.max_in_flight": "Exchanges at once; further ones are 503 busy with Retry-After.",
+    "server.write_s": "Seconds in which a caller must take some of its answer; one that does not read is cut off.",
     "storage.url": "Where receipts and the log live: sqlite:///relative/path or sqlite:////absolute/path.",
     "log.origin": "The log's origin line and key name (C2SP tlog-checkpoint). Choose a name you own; it never changes.",
     "log.keys": "Folder of the log key and the receipt key; made on the first start. Default: <database>.keys.",

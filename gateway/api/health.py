@@ -64,6 +64,9 @@ async def metrics(request: Request[Any, Any, Any], services: Services) -> Respon
     put("veriroute_log_size", "gauge", "Entries in the log.", [("", sequencer.size)])
     put("veriroute_log_queue", "gauge", "Entries waiting for the log.", [("", sequencer.lag)])
     put("veriroute_log_batches_total", "counter", "Commits of the log.", [("", sequencer.batches)])
+    backlog = services.backlog
+    put("veriroute_log_backlog", "gauge", "Documents kept until the log can be written.", [("", len(backlog))])
+    put("veriroute_log_unrecorded_total", "counter", "Documents that found no room there.", [("", backlog.unrecorded)])
     put("veriroute_log_healthy", "gauge", "Whether the log writer runs.", [("", float(sequencer.healthy))])
     states = {"attested": 0, "unattested": 0}
     for member in services.fleet.members.values():

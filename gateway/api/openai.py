@@ -7,6 +7,7 @@ the field, with nothing forwarded and no receipt. What is accepted goes to the r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -26,6 +27,9 @@ from .terms import TermsBook
 
 _urandom = os.urandom
 _random = random.SystemRandom().random
+
+#: After a stop has ended the exchanges that still ran: how long their receipts and last words may take.
+LAST_S = 3.0
 
 
 class Inference:
@@ -77,16 +81,27 @@ class Inference:
                 self._idle.set()
 
     async def drain(self, seconds: float) -> bool:
-        """Take no further exchange; wait for those under way. Whether all of them ended."""
+        """Take no further exchange and wait for those under way; whether all of them ended by themselves.
+
+        Those that did not are ended now, each with its receipt.
+        """
         self.closing = True
-        if not self.in_flight:
+        if not self.in_flight or await self._ended(seconds):
             return True
-        try:
-            async with asyncio.timeout(seconds):
+        self._relay.stop()
+        await self._ended(LAST_S)
+        return False
+
+    def hurry(self) -> None:
+        """Let `drain` wait no longer."""
+        self._idle.set()
+
+    async def _ended(self, within_s: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
                 await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        self._idle.clear()
+        return not self.in_flight
 
     async def _accept(self, scope: Any, receive: Any, t0: float) -> Incoming:
         authorization = api_key = length = client_id = other_id = None
@@ -105,10 +120,7 @@ class Inference:
             elif name == b"x-request-id":
                 other_id = value
         principal = self._keys.principal(authorization, api_key).needs("inference")
-        if self.closing or self.in_flight >= self._max_in_flight:
-            raise Busy(
-                "This gateway is stopping." if self.closing else "This gateway has as many exchanges as it allows."
-            )
+        self._room()
         declared = int(length) if length is not None and length.isdigit() else None
         deadline = asyncio.get_running_loop().time() + self._body_s
         body = await read_body(receive, self._max_body, deadline, declared=declared)
@@ -118,6 +130,7 @@ class Inference:
         now_ms = time.time_ns() // 1_000_000
         found = client_id if client_id is not None else other_id
         randomness = _urandom(90)
+        self._room()  # again: others may have come while the body was read
         return Incoming(
             self._ulids.mint(now_ms, int.from_bytes(randomness[80:], "big")),
             now_ms,
@@ -130,6 +143,13 @@ class Inference:
             terms,
             _random(),
         )
+
+    def _room(self) -> None:
+        """Raises `Busy` when no further exchange may begin."""
+        if self.closing:
+            raise Busy("This gateway is stopping.")
+        if self.in_flight >= self._max_in_flight:
+            raise Busy("This gateway has as many exchanges as it allows.")
 
 
 async def unknown_endpoint(scope: Any, receive: Any, send: Any) -> None:

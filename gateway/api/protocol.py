@@ -3,7 +3,8 @@
 What the base class lets pass and this one does not: a header section that never ends, a connection on which nothing is
 ever sent, a body that stalls, a client that never reads, header sections and chunk extensions without bound, HTTP/0.9,
 trailers that join the headers, an `Upgrade` that wedges the parser, a 400 written into the middle of another answer,
-and an answer to a request whose body was never read followed by that body read as the next request.
+and an answer to a request whose body was never read followed by that body read as the next request. And what it
+cuts off and this one serves: a client that shuts its sending side behind a complete request and still reads.
 
 Every refusal is OpenAI-shaped, ends the connection, and leaves in its turn behind the answers of earlier pipelined
 requests. Reading goes on for a moment after it (`linger`), since closing on unread data would reset the connection and
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import select
 import socket
 import urllib.parse
 from typing import Any
@@ -47,6 +49,10 @@ METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OP
 _INFINITY = float("inf")
 
 _FRAMING = (b"content-length", b"transfer-encoding")
+
+#: How often a client that shut its sending side is looked at, and what makes one that is gone show it.
+_GLANCE_S = 0.2
+_PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What the reading side is in the middle of.
 _IDLE, _HEAD, _BODY, _BUSY, _CLOSING = range(5)
@@ -79,6 +85,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._body_size = self._raw_size = 0
         self._unwritten = 0
         self._lingered = 0
+        self._glance: select.poll | None = None  # of a client that shut its sending side and may still read
 
     # -- the connection ----------------------------------------------------------------------------------------------
 
@@ -106,6 +113,27 @@ class FrontProtocol(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]
         if exc is None:
             self.transport.close()
+
+    def eof_received(self) -> bool:
+        """The client sends no more: it has left, or it only shut its sending side. True keeps the connection open.
+
+        Both look the same until something is written. So one whose request is complete, and that nothing was sent to
+        yet, gets an interim answer, which every HTTP/1.1 client skips; the system of one that has left answers with a
+        reset. Later, in the middle of an answer, an end means that it has left.
+        """
+        waiting = self._unanswered()
+        running = self._running
+        if running is None or running.response_started or self._refusal is not None or self.scheme == "https":
+            return False
+        if any(cycle.more_body or cycle.scope["http_version"] != "1.1" for cycle in waiting):
+            return False
+        (self.pipeline[0][0] if self.pipeline else running).keep_alive = False
+        if self._glance is None:
+            self._glance = select.poll()
+            self._glance.register(self.transport.get_extra_info("socket").fileno(), 0)
+            self.transport.write(_PROBE)
+        self.deadline = self.loop.time() + _GLANCE_S
+        return True
 
     def shutdown(self) -> None:
         """Graceful stop: idle connections close now, the others after the answer they owe."""
@@ -374,6 +402,10 @@ class FrontProtocol(HttpToolsProtocol):
             self._body_overdue(now)
         elif self._phase == _HEAD:
             self._time_out(RequestTimeout("The request headers did not arrive in time."))
+        elif self._glance is not None and self._phase == _BUSY:
+            if self._glance.poll(0):  # errors and hang-ups alone are reported
+                self.transport.abort()
+            self.deadline = now + _GLANCE_S
         elif self.flow.write_paused:  # the write deadline judges
             self.deadline = now + self.limits.write_s
         elif self._phase == _CLOSING or self.transport.get_write_buffer_size():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.backlog import Backlog
 from gateway.fleet.fleet import Fleet
 from gateway.keyfiles import Keys
 from gateway.relay import Relay
@@ -29,4 +30,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     relay: Relay
     pool: UpstreamPool
     live: LiveFeed
+    backlog: Backlog
     signers: Keys

@@ -6,7 +6,8 @@ examples:
   VERIROUTE_SERVER_PORT=9000 veriroute serve        # the environment wins over the file
 
 Prints one JSON line on stdout once it serves: {"event":"ready","url":"http://127.0.0.1:8080"}. Logs are JSON lines on
-stderr. SIGTERM and Ctrl-C drain running exchanges (server.drain_s) and exit 0; a second one stops at once.
+stderr. SIGTERM and Ctrl-C drain running exchanges (server.drain_s) and exit 0; a second one ends those at once, each
+with its receipt.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
     from gateway.app import Gateway
 
     gateway = Gateway(settings)
-    limits = Limits(connections=settings.server.max_connections)
+    limits = Limits(connections=settings.server.max_connections, write_s=settings.server.write_s)
     raise_descriptor_limit(limits)
     await gateway.open(accept_rollback=accept_rollback)
     # What is there now stays: the collector need not walk it again and again. An exchange leaves no cycles behind, so
@@ -108,6 +109,7 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
 
     def asked(number: int) -> None:
         if stop.is_set():
+            gateway.hurry()
             server.force_exit = True
         stop.set()
 
@@ -124,7 +126,8 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
     finally:
         started.cancel()
         stopping.cancel()
-        await gateway.close()
+        if not await gateway.close():
+            server.force_exit = True
         server.should_exit = True
         await serving
     return 0

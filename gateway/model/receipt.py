@@ -180,10 +180,14 @@ class Usage(msgspec.Struct, frozen=True, rename="camel"):
     covered: bool
 
 
-class LogRef(msgspec.Struct, frozen=True):
-    """The log that holds this receipt's leaf. The index is the proof's to say."""
+class LogRef(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The log that holds this receipt's leaf. The index is the proof's to say.
+
+    `backfilled`: the log could not be written when this was signed, and took it later; an alarm entry says when.
+    """
 
     origin: str
+    backfilled: bool = False
 
 
 class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
