@@ -62,9 +62,7 @@ def _manifest(folder: str, name: str, trust: TrustPolicy | None) -> tuple[Manife
     data = read(os.path.join(folder, name))
     try:
         if name == UNSIGNED:
-            line = Line(
-                "manifest", Outcome.NONE, "THE MANIFEST IS NOT SIGNED: whoever changed a file could change it"
-            )
+            line = Line("manifest", Outcome.NONE, "THE MANIFEST IS NOT SIGNED: whoever changed a file could change it")
             return parse_manifest(data), line
         envelope = parse_envelope(data)
         line = _signed(envelope, trust)
