@@ -21,12 +21,14 @@ An answer without a receipt has checks 4–9 as `none`. A check that did not run
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from gateway.crypto.canonical import strict_json
 from gateway.crypto.signatures import verify_ed25519
 from gateway.errors import FormatError
-from gateway.model.node import AttestedSession
+from gateway.model.node import AttestedSession, SigningKey
 from gateway.model.observation import Observation
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 
@@ -67,8 +69,11 @@ def appraise_response(
 ) -> AttestationResult:
     """Appraise one answer. `sealed` is the node's receipt; without it `problem` says why, as a stable reason.
 
-    Total: every input gives a result, and every check of the list above is in it.
+    Total: every input gives a result, and every check of the list above is in it. Answers without a fault and without
+    calls get the very same result object for the same key, so that callers may keep what they derive from it.
     """
+    if sealed is not None and (key := _faultless(session, sealed, exchanged, observation, now, skew_s)) is not None:
+        return _passed(key.key_id, observation.stream)
     checks = [*_form(observation)]
     if sealed is None:
         malformed = problem is not None and problem.startswith("malformed")
@@ -83,6 +88,59 @@ def appraise_response(
         c.outcome is Outcome.AFFIRMING for c in checks if c.id in ("signature", "key_bound", "response_bound")
     )
     checks += _executables(observation, covered)
+    return AttestationResult(tuple(checks), _claims(checks))
+
+
+def _faultless(
+    session: AttestedSession,
+    sealed: SignedReceipt,
+    exchanged: Exchanged,
+    seen: Observation,
+    now: float,
+    skew_s: float,
+) -> SigningKey | None:
+    """The key that signed, when every one of checks 1 to 14 passes and there is no call; None sends the caller through
+    the long list. The signature comes last, since it is what costs."""
+    receipt = sealed.receipt
+    if (
+        seen.malformed is not None
+        or seen.shape is not None
+        or seen.stream_grammar is not None
+        or seen.calls
+        or seen.text_is_call
+        or exchanged.seen_before
+        or exchanged.nonce is None
+        or exchanged.response_sha256 is None
+        or receipt.workload_keyset_digest != session.keyset_digest
+        or receipt.body_hash("request.received") != "sha256:" + exchanged.request_sha256
+        or receipt.endpoint != exchanged.endpoint
+        or receipt.method != "POST"
+        or receipt.body_hash("response.returned") != "sha256:" + exchanged.response_sha256
+        or receipt.request_nonce != exchanged.nonce
+        or abs(now - receipt.served_at) > skew_s
+        or receipt.model != exchanged.model
+        or any(name != exchanged.model for name in seen.models)
+    ):
+        return None
+    for key in session.keys:
+        if key.key_id == receipt.key_id:
+            return key if verify_ed25519(key.public_key, sealed.signed, sealed.signature) else None
+    return None
+
+
+@lru_cache(maxsize=256)
+def _passed(key_id: str, stream: bool) -> AttestationResult:
+    """The result of an answer in which nothing is wrong, and no tool is called."""
+    checks = [
+        _PASS["malformed"],
+        _PASS["shape"],
+        _PASS["stream_grammar"] if stream else _NOT_A_STREAM,
+        Check("signature", Outcome.AFFIRMING, None, key_id),
+        *(_PASS[i] for i in ("key_bound", "request_bound", "response_bound", "replay", "fresh", "model_echo")),
+        _PASS["executable_uncovered"],
+        *_NO_CALLS,
+        _PASS["output_kind"],
+    ]
     return AttestationResult(tuple(checks), _claims(checks))
 
 

@@ -1,0 +1,273 @@
+"""Appraisal of one answer: each way of being wrong fails its own check, and nothing missing passes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from gateway.crypto.canonical import jcs
+from gateway.crypto.signatures import Ed25519Signer
+from gateway.errors import FormatError
+from gateway.model.node import AttestedSession, SigningKey
+from gateway.model.observation import Call, Observation
+from gateway.model.verdict import Outcome
+from gateway.verify import aci
+from gateway.verify.checks import CHECKS
+from gateway.verify.response import Exchanged, appraise_response, verify_chain
+
+NOW = 1_800_000_000.0
+SIGNER, OTHER = Ed25519Signer(b"\7" * 32), Ed25519Signer(b"\x08" * 32)
+DIGEST = "sha256:" + "a" * 64
+REQUEST, RESPONSE = hashlib.sha256(b"req").hexdigest(), hashlib.sha256(b"resp").hexdigest()
+NONCE = "cd" * 32
+SESSION = AttestedSession(
+    id="s", node="n", network="aci", endpoint="http://n", keyset_digest=DIGEST,
+    keys=(SigningKey("k1", "ed25519", SIGNER.public_key),), spki_pins=(), evidence_digest="e" * 64, established=NOW,
+    expires=NOW + 600, outcome=Outcome.AFFIRMING, checks=(), claims=(),
+)  # fmt: skip
+EXCHANGED = Exchanged(REQUEST, RESPONSE, NONCE, "m", "/v1/chat/completions")
+SEEN = Observation(models=("m",))
+
+
+def document(**members: Any) -> dict[str, Any]:
+    return {
+        "api_version": "aci/1", "receipt_id": "r1", "chat_id": "c1", "model": "m", "workload_keyset_digest": DIGEST,
+        "endpoint": "/v1/chat/completions", "method": "POST", "served_at": int(NOW), "key_id": "k1",
+        "request_nonce": NONCE,
+        "event_log": [
+            {"type": "request.received", "body_hash": "sha256:" + REQUEST},
+            {"type": "response.returned", "body_hash": "sha256:" + RESPONSE},
+        ],
+        **members,
+    }  # fmt: skip
+
+
+def sealed(signer: Ed25519Signer = SIGNER, **members: Any) -> aci.SignedReceipt:
+    receipt = document(**members)
+    receipt["signature"] = signer.sign(jcs(receipt)).hex()
+    return aci.parse_receipt(jcs(receipt))
+
+
+def outcomes(
+    receipt: aci.SignedReceipt | None,
+    *,
+    problem: str | None = None,
+    exchanged: Exchanged = EXCHANGED,
+    seen: Observation = SEEN,
+    now: float = NOW,
+) -> dict[str, tuple[Outcome, str | None]]:
+    result = appraise_response(SESSION, receipt, problem, exchanged, seen, now=now, skew_s=60)
+    assert len({c.id for c in result.checks}) == len(result.checks) == 14
+    assert all(c.id in CHECKS for c in result.checks)
+    assert all(c.outcome is Outcome.AFFIRMING or c.reason for c in result.checks)
+    return {c.id: (c.outcome, c.reason) for c in result.checks}
+
+
+def test_a_good_answer() -> None:
+    """An answer that its receipt covers affirms every check that applies; those that don't are none, with reasons."""
+    found = outcomes(sealed())
+    assert {k for k, (o, _) in found.items() if o is not Outcome.AFFIRMING} == {
+        "stream_grammar", "tool_undeclared", "tool_arguments",
+    }  # fmt: skip
+    claims = appraise_response(SESSION, sealed(), None, EXCHANGED, SEEN, now=NOW, skew_s=60).claims
+    assert {c.name: c.status for c in claims} == {
+        "request_bound": "asserted", "response_bound": "asserted", "model_bound": "unknown",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("receipt", "check", "reason"),
+    [
+        (sealed(OTHER), "signature", "signature"),
+        (sealed(key_id="k2"), "signature", "unknown_key"),
+        (sealed(key_id="k2"), "key_bound", "other_keyset"),
+        (sealed(workload_keyset_digest="sha256:" + "b" * 64), "key_bound", "other_keyset"),
+        (sealed(event_log=[{"type": "request.received", "body_hash": DIGEST}]), "request_bound", "request_bound"),
+        (sealed(event_log=document()["event_log"] + document()["event_log"][:1]), "request_bound", "request_bound"),
+        (sealed(endpoint="/v1/embeddings"), "request_bound", "endpoint"),
+        (sealed(method="GET"), "request_bound", "endpoint"),
+        (sealed(event_log=document()["event_log"][:1]), "response_bound", "response_bound"),
+        (sealed(request_nonce="ef" * 32), "replay", "replay"),
+        (sealed(served_at=int(NOW) - 61), "fresh", "served_at"),
+        (sealed(served_at=int(NOW) + 61), "fresh", "served_at"),
+        (sealed(served_at=0), "fresh", "served_at"),
+        (sealed(served_at=int(NOW) * 1000), "fresh", "served_at"),
+        (sealed(model="other"), "model_echo", "model_echo"),
+    ],
+)
+def test_each_fault_fails_its_check(receipt: aci.SignedReceipt, check: str, reason: str) -> None:
+    """What is wrong with a receipt is said by the check that it concerns."""
+    assert outcomes(receipt)[check] == (Outcome.CONTRAINDICATED, reason)
+
+
+def test_the_short_way_and_the_long_way_agree() -> None:
+    """An answer without a fault gets the same checks and claims whichever way it is judged."""
+    from gateway.verify import response
+
+    for stream in (False, True):
+        seen = Observation(models=("m",), stream=stream)
+        short = appraise_response(SESSION, sealed(), None, EXCHANGED, seen, now=NOW, skew_s=60)
+        assert short is appraise_response(SESSION, sealed(), None, EXCHANGED, seen, now=NOW, skew_s=60)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(response, "_faultless", lambda *_: None)
+            long = appraise_response(SESSION, sealed(), None, EXCHANGED, seen, now=NOW, skew_s=60)
+        assert short == long
+
+
+def test_the_edges_of_the_window() -> None:
+    """Exactly the skew is inside."""
+    assert outcomes(sealed(served_at=int(NOW) - 60))["fresh"][0] is Outcome.AFFIRMING
+
+
+def test_replays() -> None:
+    """A message seen before is a replay whatever its nonce; one without a nonce is a warning, not a pass."""
+    again = Exchanged(REQUEST, RESPONSE, NONCE, "m", "/v1/chat/completions", seen_before=True)
+    assert outcomes(sealed(), exchanged=again)["replay"] == (Outcome.CONTRAINDICATED, "seen_before")
+    assert outcomes(sealed(request_nonce=None))["replay"] == (Outcome.WARNING, "no_nonce")
+
+
+@pytest.mark.parametrize("problem", ["no_receipt", "malformed: not JSON", None])
+def test_without_a_receipt_nothing_is_bound(problem: str | None) -> None:
+    """An answer without a receipt affirms none of what a receipt shows."""
+    found = outcomes(None, problem=problem)
+    for check in ("signature", "key_bound", "request_bound", "response_bound", "replay", "fresh"):
+        assert found[check][0] is not Outcome.AFFIRMING
+    assert (found["signature"][0] is Outcome.CONTRAINDICATED) == ("malformed" in (problem or ""))
+    no_model = Observation()
+    assert outcomes(None, seen=no_model)["model_echo"] == (Outcome.NONE, "no_model")
+
+
+def test_an_answer_that_was_cut() -> None:
+    """Without all of the bytes response_bound is none."""
+    cut = Exchanged(REQUEST, None, NONCE, "m", "/v1/chat/completions")
+    assert outcomes(sealed(), exchanged=cut)["response_bound"] == (Outcome.NONE, "incomplete")
+
+
+@pytest.mark.parametrize(
+    ("seen", "check", "reason"),
+    [
+        (Observation(malformed="x"), "malformed", "malformed"),
+        (Observation(shape="x"), "shape", "shape"),
+        (Observation(stream=True, stream_grammar="x"), "stream_grammar", "stream_grammar"),
+        (Observation(models=("m", "other")), "model_echo", "model_echo"),
+        (
+            Observation(calls=(Call("tool_calls", "g", "{}"),), declared=frozenset("f")),
+            "tool_undeclared",
+            "tool_undeclared",
+        ),
+        (Observation(calls=(Call("tool_calls", "g", "{}"),)), "tool_undeclared", "tool_undeclared"),
+        *[
+            (
+                Observation(calls=(Call("tool_calls", "f", a),), declared=frozenset("f")),
+                "tool_arguments",
+                "tool_arguments",
+            )
+            for a in (None, "", "null", "[1]", "{", '{"a":1,"a":2}', "\ud800")
+        ],
+    ],
+)
+def test_faults_of_form(seen: Observation, check: str, reason: str) -> None:
+    """What was seen to be wrong with the answer's form fails its check, however well it is signed."""
+    assert outcomes(sealed(), seen=seen)[check] == (Outcome.CONTRAINDICATED, reason)
+
+
+def test_good_calls_need_cover() -> None:
+    """A declared call with sound arguments passes when the bytes are covered, and is contraindicated when not."""
+    seen = Observation(
+        models=("m",), calls=(Call("tool_calls", "f", '{"a":1}'),), declared=frozenset({"f"}), stream=True
+    )
+    found = outcomes(sealed(), seen=seen)
+    assert {o for o, _ in found.values()} == {Outcome.AFFIRMING}
+    for receipt in (None, sealed(OTHER), sealed(event_log=document()["event_log"][:1])):
+        assert outcomes(receipt, seen=seen)["executable_uncovered"] == (
+            Outcome.CONTRAINDICATED, "executable_uncovered",
+        )  # fmt: skip
+
+
+def test_text_that_reads_as_a_call_is_a_warning() -> None:
+    """Some frameworks would run it, so it is not simply affirming."""
+    assert outcomes(sealed(), seen=Observation(text_is_call=True))["output_kind"] == (
+        Outcome.WARNING,
+        "text_as_tool_call",
+    )
+
+
+def test_chain_signatures() -> None:
+    """A running signature holds for its message and key only."""
+    message = aci.chain_message("r", NONCE, REQUEST, "m", 1, RESPONSE)
+    signature = SIGNER.sign(message)
+    assert verify_chain(SESSION, None, message, signature) == "k1"
+    assert verify_chain(SESSION, "k1", message, signature) == "k1"
+    assert verify_chain(SESSION, "k2", message, signature) is None
+    assert verify_chain(SESSION, None, message + b"x", signature) is None
+    comment = b"aci.chain 12 " + signature.hex().encode()
+    assert aci.parse_chain(comment) == (12, signature)
+    assert aci.parse_chain(b"something else") is None
+    for bad in (b"aci.chain 0 " + b"0" * 128, b"aci.chain 1 00", b"aci.chain x " + b"0" * 128):
+        with pytest.raises(FormatError):
+            aci.parse_chain(bad)
+
+
+# -- the receipt's form -----------------------------------------------------------------------------------------------
+
+
+def raw(**members: Any) -> bytes:
+    receipt = document(**members)
+    receipt["signature"] = "0" * 128
+    return jcs(receipt)
+
+
+def test_receipts_in_other_spellings_are_canonicalised() -> None:
+    """A pretty-printed receipt is read through a strict parse, and its signature is over the canonical form."""
+    good = json.loads(raw())
+    good["signature"] = SIGNER.sign(jcs(document())).hex()
+    for text in (json.dumps(good, indent=2), json.dumps(good, sort_keys=False)):
+        parsed = aci.parse_receipt(text.encode())
+        assert parsed.signed == jcs(document())
+        assert outcomes(parsed)["signature"][0] is Outcome.AFFIRMING
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        raw(api_version="aci/2"),
+        raw(event_log=[]),
+        raw(event_log=[{"type": "response.returned"}]),
+        raw(event_log=[{"type": "request.received", "body_hash": "ABC"}]),
+        raw(request_nonce="xyz"),
+        raw(served_at="1"),
+        raw(served_at=1.5),
+        raw(served_at=True),
+        raw(model=None),
+        raw().replace(b'"signature":"0', b'"signature":"Z'),
+        raw().replace(b'"model":"m"', b'"model":"m","model":"m"'),
+        raw()[:-1],
+        raw(chat_id="x" * aci.MAX_RECEIPT),
+        raw().replace(b'"signature"', b'"sig"'),
+    ],
+)
+def test_malformed_receipts(data: bytes) -> None:
+    """A receipt that is not one, or that two readers could read differently, is refused."""
+    with pytest.raises(FormatError):
+        aci.parse_receipt(data)
+
+
+def test_inline_forms() -> None:
+    """The header's base64 is standard and bounded."""
+    assert aci.decode_inline(b"QUJD") == b"ABC"
+    for bad in (b"QUJ", b"QU JD", b"Q_-D", b"A" * (2 * aci.MAX_RECEIPT)):
+        with pytest.raises(FormatError):
+            aci.decode_inline(bad)
+
+
+def test_statements() -> None:
+    """The statement has the exact spelling that ACI prescribes."""
+    assert aci.statement(DIGEST, None) == (
+        b'{"keyset_digest":"' + DIGEST.encode() + b'","nonce":null,"purpose":"aci.report_data.v1"}'
+    )
