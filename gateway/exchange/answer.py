@@ -18,6 +18,7 @@ from .head import Head
 
 #: Members that only we may put on an answer. A node that sends one has it taken off.
 OURS = ("verification", "receipt", "x_veriroute")
+OURS_SET = frozenset(OURS)
 #: Output items of /v1/responses and content blocks of /v1/messages that make an agent act.
 EXECUTABLE_SUFFIXES = ("_call", "tool_use")
 
@@ -125,6 +126,8 @@ def parse_answer(body: bytes) -> tuple[dict[str, Any], Answer]:
 
 def foreign_members(document: dict[str, Any]) -> tuple[str, ...]:
     """The members of an answer that only we may set: a node must not be able to speak in our name."""
+    if OURS_SET.isdisjoint(document) and not any("veriroute" in name for name in document):
+        return ()
     return tuple(name for name in document if name in OURS or name.startswith(("x_veriroute", "x-veriroute")))
 
 

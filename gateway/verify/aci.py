@@ -34,27 +34,27 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SIGNATURE = re.compile(rb'"signature":"([0-9a-f]{128})",?')
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of a receipt's event log; only the members that we read."""
 
-    type: str
     body_hash: str | None = None
+    type: str = msgspec.field(default_factory=str)  # always there; a factory, so that it is never left out
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """An ACI receipt. `signed` (set by `parse_receipt`) is the exact byte string that the signature covers."""
+class Receipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An ACI receipt without its signature. The fields stand in JCS order: see `_canonical_receipt`."""
 
     api_version: str
-    receipt_id: str
     chat_id: str | None
-    model: str
-    workload_keyset_digest: str
     endpoint: str
-    method: str
-    served_at: int
     event_log: tuple[Event, ...]
     key_id: str
+    method: str
+    model: str
+    receipt_id: str
     request_nonce: str | None = None
+    served_at: int = msgspec.field(default_factory=int)
+    workload_keyset_digest: str = msgspec.field(default_factory=str)
 
     def body_hash(self, event: str) -> str | None:
         """`sha256:<hex>` of the one event of that type; None when it is absent or not unique."""
@@ -79,9 +79,9 @@ def parse_receipt(data: bytes) -> SignedReceipt:
     match = _SIGNATURE.search(data)
     if match is not None:
         signed = data[: match.start()] + data[match.end() :]
-        document = _canonical_object(signed)
-        if document is not None and "signature" not in document:
-            return SignedReceipt(_receipt(document), signed, bytes.fromhex(match[1].decode()))
+        receipt = _canonical_receipt(signed)
+        if receipt is not None:
+            return SignedReceipt(_judge(receipt), signed, bytes.fromhex(match[1].decode()))
     document = _object(strict_json(data, max_bytes=MAX_RECEIPT))
     signature = document.pop("signature", None)
     if not isinstance(signature, str) or re.fullmatch(r"[0-9a-f]{128}", signature) is None:
@@ -212,22 +212,36 @@ def session_id(document: dict[str, Any]) -> str:
     return hashlib.sha256(jcs(document)).hexdigest()
 
 
-def _canonical_object(data: bytes) -> dict[str, Any] | None:
-    """The object behind `data` when `data` is its JCS form, else None. A lost duplicate key would change the form."""
+_decode_receipt = msgspec.json.Decoder(Receipt).decode
+_encode_receipt = msgspec.json.Encoder().encode
+_REQUIRED = frozenset(Receipt.__struct_fields__) - {"request_nonce"}
+
+
+def _canonical_receipt(data: bytes) -> Receipt | None:
+    """The receipt behind `data` when `data` is its JCS form and holds nothing else; None sends it the long way.
+
+    The fields of `Receipt` and `Event` stand in JCS order, so writing them again gives the same bytes only when every
+    member is one of theirs, stands once and in its place, and is spelled as JCS spells it.
+    """
     try:
-        document = msgspec.json.decode(data)
+        receipt = _decode_receipt(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if not isinstance(document, dict) or jcs(document) != data:
-        return None
-    return document
+    return receipt if _encode_receipt(receipt) == data else None
 
 
 def _receipt(document: dict[str, Any]) -> Receipt:
+    missing = _REQUIRED - document.keys()
+    if missing:
+        raise FormatError(f"receipt: {min(missing)} is missing")
     try:
-        receipt = msgspec.convert(document, Receipt)
+        return _judge(msgspec.convert(document, Receipt))
     except msgspec.ValidationError as error:
         raise FormatError(f"receipt: {error}") from None
+
+
+def _judge(receipt: Receipt) -> Receipt:
+    """What the types don't say. Raises `FormatError`."""
     if receipt.api_version != "aci/1":
         raise FormatError(f"receipt: api_version is {receipt.api_version!r:.40}, not 'aci/1'")
     if not receipt.event_log or receipt.event_log[0].type != "request.received":
