@@ -20,7 +20,7 @@ from .errors import VerirouteError
 from .exchange.answer import Content
 from .exchange.head import Head
 from .log import receipt as documents
-from .log.dsse import parse_envelope, seal
+from .log.dsse import parse_envelope, seal, wrap
 from .log.note import NoteSigner
 from .model.entry import Committed, Entry, Opening, ReceiptRow
 from .model.node import AttestedSession, Node
@@ -169,8 +169,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     reason: str | None = None
     form: str = "none"
-    checks: tuple[Check, ...] = ()
-    claims: tuple[Claim, ...] = ()
+    checks: tuple[Check, ...] | msgspec.Raw = ()  # Raw: written already
+    claims: tuple[Claim, ...] | msgspec.Raw = ()
     body: bytes | None = None  # JSON: the node's body; None where there is none, or for a stream
     body_sha256: str | None = None  # stream: the salted digest over the events' data
     content: Content | None = None
@@ -234,8 +234,9 @@ class Recorder:
                 ),
             )
         )
-        leaf, envelope = self._sign("intent", payload)
-        return Entry("intent", x.receipt_id, leaf, envelope)
+        # Signed by nobody: it is not handed out by itself, and the checkpoint that commits to its leaf is signed.
+        wrapped = wrap(payload, PAYLOAD_TYPE)
+        return Entry("intent", x.receipt_id, documents.leaf_of("intent", wrapped.pae_sha256), wrapped.envelope)
 
     def receipt(self, x: Exchange, end: Ending) -> tuple[asyncio.Future[Committed], Entry]:
         """The one receipt of `x`: a future that resolves once it is durable, with its proof; and the entry."""
@@ -297,8 +298,8 @@ class Recorder:
                 dropped=x.dropped_members,
             ),
             stored=x.policy.store,  # type: ignore[arg-type]
-            checks=end.checks,
-            claims=end.claims,
+            checks=end.checks,  # type: ignore[arg-type]
+            claims=end.claims,  # type: ignore[arg-type]
             evidence=_evidence(end),
             timings=self._timings(x),
             usage=Usage(end.input_tokens, end.output_tokens, end.covered)
@@ -333,7 +334,7 @@ class Recorder:
 
     def crashed(self, envelope: bytes) -> asyncio.Future[Committed]:
         """The receipt of an intent that a crash left open: a prompt may have left, and nobody knows the end."""
-        intent = _intents.decode(parse_envelope(envelope).payload).predicate
+        intent = _intents.decode(parse_envelope(envelope, unsigned=True).payload).predicate
         now = self._now_ms()
         predicate = Receipt(
             receipt_id=intent.receipt_id,

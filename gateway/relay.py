@@ -49,6 +49,7 @@ from .exchange.stream import CHAIN, STREAMABLE, StreamReader, UpstreamError
 from .fleet.fleet import Choice, Fleet, Member
 from .log.proof import format_tlog_proof
 from .model.entry import Committed, Entry
+from .model.node import AttestedSession
 from .model.observation import Observation
 from .model.receipt import (
     REQUEST_BODY,
@@ -118,6 +119,34 @@ class Sink(Protocol):
     async def cut(self, data: bytes) -> None: ...
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """A result under a policy: the decision, and the checks and claims of node and answer as they are written."""
+
+    result: AttestationResult
+    session: AttestedSession
+    decision: Decision
+    checks: msgspec.Raw
+    claims: msgspec.Raw
+    claims_shown: msgspec.Raw
+    executed_in: str
+    covered: bool
+
+    @classmethod
+    def of(cls, result: AttestationResult, session: AttestedSession, policy: CompiledPolicy) -> Judged:
+        claims = (*session.claims, *result.claims)
+        shown = claims_map(claims)
+        return cls(
+            result,
+            session,
+            decide(result, policy, Phase.RESPONSE, node=session),
+            msgspec.Raw(msgspec.json.encode((*session.checks, *result.checks))),
+            msgspec.Raw(msgspec.json.encode(claims)),
+            msgspec.Raw(msgspec.json.encode(shown)),
+            {"asserted": "tee", "refuted": "ordinary machine"}.get(shown.get("executed_in_tee", ""), "unknown"),
+            _affirmed(result, "response_bound"),
+        )
+
+
 class _Next(Exception):
     """This node did not serve; policy allows the next one. Carries the stable reason."""
 
@@ -148,7 +177,22 @@ class Relay:
         self._max_response = max_response
         self._max_event = max_event
         self.counts: dict[tuple[str, str], int] = {}
+        self._judged: dict[tuple[int, int, str], Judged] = {}
         self._runs: set[_Run] = set()
+
+    def judged(self, result: AttestationResult, session: AttestedSession, policy: CompiledPolicy) -> Judged:
+        """What policy makes of `result` and `session`, and how both are written.
+
+        Answers without a fault share one result object, and sessions live for minutes, so nearly every exchange finds
+        here what an earlier one worked out. The kept values hold their keys, so that no identity is used twice.
+        """
+        key = (id(result), id(session), policy.digest)
+        found = self._judged.get(key)
+        if found is None:
+            if len(self._judged) >= 256:
+                self._judged.clear()
+            found = self._judged[key] = Judged.of(result, session, policy)
+        return found
 
     def known(self, head: Head) -> None:
         """Raises `ModelUnknown` or `EndpointUnknown` when no node could ever serve `head`."""
@@ -329,9 +373,9 @@ class _Run:
         found = self._evidence(member, head)
         observation, content, foreign = read_answer(x.head, body)
         sealed, problem = _open(found.receipt, found.problem)
-        result, decision = self.appraise(member, sealed, problem, hashlib.sha256(body).hexdigest(), observation)
-        facts = _Facts(result, decision, observation, content, body, None, found.receipt)
-        if not decision.permit:
+        judged = self.appraise(member, sealed, problem, hashlib.sha256(body).hexdigest(), observation)
+        facts = _Facts(judged, observation, content, body, None, found.receipt)
+        if not judged.decision.permit:
             await self.reject(member, facts)
         form = "verbatim"
         if foreign:
@@ -382,11 +426,10 @@ class _Run:
             raise await self.upstream(member, "truncated", cut)
         receipt, problem = _sealed_event(reader)
         sealed, problem = _open(receipt, problem)
-        result, decision = self.appraise(
-            member, sealed, problem, reader.covered_sha256, reader.observation(), chain.broken or chain.unused(mode)
-        )
-        facts = _Facts(result, decision, reader.observation(), reader.content(), None, reader.data_sha256, receipt)
-        if not decision.permit:
+        seen = reader.observation()
+        judged = self.appraise(member, sealed, problem, reader.covered_sha256, seen, chain.broken or chain.unused(mode))
+        facts = _Facts(judged, seen, reader.content(), None, reader.data_sha256, receipt)
+        if not judged.decision.permit:
             await self.reject(member, facts)
         rest = hold.flush()
         form = "rebuilt" if reader.rebuilt else "verbatim"
@@ -442,7 +485,7 @@ class _Run:
         response_sha256: str,
         observation: Observation,
         chain_problem: str | None = None,
-    ) -> tuple[AttestationResult, Decision]:
+    ) -> Judged:
         """The checks of this answer, and what policy makes of them together with the node's own appraisal."""
         x, relay = self.x, self.relay
         assert x.session is not None
@@ -465,29 +508,27 @@ class _Run:
         )
         if chain_problem is not None:
             result = _with_chain(result, chain_problem)
-        decision = decide(result, self.policy, Phase.RESPONSE, node=x.session)
+        judged = relay.judged(result, x.session, self.policy)
         x.verify_ms = (relay._mono() - start) * 1000
-        return result, decision
+        return judged
 
     def verification(self, facts: _Facts, committed: Committed | None, envelope: bytes) -> Verification:
         x, full = self.x, self.policy.attach == "full"
         assert x.node is not None
         assert x.session is not None
-        claims = claims_map((*x.session.claims, *facts.result.claims))
-        executed = {"asserted": "tee", "refuted": "ordinary machine"}.get(claims.get("executed_in_tee", ""), "unknown")
         salts = {name: _b64(x.salt(name)) for name in self._opened(facts)}
         return Verification(
-            verdict=facts.decision.verdict.value,
+            verdict=facts.judged.decision.verdict.value,
             level="degraded" if committed is None or self.degraded else "logged",
             policy=VerificationPolicy(self.terms.use.name, self.terms.use.digest),
             network=x.node.network,
             node=x.node.id,
             model=x.head.model,
-            executed_in=executed,
+            executed_in=facts.judged.executed_in,
             release=Release.RELEASED.value,
-            reason=facts.decision.reason,
-            claims=claims,
-            checks=(*x.session.checks, *facts.result.checks) if full else None,
+            reason=facts.judged.decision.reason,
+            claims=facts.judged.claims_shown,
+            checks=facts.judged.checks if full else None,
             receipt=x.receipt_id,
             index=committed.index if committed else None,
             proof=format_tlog_proof(committed.index, committed.hashes, committed.checkpoint) if committed else None,
@@ -503,7 +544,7 @@ class _Run:
 
     async def reject(self, member: Member, facts: _Facts) -> None:
         """The verdict keeps the answer back. Raises `_Next` when policy lets another node be paid, else `_Done`."""
-        decision = facts.decision
+        decision = facts.judged.decision
         reason = decision.reason or "policy"
         contra = decision.verdict is Outcome.CONTRAINDICATED
         if node_at_fault(decision):
@@ -587,8 +628,10 @@ class _Run:
             self._later(ending, unlogged)
         details = dict(extra or {})
         if facts is not None:
-            bad = [c for c in (*facts.result.checks,) if c.outcome in (Outcome.CONTRAINDICATED, Outcome.NONE)]
-            details["checks"] = [c for c in bad if c.id in (*facts.decision.failing, *facts.decision.missing)]
+            bad = [c for c in (*facts.judged.result.checks,) if c.outcome in (Outcome.CONTRAINDICATED, Outcome.NONE)]
+            details["checks"] = [
+                c for c in bad if c.id in (*facts.judged.decision.failing, *facts.judged.decision.missing)
+            ]
         if self.started:
             shown: dict[str, object] = {
                 "message": error.message, "type": error.type, "param": None, "code": error.code,
@@ -699,20 +742,20 @@ class _Run:
         assert self.x.session is not None
         seen = facts.observation
         return Ending(
-            verdict=facts.decision.verdict,
+            verdict=facts.judged.decision.verdict,
             release=release,
             status=status,
-            reason=reason or facts.decision.reason,
+            reason=reason or facts.judged.decision.reason,
             form=form if self.x.sent_bytes else "none",
-            checks=(*self.x.session.checks, *facts.result.checks),
-            claims=(*self.x.session.claims, *facts.result.claims),
+            checks=facts.judged.checks,
+            claims=facts.judged.claims,
             body=facts.body,
             body_sha256=facts.data_sha256,
             content=facts.content,
             evidence=facts.receipt,
             input_tokens=seen.input_tokens,
             output_tokens=seen.output_tokens,
-            covered=_affirmed(facts.result, "response_bound"),
+            covered=facts.judged.covered,
         )
 
     def _failure(self, status: int, reason: str) -> Ending:
@@ -731,7 +774,7 @@ class _Run:
 
     def headers(self, facts: _Facts | None, *, stream: bool = False, verdict: Outcome | None = None) -> Headers:
         receipt = self.x.receipt_id.encode()
-        shown = facts.decision.verdict if facts is not None else verdict
+        shown = facts.judged.decision.verdict if facts is not None else verdict
         level = b"degraded" if self.degraded else b"logged"
         found: Headers = [
             (b"x-veriroute-receipt", receipt),
@@ -773,8 +816,7 @@ class _Run:
 class _Facts(msgspec.Struct, frozen=True):
     """An appraised answer: what was found, what policy makes of it, and what the receipt commits to."""
 
-    result: AttestationResult
-    decision: Decision
+    judged: Judged
     observation: Observation
     content: Content
     body: bytes | None

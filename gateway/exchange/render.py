@@ -31,8 +31,8 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     executed_in: str = "unknown"
     release: str
     reason: str | None = None
-    claims: dict[str, str] = {}
-    checks: tuple[Check, ...] | None = None
+    claims: dict[str, str] | msgspec.Raw = {}
+    checks: tuple[Check, ...] | msgspec.Raw | None = None
     receipt: str
     index: int | None = None
     proof: str | None = None

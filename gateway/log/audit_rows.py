@@ -214,12 +214,16 @@ class _Run:
         if row.kind != kind:
             self.fail(DOCUMENTS, row.place, f"entry {row.place} is a {kind} and is filed as {row.kind!a}")
         if self.keys is not None:
-            self.signature(row.place, envelope, message, self.keys)
+            self.signature(row.place, kind, envelope, message, self.keys)
         return envelope
 
-    def signature(self, place: int, envelope: Envelope, message: bytes, keys: Mapping[str, bytes]) -> None:
+    def signature(self, place: int, kind: str, envelope: Envelope, message: bytes, keys: Mapping[str, bytes]) -> None:
         known = [(keys[s.keyid], s.sig) for s in envelope.signatures if s.keyid in keys]
-        if not known:
+        if not envelope.signatures:
+            # An intent is never handed out by itself: the checkpoint that commits to its leaf is its signature.
+            if kind != "intent":
+                self.fail(SIGNATURES, place, f"entry {place} ({kind}) is signed by nobody")
+        elif not known:
             self.unknown_keys += 1
             names = ", ".join(s.keyid for s in envelope.signatures)
             self.first_bad.setdefault("unknown_keys", (place, f"entry {place} is signed by {names!a}"))
@@ -306,7 +310,7 @@ _HEAD = b'{"payload":"'
 _TAIL = re.compile(
     b'","payloadType":"'
     + re.escape(PAYLOAD_TYPE.encode())
-    + rb'","signatures":\[\{"keyid":"([^"\\\x00-\x1f\x7f-\xff]+)","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\}\]\}'
+    + rb'","signatures":\[(?:\{"keyid":"([^"\\\x00-\x1f\x7f-\xff]+)","sig":"([A-Za-z0-9+/]{85}[AQgw]==)"\})?\]\}'
 )
 
 
@@ -322,8 +326,10 @@ def read_envelope(data: bytes) -> Envelope:
         try:
             payload = _base64.decode(b'"%b"' % text)  # a third of what binascii takes
         except msgspec.MsgspecError:
-            return parse_envelope(data)
+            return parse_envelope(data, unsigned=True)
         if binascii.b2a_base64(payload, newline=False) == text:
+            if tail[1] is None:
+                return Envelope(payload, PAYLOAD_TYPE, ())
             signature = Signature(tail[1].decode("ascii"), binascii.a2b_base64(tail[2]))
             return Envelope(payload, PAYLOAD_TYPE, (signature,))
-    return parse_envelope(data)
+    return parse_envelope(data, unsigned=True)

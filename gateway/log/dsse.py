@@ -86,17 +86,27 @@ def sign_envelope(payload: bytes, payload_type: str, signer: Signer) -> bytes:
     return seal(payload, payload_type, signer).envelope
 
 
-def parse_envelope(data: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES) -> Envelope:
+def wrap(payload: bytes, payload_type: str) -> Sealed:
+    """`payload` in the form of an envelope, signed by nobody: for a document that the log's checkpoint vouches for."""
+    envelope = b'{"payload":"%b","payloadType":%b,"signatures":[]}' % (
+        binascii.b2a_base64(payload, newline=False),
+        _string(payload_type),
+    )
+    return Sealed(envelope, sha256(pae(payload_type, payload)).digest())
+
+
+def parse_envelope(data: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES, unsigned: bool = False) -> Envelope:
     """The envelope in `data`, unverified. Members that DSSE does not know are ignored, as it asks; else `FormatError`.
 
-    Base64 is the standard alphabet in canonical form only.
+    Base64 is the standard alphabet in canonical form only. DSSE wants a signature; `unsigned` takes none as well.
     """
     document = strict_json(data, max_bytes=max_bytes, max_depth=8)
     if not isinstance(document, dict):
         raise FormatError("a DSSE envelope is a JSON object")
     signatures = document.get("signatures")
-    if not isinstance(signatures, list) or not 1 <= len(signatures) <= MAX_SIGNATURES:
-        raise FormatError(f"DSSE signatures must be a list of 1 to {MAX_SIGNATURES}")
+    least = 0 if unsigned else 1
+    if not isinstance(signatures, list) or not least <= len(signatures) <= MAX_SIGNATURES:
+        raise FormatError(f"DSSE signatures must be a list of {least} to {MAX_SIGNATURES}")
     payload_type = _text(document, "payloadType")
     if not payload_type:
         raise FormatError("DSSE payloadType is empty")

@@ -128,7 +128,7 @@ def check_documents(connection: sqlite3.Connection, size: int, *, tail: int = TA
             raise altered(f"the document of leaf {index} is missing")
         try:
             leaf = parse_leaf(text)
-            document = parse_envelope(envelope)
+            document = parse_envelope(envelope, unsigned=leaf.kind == "intent")
         except FormatError as error:
             raise altered(f"leaf {index}: {error}") from error
         if sha256(pae(document.payload_type, document.payload)).digest() != leaf.digest:
