@@ -82,6 +82,8 @@ def test_refuses_another_message_key_and_length():
     assert not verify_ed25519(signer.public_key, b"message", signature + b"\0")
     assert not verify_ed25519(signer.public_key[:-1], b"message", signature)
     assert not verify_ed25519(signer.public_key, b"", b"")
+    assert not verify_ed25519(signer.public_key + b"\0", b"message", signature)
+    assert not verify_ed25519(signer.public_key, b"sage", signature + b"mes")  # joined, the same bytes
 
 
 def test_refuses_s_plus_the_group_order():

@@ -59,7 +59,7 @@ def test_base64_raises_format_error_only(text):
         assert b64(unb64(text, "x")) == text
 
 
-@pytest.mark.parametrize("value", [0, 1, 10, 300, MAX_COUNT])
+@pytest.mark.parametrize("value", [0, 1, 10, 300, MAX_COUNT, 9_223_372_036_854_775_807])
 def test_decimal_reads_plain_numbers(value):
     """A plain number up to 2**63 - 1 is read."""
     assert decimal(str(value), "x") == value

@@ -67,6 +67,15 @@ def test_reads_a_version_1_certificate():
     assert spki_sha256(tlv(0x30, tlv(0x30, fields) + b"rest")) == hashlib.sha256(spki).digest()
 
 
+def test_reads_lengths_at_their_forms_edges():
+    """A length of 127 has the short form, 128 and 255 one more byte, 256 two more."""
+    for size, head in ((127, b"\x30\x7f"), (128, b"\x30\x81\x80"), (255, b"\x30\x81\xff"), (256, b"\x30\x82\1\0")):
+        spki = head + bytes(size)
+        fields = tlv(0x02, b"\1") + tlv(0x30, b"") * 4 + spki
+        padded = fields + bytes(300)  # whatever follows the key is not looked at
+        assert spki_sha256(tlv(0x30, tlv(0x30, padded))) == hashlib.sha256(spki).digest()
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

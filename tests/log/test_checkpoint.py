@@ -30,6 +30,8 @@ def test_has_one_spelling():
     assert parse_checkpoint(TEXT) == POINT
     empty = Checkpoint("o", 0, EMPTY_ROOT)
     assert parse_checkpoint(format_checkpoint(empty)) == empty
+    largest = Checkpoint("o", 2**63 - 1, ROOT)
+    assert parse_checkpoint(format_checkpoint(largest)) == largest
 
 
 def test_reads_extension_lines():

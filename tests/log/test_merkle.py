@@ -132,6 +132,11 @@ def test_a_frontier_is_stored_and_read_back(size):
     assert restored.root() == ROOTS[size]
 
 
+def test_the_largest_frontier_is_restored():
+    """A log of 2**63 - 1 leaves has 63 hashes, and nothing larger is restored."""
+    assert len(Frontier.from_bytes(2**63 - 1, bytes(63 * 32)).hashes) == 63
+
+
 @pytest.mark.parametrize(("size", "length"), [(0, 32), (1, 0), (1, 31), (3, 32), (4, 64), (-1, 0), (2**63, 32)])
 def test_a_stored_frontier_must_fit_its_size(size, length):
     """A length that is not one hash a bit of the size is refused."""
@@ -190,6 +195,16 @@ def test_every_altered_inclusion_proof_is_refused():
             for altered in inclusion_mutations(index, size, path(index, LEAVES[:size])):
                 with pytest.raises(ProofError):
                     verify_inclusion(*altered)
+
+
+def test_hashes_cannot_be_cut_elsewhere():
+    """A leaf and its sibling cut at another byte join to the same node, and are refused for their lengths."""
+    left, right = LEAVES[0], LEAVES[1]
+    with pytest.raises(ProofError, match="every hash has 32 bytes"):
+        verify_inclusion(left + right[:1], 0, 2, (right[1:],), ROOTS[2])
+    first, *rest = consistency_proof(3, 4, read)
+    with pytest.raises(ProofError, match="every hash has 32 bytes"):
+        verify_consistency(3, 4, (first + rest[0][:1], rest[0][1:], *rest[1:]), ROOTS[3], ROOTS[4])
 
 
 def consistency_mutations(old, new, proof):

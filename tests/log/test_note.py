@@ -148,6 +148,12 @@ def test_lines_that_share_only_name_or_id_are_passed_over(line):
     assert len(open_note(NOTE + line, [ALICE.key]).unverified) == 1
 
 
+def test_a_strangers_signature_may_have_any_length():
+    """One byte after the key id is enough for a line that nobody judges."""
+    line = SignatureLine("stranger", b"1234", b"x")
+    assert open_note(NOTE + str(line).encode(), [ALICE.key]).unverified == (line,)
+
+
 def test_a_note_by_strangers_is_refused():
     """A well-formed note without a known signer, or for no keys at all, does not open."""
     for keys in ([BOB.key], []):
@@ -216,6 +222,7 @@ def test_refuses_to_write_a_note_without_signature():
 def test_reads_signature_lines_on_their_own():
     """A witness's answer, lines without a note, is read by the same rules."""
     assert parse_signature_lines(TAIL.decode() * 2)[1].keyid == ALICE.keyid
+    assert len(parse_signature_lines(TAIL.decode() * MAX_SIGNATURES)) == MAX_SIGNATURES
     for text, message in (
         ("", "newlines"),
         (TAIL.decode()[:-1], "newlines"),
