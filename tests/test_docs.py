@@ -1,0 +1,264 @@
+"""What can be derived from the code is held against what the documents say of it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+
+import docs_kit as kit
+import msgspec
+import pytest
+
+from gateway import errors, settings
+from gateway.api import health, reads
+from gateway.exchange.render import Verification
+from gateway.model import admin
+from gateway.model.entry import KINDS
+from gateway.model.node import ENDPOINTS
+from gateway.model.receipt import Receipt
+from gateway.model.verdict import Outcome, Release
+from gateway.policy.schema import IDENTITY, KEYS
+from gateway.routing import REASONS as ROUTING_REASONS
+from gateway.upstream.errors import REASONS as CHANNEL_REASONS
+from gateway.verify.checks import CHECKS, CLAIMS
+
+API, ERRORS, CONFIGURATION = (kit.text(f"docs/{name}.md") for name in ("api", "errors", "configuration"))
+POLICY, RECEIPTS = (kit.text(f"docs/{name}.md") for name in ("policy", "receipts"))
+DIGEST = "0" * 64
+
+
+def setting_fields() -> set[str]:
+    """Every key that a settings file may hold, from the types that it is read into."""
+    found = set()
+    for part in msgspec.structs.fields(settings.Settings):
+        inner = settings._NodeTable if part.name == "nodes" else type(part.default)
+        found |= {f"{part.name}.{field.name}" for field in msgspec.structs.fields(inner)}
+    return found
+
+
+def test_the_reference_has_every_setting_and_no_other() -> None:
+    """Each field of the settings has its sentence, and each sentence its field."""
+    assert set(settings.REFERENCE) == setting_fields()
+
+
+def test_every_setting_is_documented_as_it_is() -> None:
+    """docs/configuration.md has a row for each key: default, environment variable, and the reference's sentence."""
+    table = {row[0].strip("`"): row[1:] for row in kit.rows(CONFIGURATION, "## Every setting") if row[0] != "key"}
+    assert list(table) == list(settings.REFERENCE)
+    for key, meaning in settings.REFERENCE.items():
+        default, variable, said = table[key]
+        assert said.replace("`", "") == meaning, key
+        part, _, option = key.partition(".")
+        if part == "nodes":
+            assert variable == "`VERIROUTE_NODES`"
+            continue
+        assert variable == f"`VERIROUTE_{part}_{option}`".upper()
+        value = getattr(getattr(settings.Settings(), part), option)
+        assert default == ("none" if value is None else f"`{json.dumps(value)}`"), key
+
+
+@pytest.mark.parametrize("key", [key for key in settings.REFERENCE if not key.startswith("nodes.")])
+def test_every_environment_variable_works(key: str) -> None:
+    """The variable that the table names sets the key, in the form that the page describes."""
+    part, _, option = key.partition(".")
+    values = {
+        "auth.mode": "none",
+        "storage.url": "sqlite:///other.db",
+        "log.origin": "log.example.org/x",
+        "server.port": "0",
+        "server.host": "localhost",
+        "server.allowed_hosts": "one.example, two.example:8443",
+    }
+    default = getattr(getattr(settings.Settings(), part), option)
+    fallback = {bool: str(not default).lower(), int: "17", float: "1.5"}.get(type(default), "elsewhere")
+    loaded = settings.load("", environ={f"VERIROUTE_{part}_{option}".upper(): values.get(key, fallback)})
+    assert getattr(getattr(loaded, part), option) != default
+
+
+def test_the_examples_are_settings() -> None:
+    """Every settings file in the documents loads, once the places that the reader fills in are filled in."""
+    files = [*kit.blocks(CONFIGURATION, "toml"), *kit.blocks(kit.text("README.md"), "toml")]
+    assert len(files) == 2
+    for body in files:
+        assert settings.load(body.replace("sha256:…", f"sha256:{DIGEST}")).nodes
+    line = re.search(r"VERIROUTE_NODES='(.*)'", CONFIGURATION)
+    assert line is not None
+    nodes = line[1].replace("sha256:…", f"sha256:{DIGEST}")
+    assert settings.load("", environ={"VERIROUTE_NODES": nodes}).nodes[0].id == "n1"
+
+
+def test_the_systemd_unit_leaves_time_to_drain() -> None:
+    """The unit in docs/configuration.md waits longer for the stop than the gateway for its exchanges."""
+    (unit,) = kit.blocks(CONFIGURATION, "ini")
+    waits = re.search(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
+    assert waits is not None
+    assert int(waits[1]) > settings.Settings().server.drain_s
+
+
+def subclasses(base: type[errors.VerirouteError]) -> set[type[errors.VerirouteError]]:
+    """All classes below `base` that gateway.errors defines."""
+    found = {cls for cls in base.__subclasses__() if cls.__module__ == errors.__name__}
+    return found.union(*(subclasses(cls) for cls in found))
+
+
+def test_every_error_code_is_documented_as_it_is() -> None:
+    """The table of codes has a row for each class that reaches a caller, with status, type and retry, and no other."""
+    bases = {errors.RequestError, errors.ServiceError}
+    told = set().union(*(subclasses(base) for base in bases))
+    expected = {(cls.code, str(cls.status), cls.type, "yes" if cls.retryable else "no") for cls in told}
+    table = kit.rows(kit.section(ERRORS, "## Codes").split("On the command line")[0])[1:]
+    assert {tuple(cell.strip("`") for cell in row[:4]) for row in table} == expected
+    assert all(row[4] and row[5] for row in table)
+    other = subclasses(errors.VerirouteError) - told - bases
+    rest = kit.rows(kit.section(ERRORS, "## Codes").split("On the command line")[1])[1:]
+    assert {row[0].strip("`") for row in rest} == {cls.code for cls in other}
+
+
+def test_every_member_of_an_error_is_documented() -> None:
+    """What an error body may hold stands in docs/errors.md."""
+    from gateway.api.errors import error_object
+
+    shown = error_object(errors.Busy("…", reason="r"), "01J", {})
+    words = kit.ticked(ERRORS)
+    assert shown.keys() <= words
+    extra = set(re.findall(r'(?:extra=\{|details\[)"(\w+)"', kit.text("gateway/relay.py")))
+    assert {"nodes", "checks"} <= extra
+    assert extra <= words
+
+
+def given_reasons() -> set[str]:
+    """Every reason that the source writes down as a constant."""
+    found: set[str] = set()
+    place = {"Check": 2, "Claim": 3, "Sealed": 1, "RawEvidence": 1, "upstream": 1, "_failure": 1}
+    for folder in ("gateway", "adapters/aci.py"):
+        for name, call in kit.calls(folder):
+            for keyword in call.keywords:
+                if keyword.arg == "reason":
+                    found |= kit.constants(keyword.value)
+            if name in place and len(call.args) > place[name]:
+                found |= kit.constants(call.args[place[name]])
+            if name in ("failed", "contradicted", "_Next") and call.args:
+                found |= kit.constants(call.args[0])
+        for _, tree in kit.modules(folder):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Assign) and getattr(node.targets[0], "attr", "") == "broken":
+                    found |= kit.constants(node.value)
+    return found
+
+
+def test_every_reason_is_documented() -> None:
+    """Each reason code of checks, routing, channel, relay and log stands in docs/errors.md, with its words."""
+    of_clients = {"unreachable", "timeout", "cut"}  # gateway.admin_client, for those who use it
+    codes = {reason for reason in given_reasons() if re.fullmatch(r"[a-z][a-z0-9_]+", reason)} - of_clients
+    assert {"no_pin", "truncated", "crash", "rolled_back", "chain_order", "no_receipt"} <= codes
+    known = kit.ticked(ERRORS)
+    assert codes | set(ROUTING_REASONS) | set(CHANNEL_REASONS) | set(CHECKS) <= known
+    assert "chain_absent" in known
+    table = {cell.strip("`"): row[1] for row in kit.rows(ERRORS, "## Reasons") for cell in row[0].split(", ")}
+    for reason, meaning in CHANNEL_REASONS.items():
+        assert table[reason].startswith(meaning), reason
+
+
+def test_every_check_claim_and_policy_key_is_documented() -> None:
+    """docs/policy.md knows each id of the registries and each key of the vocabulary."""
+    words = kit.ticked(POLICY)
+    assert {*CHECKS, *CLAIMS, *ROUTING_REASONS, *IDENTITY, *(key.path for key in KEYS)} <= words
+
+
+def test_every_kind_of_entry_is_documented() -> None:
+    """docs/receipts.md names each kind of log entry, and each member of a receipt."""
+    assert set(KINDS) <= kit.ticked(RECEIPTS)
+    members = {field.encode_name for field in msgspec.structs.fields(Receipt)}
+    assert members <= {word.rstrip("?") for word in kit.ticked(RECEIPTS)}
+
+
+def test_every_path_is_documented() -> None:
+    """Each path that the gateway answers on stands in docs/api.md."""
+    paths = set(ENDPOINTS)
+    for _, tree in kit.modules("gateway/api"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.AsyncFunctionDef):
+                for decorator in node.decorator_list:
+                    if isinstance(decorator, ast.Call) and getattr(decorator.func, "id", "") == "get":
+                        paths |= kit.constants(decorator.args[0])
+    assert len(paths) > 15
+    for path in paths:
+        plain = re.sub(r"\{receipt_id:str\}", "{id}", path).replace("{tile:path}", "")
+        assert plain in API, path
+
+
+def test_every_header_is_documented() -> None:
+    """Each header of ours or of the SDKs that the source reads or sets is explained."""
+    sources = "".join(p.read_text("utf-8") for p, _ in kit.modules("gateway"))
+    ours = set(re.findall(r"\bx-veriroute-[a-z-]+", sources)) - {"x-veriroute-"}
+    set_or_read = set(re.findall(r'b"(x-[a-z-]+)"', sources)) - {"x-veriroute-"}
+    assert {"x-veriroute-policy", "x-veriroute-receipt", "x-should-retry", "x-api-key"} <= ours | set_or_read
+    words = " ".join(kit.ticked(API))
+    for header in ours | set_or_read:
+        assert re.search(rf"(?<![\w-]){header}(?![\w-])", words), header
+    adapter = set(re.findall(r'b"(x-[a-z-]+)"', kit.text("adapters/aci.py")))
+    assert adapter
+    profile = " ".join(kit.ticked(kit.text("docs/node-profile.md")))
+    for header in adapter:
+        assert header in profile, header
+
+
+@pytest.mark.parametrize(
+    ("struct", "heading"),
+    [
+        (Verification, "### `verification`"),
+        (reads.ReceiptRow, "## Receipts"),
+        (reads.ReceiptList, "## Receipts"),
+        (admin.Info, "## The admin API"),
+        (admin.Page, "## The admin API"),
+        (admin.NodeView, "## The admin API"),
+        (admin.SessionView, "## The admin API"),
+    ],
+)
+def test_every_member_of_an_answer_is_documented(struct: type[msgspec.Struct], heading: str) -> None:
+    """Each member of what the API gives out stands below its heading in docs/api.md."""
+    part = kit.section(API, heading)
+    for field in msgspec.structs.fields(struct):
+        assert re.search(rf"[`\"]{field.encode_name}[`\"]", part), field.encode_name
+
+
+def test_the_proof_document_is_documented() -> None:
+    """The members of a proof in JSON are those of the table."""
+    (tree,) = (tree for path, tree in kit.modules("gateway/api/reads.py"))
+    (proof,) = (n for n in ast.walk(tree) if isinstance(n, ast.AsyncFunctionDef) and n.name == "proof")
+    (document,) = (n for n in ast.walk(proof) if isinstance(n, ast.Dict))
+    members = set().union(*map(kit.constants, document.keys))
+    assert len(members) == 6
+    assert members <= kit.ticked(kit.section(API, "## Receipts"))
+
+
+def test_verdicts_and_releases_are_documented() -> None:
+    """Every value of both enumerations is named where rows are explained."""
+    assert {*Outcome, *Release} <= kit.ticked(kit.section(API, "## Receipts"))
+
+
+def test_every_metric_is_documented() -> None:
+    """The table of metrics is what /metrics gives: names and kinds."""
+    source = kit.text("gateway/api/health.py")
+    given = set(re.findall(r'put\(\s*"(veriroute_[a-z_]+)",\s*"(counter|gauge)"', source))
+    assert health.HANDLERS
+    assert {(row[0].strip("`"), row[1]) for row in kit.rows(API, "## Metrics")[1:]} == given
+
+
+def test_every_log_event_is_documented() -> None:
+    """Each event that the gateway logs stands in docs/configuration.md."""
+    given = set()
+    for name, call in kit.calls("gateway"):
+        if name in ("debug", "info", "warning", "error") and call.args:
+            given |= {event for event in kit.constants(call.args[0]) if "." in event and " " not in event}
+    assert {"log.opened", "node.quarantined"} <= given
+    assert given <= kit.ticked(kit.section(CONFIGURATION, "## Running it for real"))
+
+
+def test_bundle_members_are_documented() -> None:
+    """docs/api.md names each member of a bundle."""
+    from gateway.log.bundle import _WireBundle
+
+    members = {field.encode_name for field in msgspec.structs.fields(_WireBundle)}
+    assert members <= kit.ticked(kit.section(API, "## Receipts"))
