@@ -37,9 +37,9 @@ bench: $(STAMP)
 bench-soak: $(STAMP)
 	$(BIN)/python bench/run.py --soak
 
-# 100 rounds of kill -9 under load against the whole gateway; `make test` runs a few.
+# 100 rounds of kill -9 under load, of the whole gateway and of the log writer alone; `make test` runs a few.
 soak: $(STAMP)
-	VERIROUTE_KILL_ROUNDS=100 $(BIN)/python -m pytest tests/e2e/test_kill.py -p no:timeout
+	VERIROUTE_KILL_ROUNDS=100 $(BIN)/python -m pytest tests/e2e/test_kill.py tests/storage/test_kill_nine.py
 
 lock: $(STAMP)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -283,16 +283,12 @@ class _Run:
         connection: Connection | None = None
         try:
             assert member.session is not None
-            # Over TLS the keys that the session names, and no others. One that names none has the web's rules, and
-            # channel_bound is then none: whether that will do was the policy's to say.
-            pins = frozenset(member.session.spki_pins) or None if member.origin.tls else None
-            try:
-                connection = await relay._pool.acquire(member.origin, pins, self.policy.deadlines.connect_s)
-            except NotReached as error:
-                member.failed(error.reason or "connect_failed")
-                raise _Next(error.reason or "connect_failed") from None
+            connection = await self.reach(member)
             x.node, x.session = member.node, member.session
             await self.intend()
+            if not connection.untouched():  # it was an idle one, and its peer ended it while the intent was written
+                connection.abort()
+                connection = await self.reach(member)
             self.connection = connection
             self.sink.on_leave(connection.abort)
             if self.sink.gone:
@@ -308,6 +304,18 @@ class _Run:
             if connection is not None:
                 x.sent = x.sent or connection.sent
                 relay._pool.release(connection)
+
+    async def reach(self, member: Member) -> Connection:
+        """A connection to the node, over which nothing was sent. Raises `_Next`."""
+        assert member.session is not None
+        # Over TLS the keys that the session names, and no others. One that names none has the web's rules, and
+        # channel_bound is then none: whether that will do was the policy's to say.
+        pins = frozenset(member.session.spki_pins) or None if member.origin.tls else None
+        try:
+            return await self.relay._pool.acquire(member.origin, pins, self.policy.deadlines.connect_s)
+        except NotReached as error:
+            member.failed(error.reason or "connect_failed")
+            raise _Next(error.reason or "connect_failed") from None
 
     async def intend(self) -> None:
         """The write-ahead record: durable before the first byte of the prompt leaves (invariant 10)."""
