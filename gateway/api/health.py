@@ -49,7 +49,7 @@ async def metrics(request: Request[Any, Any, Any], services: Services) -> Respon
 
     def put(name: str, kind: str, text: str, values: list[tuple[str, float]]) -> None:
         lines.extend((f"# HELP {name} {text}", f"# TYPE {name} {kind}"))
-        lines.extend(f"{name}{labels} {value:g}" for labels, value in values)
+        lines.extend(f"{name}{labels} {sample(value)}" for labels, value in values)
 
     inference, sequencer = services.inference, services.sequencer
     put("veriroute_accepted_total", "counter", "Requests accepted.", [("", inference.accepted)])
@@ -81,7 +81,12 @@ async def metrics(request: Request[Any, Any, Any], services: Services) -> Respon
     put("veriroute_resident_bytes", "gauge", "Resident memory.", [("", _resident())])
     used = resource.getrusage(resource.RUSAGE_SELF)
     put("veriroute_cpu_seconds_total", "counter", "Processor time.", [("", used.ru_utime + used.ru_stime)])
-    return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+
+
+def sample(value: float) -> str:
+    """A value as Prometheus reads it, exact: a counter that is rounded to six digits stands still and then jumps."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 @get("/v1/models")

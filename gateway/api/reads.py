@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response, get
-from litestar.handlers import BaseRouteHandler
 from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 
 from gateway.errors import BadRequest, FormatError, NotFound
 from gateway.log.bundle import format_bundle
@@ -107,7 +107,7 @@ async def proof(request: Request[Any, Any, Any], services: Services, receipt_id:
         }
         return Response(msgspec.json.encode(document), media_type="application/json")
     text = format_tlog_proof(found.index, found.hashes, found.note)
-    return Response(text.encode(), media_type="text/plain; charset=utf-8")
+    return Response(text.encode(), media_type="text/plain")
 
 
 @get("/v1/receipts/{receipt_id:str}/bundle")
@@ -124,10 +124,8 @@ async def bundle_bytes(services: Services, receipt_id: str, key_id: str | None) 
 
 @get("/log/checkpoint")
 async def checkpoint(services: Services) -> Response[bytes]:
-    """The newest signed checkpoint (C2SP tlog-tiles). Public: it says how many entries there are, and nothing of them."""
-    return Response(
-        services.sequencer.checkpoint, media_type="text/plain; charset=utf-8", headers={"cache-control": "no-cache"}
-    )
+    """The newest signed checkpoint (C2SP tlog-tiles). Public: it says how many entries there are, nothing of them."""
+    return Response(services.sequencer.checkpoint, media_type="text/plain", headers={"cache-control": "no-cache"})
 
 
 @get("/log/tile/{tile:path}")
