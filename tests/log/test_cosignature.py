@@ -92,6 +92,12 @@ def test_a_witness_that_signed_twice_counts_once_with_its_newest_time():
     assert open_cosigned(data, [LOG.key], [W1_KEY]).cosignatures == (Cosignature(W1_KEY, NOW + 9),)
 
 
+def test_times_reach_to_their_bound():
+    """A time of 2**63 - 1 is read in both forms; one more is refused below."""
+    data = NOTE + ed_line(time=2**63 - 1) + pq_line(time=2**63 - 1)
+    assert [c.time for c in open_cosigned(data, [LOG.key], [W1_KEY, PQ_KEY]).cosignatures] == [2**63 - 1] * 2
+
+
 EXTENDED = Checkpoint(POINT.origin, POINT.size, POINT.root, ("extension",))
 
 

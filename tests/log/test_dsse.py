@@ -18,6 +18,7 @@ from gateway.log.dsse import (
     seal,
     sign_envelope,
     verify_envelope,
+    wrap,
 )
 from gateway.log.note import NoteSigner
 
@@ -98,6 +99,26 @@ def test_refuses_what_is_no_envelope(data, message):
     """Missing members, other types, other base64 and duplicate members are refused."""
     with pytest.raises(FormatError, match=message):
         parse_envelope(data)
+
+
+def test_a_wrapped_document_is_read_only_where_no_signature_is_asked_for():
+    """A document that nobody signed has its leaf's digest, is refused as an envelope, and never verifies."""
+    wrapped = wrap(PAYLOAD, TYPE)
+    assert wrapped.pae_sha256 == seal(PAYLOAD, TYPE, ALICE).pae_sha256
+    with pytest.raises(FormatError, match="list of 1 to 16"):
+        parse_envelope(wrapped.envelope)
+    envelope = parse_envelope(wrapped.envelope, unsigned=True)
+    assert (envelope.payload, envelope.payload_type, envelope.signatures) == (PAYLOAD, TYPE, ())
+    with pytest.raises(ProofError, match="not signed by any known key"):
+        verify_envelope(envelope, KEYS)
+    assert parse_envelope(DATA, unsigned=True) == parse_envelope(DATA)
+    with pytest.raises(FormatError, match="list of 0 to 16"):
+        parse_envelope(document(signatures=[signature()] * 17), unsigned=True)
+
+
+def test_reads_as_many_signatures_as_its_bound():
+    """Sixteen signatures are read."""
+    assert len(parse_envelope(document(signatures=[signature()] * MAX_SIGNATURES)).signatures) == MAX_SIGNATURES
 
 
 def test_bounds_the_envelope():

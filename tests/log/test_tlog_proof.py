@@ -88,6 +88,11 @@ def test_refuses_to_write_what_would_not_read_back(index, hashes, note):
         format_tlog_proof(index, hashes, note)
 
 
+def test_a_proof_may_have_as_many_hashes_as_any_tree():
+    """Sixty-three hashes, as the largest tree needs, are written and read."""
+    assert len(parse_tlog_proof(format_tlog_proof(2**63 - 1, [bytes(32)] * 63, NOTE)).hashes) == 63
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, len(TEXT) - 1), st.text(max_size=3), st.text(max_size=60))
 def test_damage_raises_format_error_only(at, replacement, noise):

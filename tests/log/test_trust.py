@@ -128,6 +128,13 @@ def test_names_are_opaque_octets():
     assert len({witness.name for witness in trust.witnesses}) == 2
 
 
+def test_reads_policies_up_to_their_bounds():
+    """The longest file and the most lines that are allowed are read."""
+    head = "quorum none\n"
+    assert parse_trust(head + "#" * (MAX_TRUST_BYTES - len(head))).quorum is None
+    assert parse_trust(head + "\n" * (MAX_LINES - 2)).quorum is None
+
+
 RENAMED = str(Vkey("other", key_id("other", 1, LOG.public_key), 1, LOG.public_key))
 
 
