@@ -3,6 +3,7 @@
 examples:
   veriroute node --port 9001 --identity node.json
   veriroute node --port 9001 --identity node.json --backend http://127.0.0.1:11434/v1
+  veriroute node --identity node.json --print-pin          # for the gateway's settings, before the node runs
   veriroute node --port 0 --json --dishonest tamper        # a node that lies, to see it caught
 
 The pin that it prints is the digest of its keyset; put it into the gateway's settings (nodes.pin).
@@ -38,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
     add("--dishonest", choices=_MODES, help="lie in this way, for demonstrations and tests")
     add("--dishonest-after", type=int, default=0, metavar="N", help="be honest for the first N answers")
+    add("--print-pin", action="store_true", help="print the identity's pin and end; serve nothing")
     add("--json", action="store_true", help="print one JSON line when ready")
     add("--quiet", action="store_true", help="print nothing when ready")
 
@@ -47,9 +49,6 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
     from . import identity as identities
-    from .dishonest import Mischief
-    from .node import Node
-    from .server import serve
 
     if (args.tls_cert is None) != (args.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key go together")
@@ -57,8 +56,18 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--dishonest-after says when --dishonest begins; give both")
     if args.backend_key_env and not args.backend:
         raise ConfigError("--backend-key-env is for --backend; give both")
+    if args.print_pin and not args.identity:
+        raise ConfigError("--print-pin is for --identity; without a file the keys, and so the pin, are new each time")
     identity = identities.load_or_create(args.identity) if args.identity else identities.ephemeral()
     spki = identities.certificate_spki(args.tls_cert) if args.tls_cert else None
+    if args.print_pin:
+        pin = identities.pin(identities.keyset(identity, spki))
+        sys.stdout.write((json.dumps({"pin": pin}) if args.json else pin) + "\n")
+        return 0
+    from .dishonest import Mischief
+    from .node import Node
+    from .server import serve
+
     node = Node(
         identity,
         _source(args),

@@ -109,10 +109,11 @@ class TextShow:
 
     def started(self, world: World, size: int) -> None:
         self._put("")
+        width = max(len(url) for url in (world.url, *(node.url for node in world.nodes))) + 3
         for node in world.nodes:
             lies = "   changes what it signed" if "--dishonest" in node.plan.arguments else ""
-            self._put(f"  {node.plan.name:<11}{node.url:<25}{', '.join(node.plan.models)}{lies}")
-        self._put(f"  {'gateway':<11}{world.url:<25}policy signed; the log has {size} entries")
+            self._put(f"  {node.plan.name:<11}{node.url:<{width}}{', '.join(node.plan.models)}{lies}")
+        self._put(f"  {'gateway':<11}{world.url:<{width}}policy signed; the log has {size} entries")
 
     def heading(self, text: str) -> None:
         if not self._titled:
@@ -207,7 +208,8 @@ def _cells(texts: Sequence[str]) -> str:
 
 def short(path: Path) -> str:
     """`path` as one would type it from here."""
-    return plain(str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path))
+    here = Path.cwd()
+    return plain(str(path.relative_to(here) if path.is_relative_to(here) and path != here else path))
 
 
 def program(name: str) -> str:
