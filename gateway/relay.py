@@ -412,10 +412,12 @@ class _Run:
                 pieces = reader.feed(data)
                 out = b""
                 now = relay._mono() * 1000
-                for piece in pieces:
+                # A running signature covers all before it, so of those that came together the last one is verified.
+                final = max((n for n, piece in enumerate(pieces) if piece.kind == CHAIN), default=-1)
+                for n, piece in enumerate(pieces):
                     if piece.kind != CHAIN:
                         out += hold.offer(piece, now)
-                    elif mode == "chained" and chain.holds(piece.out, piece.digest):
+                    elif mode == "chained" and chain.holds(piece.out, piece.digest, verify=n == final):
                         out += hold.covered()
                 if pieces:
                     connection.progress()
@@ -647,7 +649,7 @@ class _Run:
             }  # fmt: skip
             await self.sink.cut(error_event(self.x.head.endpoint, shown))
         else:
-            own = self.headers(None, verdict=ending.verdict)
+            own = self.headers(None, verdict=ending.verdict if unlogged is None else Outcome.NONE)
             await self.sink.refuse(error, self.x.receipt_id, details, [*own, *(headers or [])])
         raise _Done
 
@@ -843,8 +845,11 @@ class _Chain:
         self._request = hashlib.sha256(x.body).hexdigest()
         self._next = 1
 
-    def holds(self, comment: bytes, digest: str) -> bool:
-        """Whether `comment` is the next signature over `digest`. Once one is not, none is."""
+    def holds(self, comment: bytes, digest: str, *, verify: bool) -> bool:
+        """Whether `comment` is the next signature and, with `verify`, holds over `digest`. Once one fails, none does.
+
+        Without `verify` only its place is looked at, and the answer is no: nothing may leave by it.
+        """
         if self.broken is not None:
             return False
         try:
@@ -854,6 +859,9 @@ class _Chain:
             return False
         if parsed is None or parsed[0] != self._next:
             self.broken = "chain_order"
+            return False
+        if not verify:
+            self._next += 1
             return False
         session = self._x.session
         assert session is not None
