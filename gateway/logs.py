@@ -1,11 +1,12 @@
 """Logs: one JSON object a line on stderr, events by name with fields. Bodies, keys and salts never, by construction.
 
 Only fields of the list below are written, so that a new field is a decision; values are short texts, numbers or lists of
-them, never bytes. Tracebacks carry no locals.
+them, never bytes. Tracebacks carry no locals. A line that cannot be written is lost, and nothing else is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -35,7 +36,7 @@ def configure(*, level: str = "info", stream: Any = None) -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(stream or sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Lossy(stream or sys.stderr)),
         cache_logger_on_first_use=False,
     )
     handler = _Forward()
@@ -58,6 +59,22 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value[:32]]
     text = str(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+class _Lossy:
+    """A stream whose failures are nobody's: a full disk or a reader that went away costs lines, never an exchange."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Forward(logging.Handler):
