@@ -28,8 +28,6 @@ url = "sqlite:///$data/veriroute.db"
 
 [log]
 origin = "demo.veriroute.local/log"
-keys = "$data/keys"
-memory = "$data/checkpoint"
 
 [auth]
 mode = "keys"

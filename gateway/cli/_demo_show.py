@@ -150,7 +150,8 @@ class TextShow:
     def verified(self, world: World, bundle: Path, code: int, lines: Sequence[dict[str, Any]]) -> None:
         self._put("")
         self._put("the first receipt, checked offline against the gateway's public keys", _BOLD)
-        self._put("  " + verify_line(world, bundle))
+        for line in verify_lines(world, bundle):
+            self._put("  " + line)
         for line in lines:
             if code != 0 and line["outcome"] != "affirming":
                 self._put(f"    {mark(Outcome(line['outcome']), sys.stdout)}  {plain(line['sentence'])}")
@@ -221,8 +222,8 @@ def program(name: str) -> str:
     return shlex.quote(short(own)) if own.exists() else f"{shlex.quote(sys.executable)} -m gateway"
 
 
-def verify_line(world: World, bundle: Path) -> str:
-    return f"{program('veriroute')} verify {_quoted(bundle)} --trust {_quoted(world.trust)}"
+def verify_lines(world: World, bundle: Path) -> list[str]:
+    return [f"{program('veriroute')} verify {_quoted(bundle)} \\", f"  --trust {_quoted(world.trust)}"]
 
 
 def _recipes(world: World, bundle: Path) -> list[tuple[str, list[str]]]:
@@ -257,7 +258,7 @@ def _recipes(world: World, bundle: Path) -> list[tuple[str, list[str]]]:
                 f"  {program('veriroute')} tui {world.url} --trust {_quoted(world.trust)}",
             ],
         ),
-        ("check a receipt without the gateway", [verify_line(world, bundle)]),
+        ("check a receipt without the gateway", verify_lines(world, bundle)),
     ]
 
 

@@ -1,12 +1,14 @@
 """What the demo keeps in its folder, and what it starts from there.
 
-.demo/veriroute.toml          the gateway's settings, written anew by each run
-.demo/veriroute.db            receipts and the log; a later run continues it
-.demo/keys/                   the log key and the receipt key, and trust.txt with their public halves
-.demo/checkpoint              the newest checkpoint, kept outside the database
-.demo/api-keys.json           the API keys `agent` and `ops`, made by the first run
-.demo/nodes/<node>.json       the nodes' identities, so that their pins stay the same
-.demo/logs/<process>.log      what each process wrote to stderr
+    .demo/veriroute.toml             the gateway's settings, written anew by each run
+    .demo/veriroute.db               receipts and the log; a later run continues it
+    .demo/veriroute.db.keys/         the log key and the receipt key, and trust.txt with their public halves
+    .demo/veriroute.db.checkpoint    the newest checkpoint, kept outside the database
+    .demo/api-keys.json              the API keys `agent` and `ops`, made by the first run
+    .demo/nodes/<node>.json          the nodes' identities, so that their pins stay the same
+    .demo/logs/<process>.log         what each process wrote to stderr
+
+The gateway's files have the names that they have by default, so that every command finds them without an option.
 """
 
 from __future__ import annotations
@@ -160,7 +162,7 @@ def start(folder: Path, port: int, children: Children) -> World:
     write_settings(config, folder, port, running)
     keys = api_keys(folder, config)
     line = children.start(GATEWAY, ["serve", "--config", str(config)]).ready()
-    return World(folder, line["url"], tuple(running), keys, folder / "keys" / "trust.txt")
+    return World(folder, line["url"], tuple(running), keys, _trust(config))
 
 
 def attach(folder: Path, url: str) -> World:
@@ -174,7 +176,12 @@ def attach(folder: Path, url: str) -> World:
     nodes = tuple(RunningNode(p, tables[p.name].base_url, tables[p.name].pin or "none") for p in NODES)
     keys = api_keys(folder, config)
     _wait_for_key(url, keys["agent"])
-    return World(folder, url.rstrip("/"), nodes, keys, Path(keys_dir(settings)) / "trust.txt")
+    return World(folder, url.rstrip("/"), nodes, keys, _trust(config))
+
+
+def _trust(config: Path) -> Path:
+    """The gateway's public keys, where it writes them when it starts."""
+    return Path(keys_dir(read(str(config), {}))) / "trust.txt"
 
 
 def write_settings(path: Path, folder: Path, port: int, nodes: list[RunningNode]) -> None:
@@ -182,7 +189,7 @@ def write_settings(path: Path, folder: Path, port: int, nodes: list[RunningNode]
     tables: list[tuple[str, dict[str, Any]]] = [
         ("[server]", {"port": port, "drain_s": 5.0}),
         ("[storage]", {"url": f"sqlite:///{folder / 'veriroute.db'}"}),
-        ("[log]", {"origin": ORIGIN, "keys": str(folder / "keys"), "memory": str(folder / "checkpoint")}),
+        ("[log]", {"origin": ORIGIN}),
     ]
     for node in nodes:
         values = {"id": node.plan.name, "base_url": node.url, "pin": node.pin, "models": node.plan.models}

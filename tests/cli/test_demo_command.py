@@ -125,7 +125,7 @@ def test_a_receipt_is_checked_offline(once: tuple[Path, list[dict[str, Any]]]) -
     assert told["exit"] == 0
     assert told["checks"] > 10
     assert main(["verify", told["file"], "--trust", told["trust"]]) == 0
-    assert Path(told["trust"]) == folder / "keys" / "trust.txt"
+    assert Path(told["trust"]) == folder / "veriroute.db.keys" / "trust.txt"
 
 
 def test_nothing_is_left_behind_but_the_folder(once: tuple[Path, list[dict[str, Any]]]) -> None:
@@ -133,7 +133,7 @@ def test_nothing_is_left_behind_but_the_folder(once: tuple[Path, list[dict[str, 
     folder, events = once
     assert left_behind(folder) == []
     assert [e["name"] for e in events if e["event"] == "node"] == ["honest-1", "honest-2", "dishonest"]
-    secret = [folder / "api-keys.json", folder / "keys" / "log.key", *(folder / "nodes").iterdir()]
+    secret = [folder / "api-keys.json", folder / "veriroute.db.keys" / "log.key", *(folder / "nodes").iterdir()]
     assert {oct(path.stat().st_mode & 0o777) for path in (*secret,)} == {"0o600"}
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / ".gitignore").read_text() == "*\n"
