@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import IO, Any
 
@@ -58,8 +59,12 @@ def configure(commands: Any) -> None:
     export_.add_argument(
         "--format", choices=["jsonl", "csv"], default="jsonl", help="jsonl: every entry, signed; csv: receipts"
     )
-    export_.add_argument("--from", dest="first", type=int, default=0, metavar="A", help="first log index (default 0)")
-    export_.add_argument("--to", dest="end", type=int, metavar="B", help="first index left out (default: all signed)")
+    export_.add_argument(
+        "--from", dest="first", type=_place, default=0, metavar="A", help="first log index, or a time (default 0)"
+    )
+    export_.add_argument(
+        "--to", dest="end", type=_place, metavar="B", help="first index left out, or a time (default: all signed)"
+    )
     export_.add_argument("--out", required=True, metavar="DIR", help="folder to make; it must not exist")
     export_.add_argument("--key", metavar="FILE", help="the receipt key (default: DB.keys/receipt.key)")
     export_.add_argument("--unsigned", action="store_true", help="write the manifest without a signature")
@@ -72,8 +77,32 @@ def configure(commands: Any) -> None:
     check.add_argument("--json", action="store_true", help="one JSON document instead of lines")
 
 
+def _place(text: str) -> int | datetime:
+    """A log index, or a time: `2026-11-01` (midnight UTC), `2026-11-01T08:00:00Z`, with any offset."""
+    if text.isascii() and text.removeprefix("-").isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!a} is neither a log index nor a time like 2026-11-01 or 2026-11-01T08:00:00Z"
+        ) from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _indexed(args: argparse.Namespace, reader: Reader) -> None:
+    """Turn times into indexes: that of the first entry that became durable at or after the moment."""
+    for name in ("first", "end"):
+        value = getattr(args, name)
+        if isinstance(value, datetime):
+            setattr(args, name, reader.size_before(int(value.timestamp() * 1000)))
+
+
 def export(args: argparse.Namespace) -> int:
     """Write the entries [A, B) of the log, with a signed manifest, to a new folder.
+
+    A and B are log indexes, or times: `--from 2026-11-01 --to 2026-12-01` is November in UTC, by the moment at which an
+    entry became durable.
 
     jsonl holds every entry of every kind as its signed DSSE envelope, one a line, in log order, without loss. csv holds
     the columns of receipts; its cells are inert in spreadsheet programs and read back by the rule of docs/audit.md. The
@@ -86,6 +115,7 @@ def export(args: argparse.Namespace) -> int:
     signer = _signer(args, path)
     with Reader(path) as reader, Scan(path) as scan, _staged(final) as (folder, publish):
         note, size = _head(reader)
+        _indexed(args, reader)
         span = _span(args, size)
         bar = Bar("entries", always=args.progress)
         file = (_write_jsonl if args.format == "jsonl" else _write_csv)(folder, reader, scan, span, bar)

@@ -153,7 +153,9 @@ def _entry(line: bytes, keys: dict[str, bytes]) -> EntryLine:
     if not line.endswith(b"\n"):
         raise FormatError("the line has no end")
     entry = parse_entry_line(line[:-1])
-    if keys and entry.envelope is not None:
+    # An intent is signed by nobody: that the range leads to the signed root vouches for it.
+    vouched = entry.kind == "intent" and entry.envelope is not None and not entry.envelope.signatures
+    if keys and entry.envelope is not None and not vouched:
         verify_envelope(entry.envelope, keys)
     return entry
 

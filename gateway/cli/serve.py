@@ -103,7 +103,14 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
         shutdown_s=settings.server.drain_s,
         lifespan="off",
     )
-    server = uvicorn.Server(config)
+
+    class Announced(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.servers:
+                _announce(self)
+
+    server = Announced(config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -117,14 +124,12 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
         loop.add_signal_handler(number, asked, number)
     serving = asyncio.create_task(_run_server(server))
     stopping = asyncio.create_task(stop.wait())
-    started = asyncio.create_task(_started(server, settings))
     try:
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and not stop.is_set():
             await serving
             raise ConfigError(f"cannot listen on {settings.server.host}:{settings.server.port}; is the port taken?")
     finally:
-        started.cancel()
         stopping.cancel()
         if not await gateway.close():
             server.force_exit = True
@@ -141,9 +146,8 @@ async def _run_server(server: Any) -> None:
         raise ConfigError(f"the server could not start (exit {error.code}); is the port taken?") from None
 
 
-async def _started(server: Any, settings: Settings) -> None:
-    while not server.started:
-        await asyncio.sleep(0.005)
+def _announce(server: Any) -> None:
+    """The ready line: printed once connections are taken, with the port that was really bound."""
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     sys.stdout.write(json.dumps({"event": "ready", "url": f"http://{shown}:{port}"}, separators=(",", ":")) + "\n")

@@ -41,6 +41,11 @@ class TreeReads(ABC):
         ((last,),) = self._all("SELECT max(idx) FROM leaf")
         return 0 if last is None else int(last) + 1
 
+    def size_before(self, ms: int) -> int:
+        """How many leaves were durable before `ms` (milliseconds since the epoch), by the times of the checkpoints."""
+        ((size,),) = self._all("SELECT max(size) FROM checkpoint WHERE created_ms < ?", ms)
+        return 0 if size is None else int(size)
+
     def origin(self) -> str | None:
         """The origin of the log, or None when no log was begun."""
         found = self._all("SELECT CAST(origin AS TEXT) FROM log_state")

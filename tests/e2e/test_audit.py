@@ -1,0 +1,71 @@
+"""A compliance team's path over a gateway's real log: verify it, export it, check the export."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from running import MODEL, node_table
+
+
+def run(*arguments: str, cwd: Path) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *arguments], capture_output=True, text=True, timeout=60, cwd=cwd
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_verify_and_export(make_gateway: Any, node: Any) -> None:
+    """A log that a gateway wrote verifies, beside it and after it; exports of it, whole and by time, verify too."""
+    gateway = make_gateway([node_table(node, "n")]).start()
+    with gateway.sdk() as client:
+        for stream in (False, True):
+            answer: Any = client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": "=1+1"}], max_tokens=4, stream=stream
+            )
+            if stream:
+                list(answer)
+    database, trust = str(gateway.database), str(gateway.trust)
+    code, said = run("audit", "verify", database, "--trust", trust, cwd=gateway.folder)
+    assert code == 0, said
+    gateway.stop()
+    code, said = run("audit", "verify", database, "--trust", trust, "--json", cwd=gateway.folder)
+    assert code == 0, said
+    assert {line["outcome"] for line in json.loads(said)["lines"]} <= {"affirming", "none"}
+    for name, options in {
+        "all": (),
+        "csv": ("--format", "csv"),
+        "span": ("--from", "2", "--to", "4"),
+        "time": ("--from", "2026-01-01", "--to", "2100-01-01T00:00:00+02:00"),
+    }.items():
+        code, said = run("audit", "export", database, "--out", name, "--unrecorded", *options, cwd=gateway.folder)
+        assert code == 0, said
+        code, said = run("audit", "verify-export", name, "--trust", trust, cwd=gateway.folder)
+        assert code == 0, said
+    assert len((gateway.folder / "span" / "entries.jsonl").read_text().splitlines()) == 2
+    assert (gateway.folder / "time" / "entries.jsonl").read_bytes() == (
+        gateway.folder / "all" / "entries.jsonl"
+    ).read_bytes()
+    code, said = run("audit", "export", database, "--out", "later", "--from", "2100-01-01", cwd=gateway.folder)
+    assert code == 2
+    assert "empty" in said
+    assert not (gateway.folder / "later").exists()
+    code, said = run("audit", "export", database, "--out", "bad", "--from", "yesterday", cwd=gateway.folder)
+    assert code == 2
+    assert "2026-11-01" in said
+
+
+def test_a_changed_export_is_found(make_gateway: Any, node: Any) -> None:
+    """One changed byte, and a file that lacks its last line, are named."""
+    gateway = make_gateway([node_table(node, "n")]).start()
+    gateway.stop()
+    for place, change in enumerate((lambda b: b[:-40] + b[-39:], lambda b: b.replace(b"a", b"b", 1))):
+        out = f"out{place}"
+        assert run("audit", "export", str(gateway.database), "--out", out, cwd=gateway.folder)[0] == 0
+        file = gateway.folder / out / "entries.jsonl"
+        file.write_bytes(change(file.read_bytes()))
+        code, said = run("audit", "verify-export", out, "--trust", str(gateway.trust), cwd=gateway.folder)
+        assert code == 1, said
