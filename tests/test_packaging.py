@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from email import message_from_bytes
@@ -122,6 +123,16 @@ def test_another_adapters_package_is_refused(installed: Path, tmp_path: Path) ->
     assert done.returncode == 2
     assert "is not veriroute's" in done.stderr
     assert not list(tmp_path.glob("*.db*"))
+
+
+def test_the_source_archive_is_whole(tmp_path: Path) -> None:
+    """Whoever unpacks it has what `make demo` and `make test` need: every committed file, and none beside them."""
+    run(["-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)], cwd=ROOT)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
+    assert set(committed()) <= names
+    assert not [name for name in names if name.endswith((".pyc", ".db", ".key")) or name.startswith(".venv")]
 
 
 def committed() -> list[str]:

@@ -1,0 +1,68 @@
+"""The journal knows what was signed before, whatever its signature bytes look like."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.fleet.journal import Journal
+from gateway.verify.aci import Event, Receipt, SignedReceipt
+
+NOW = 1_800_000_000.0
+
+
+def sealed(signed: bytes = b"one answer", *, signature: bytes = bytes(64), key_id: str = "k1") -> SignedReceipt:
+    receipt = Receipt(
+        api_version="aci/1",
+        receipt_id="r1",
+        chat_id=None,
+        model="m",
+        workload_keyset_digest="sha256:" + "0" * 64,
+        endpoint="/v1/chat/completions",
+        method="POST",
+        served_at=int(NOW),
+        event_log=(Event("request.received"),),
+        key_id=key_id,
+    )
+    return SignedReceipt(receipt, signed, signature)
+
+
+def test_a_message_is_new_once() -> None:
+    """The first showing of a signed message is new, each further one is a replay."""
+    journal = Journal()
+    assert [journal.seen("aci", sealed(), NOW) for _ in range(3)] == [False, True, True]
+    assert not journal.seen("aci", sealed(b"another answer"), NOW)
+
+
+def test_another_signature_over_the_same_message_is_a_replay() -> None:
+    """Signatures have twins, so what counts is the message and its signer."""
+    journal = Journal()
+    assert not journal.seen("aci", sealed(signature=b"\1" * 64), NOW)
+    assert journal.seen("aci", sealed(signature=b"\2" * 64), NOW)
+
+
+def test_networks_keys_and_keysets_are_told_apart() -> None:
+    """The same bytes, signed elsewhere or by somebody else, are another message."""
+    journal = Journal()
+    assert not journal.seen("aci", sealed(), NOW)
+    assert not journal.seen("other", sealed(), NOW)
+    assert not journal.seen("aci", sealed(key_id="k2"), NOW)
+    other = msgspec.structs.replace(sealed().receipt, workload_keyset_digest="sha256:" + "1" * 64)
+    assert not journal.seen("aci", msgspec.structs.replace(sealed(), receipt=other), NOW)
+
+
+def test_the_memory_is_bounded_in_time() -> None:
+    """What is older than the window is forgotten as soon as something newer comes, and not before."""
+    journal = Journal(window_s=100.0)
+    journal.seen("aci", sealed(b"old"), NOW)
+    assert journal.seen("aci", sealed(b"old"), NOW + 99)
+    assert not journal.seen("aci", sealed(b"new"), NOW + 101)
+    assert not journal.seen("aci", sealed(b"old"), NOW + 101)
+
+
+def test_the_memory_is_bounded_in_number() -> None:
+    """Beyond the limit the oldest goes first."""
+    journal = Journal(most=3)
+    for text in (b"1", b"2", b"3", b"4"):
+        assert not journal.seen("aci", sealed(text), NOW)
+    assert [journal.seen("aci", sealed(text), NOW) for text in (b"4", b"3", b"2")] == [True, True, True]
+    assert not journal.seen("aci", sealed(b"1"), NOW)
