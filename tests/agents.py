@@ -139,6 +139,12 @@ class Agent:
     def close(self) -> None:
         self._connection.close()
 
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 class Cut(Exception):
     """The connection ended before the answer did. `begun`: in the middle of it."""

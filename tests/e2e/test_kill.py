@@ -67,11 +67,11 @@ class Load:
         self._pool.shutdown()
 
     def _run(self, url: str, key: str, name: str) -> None:
-        agent, n = Agent(url, key), 0
-        while not self._stop.is_set():
-            n += 1
-            self._ask(agent, f"{name}-{n}", stream=n % 2 == 0)
-        agent.close()
+        n = 0
+        with Agent(url, key) as agent:
+            while not self._stop.is_set():
+                n += 1
+                self._ask(agent, f"{name}-{n}", stream=n % 2 == 0)
 
     def _ask(self, agent: Agent, client: str, *, stream: bool) -> None:
         try:

@@ -53,11 +53,8 @@ def build(folder: Path, node: ScriptedNode, **settings: Any) -> Gateway:
 
 
 def ask(gateway: Gateway, name: str, *, stream: bool = False, key: str | None = None) -> Answer:
-    agent = Agent(gateway.url, key or gateway.key)
-    try:
+    with Agent(gateway.url, key or gateway.key) as agent:
         return agent.ask(name, prompt(name, stream=stream))
-    finally:
-        agent.close()
 
 
 def ready(gateway: Gateway) -> dict[str, Any]:
