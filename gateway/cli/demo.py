@@ -15,6 +15,7 @@ exit code: 0 every request ended as it has to; 1 one did not, or something did n
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 import time
@@ -137,6 +138,6 @@ def _check_port(port: int) -> None:
         socket.create_server(("127.0.0.1", port)).close()
     except OSError as error:
         raise ConfigError(
-            f"cannot listen on 127.0.0.1:{port} ({error.strerror}); choose another port with --port, "
+            f"cannot listen on 127.0.0.1:{port} ({os.strerror(error.errno or 0)}); choose another port with --port, "
             "or --port 0 for a free one"
         ) from None
