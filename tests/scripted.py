@@ -52,6 +52,7 @@ class ScriptedNode:
             "tls_public_keys": [],
         }
         self.attestations = 0
+        self.playing = 0  # answers under way
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -181,18 +182,22 @@ class ScriptedNode:
         """Whether the connection can be used again: the script ended as HTTP does."""
         begun = time.monotonic()
         leaving = asyncio.ensure_future(reader.read(1))
-        sent = b""
-        async for part in self.script(of):
-            if isinstance(part, float):
-                await asyncio.wait([leaving], timeout=part)
-            else:
-                sent = (sent + part)[-8:]
-                writer.write(part)
-                await writer.drain()
-            if leaving.done():
-                of.left_after = time.monotonic() - begun
-                return False
-        if not leaving.done():
+        self.playing += 1
+        try:
+            async for part in self.script(of):
+                if isinstance(part, float):
+                    await asyncio.wait([leaving], timeout=part)
+                else:
+                    writer.write(part)
+                    await writer.drain()
+                if leaving.done():
+                    of.left_after = time.monotonic() - begun
+                    return False
+        except ConnectionError:
+            of.left_after = time.monotonic() - begun
+            raise
+        finally:
+            self.playing -= 1
             leaving.cancel()
         return False
 

@@ -50,6 +50,9 @@ _INFINITY = float("inf")
 
 _FRAMING = (b"content-length", b"transfer-encoding")
 
+#: Bytes that the kernel may hold unsent for one client.
+_UNSENT = 256 * 1024
+
 #: How often a client that shut its sending side is looked at, and what makes one that is gone show it.
 _GLANCE_S = 0.2
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -458,10 +461,18 @@ class _Resumed:
 
 
 def _limit_unsent(transport: asyncio.Transport, seconds: float) -> None:
-    """Let the kernel, too, give up on a peer whose window stays shut (TCP_USER_TIMEOUT covers the zero window)."""
+    """Let the kernel take little that it cannot send, and give up, too, on a peer whose window stays shut.
+
+    Without the first a slow reader is met only when the kernel holds megabytes for it (TCP_USER_TIMEOUT covers the zero
+    window).
+    """
     sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family != socket.AF_UNIX and hasattr(socket, "TCP_USER_TIMEOUT"):
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
 
 def serve_config(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Callable
 
 import httpx
 import msgspec
+import structlog
 
 from gateway.adapter import Adapter, RawEvidence
 from gateway.errors import ConfigError
@@ -19,6 +21,11 @@ from gateway.upstream.origin import parse_origin
 from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.transport import control_client
 from gateway.verify.appraise import appraise_node, attested_session
+
+log = structlog.get_logger("veriroute.fleet")
+
+#: How long an adapter may take to bring a node's evidence.
+EVIDENCE_S = 30.0
 
 
 class Attestation(msgspec.Struct, frozen=True):
@@ -45,7 +52,7 @@ class Attester:
     async def attest(self, node: Node, adapter: Adapter) -> Attestation:
         """Appraise `node` now. Never raises for what the node does."""
         nonce = secrets.token_hex(32)
-        evidence = await adapter.evidence(node, nonce, self)
+        evidence = await self._evidence(node, adapter, nonce)
         now = self._now()
         result, report = appraise_node(
             node, evidence.document, evidence.problem, nonce, now=now, spki=evidence.spki, tls=evidence.tls
@@ -57,6 +64,17 @@ class Attester:
             node, report, result, evidence_digest=digest, established=now, lifetime_s=self._lifetime
         )
         return Attestation(result, session, evidence.document)
+
+    async def _evidence(self, node: Node, adapter: Adapter, nonce: str) -> RawEvidence:
+        """What the adapter brings. One that raises, or does not come back, has brought nothing."""
+        try:
+            async with asyncio.timeout(EVIDENCE_S):
+                return await adapter.evidence(node, nonce, self)
+        except TimeoutError:
+            return RawEvidence(None, "evidence_timeout")
+        except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter
+            log.error("adapter.failed", network=node.network, node=node.id, exc_info=error)
+            return RawEvidence(None, "adapter_failed")
 
     async def get(self, node: Node, target: str) -> RawEvidence:
         """One bounded GET to the node's own origin (gateway.adapter.EvidenceClient)."""
