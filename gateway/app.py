@@ -2,15 +2,14 @@
 
     settings -> keys -> log -> pool -> fleet -> recorder -> relay -> front
 
-`Gateway.open` does it in that order and undoes it in reverse; `Gateway.close` drains: no further exchange is taken, those
-under way end within `server.drain_s`, the log is flushed with a `stop` entry, and the lock is given back.
+`Gateway.open` does it in that order and undoes it in reverse; `Gateway.close` drains: no further exchange is taken,
+those under way end within `server.drain_s`, the log is flushed with a `stop` entry, and the lock is given back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -86,9 +85,7 @@ class Gateway:
         adapters = load_adapters(n.network for n in settings.nodes)
         path = database(settings)
         memory = memory_path(settings)
-        signers = load_or_make(
-            keys_dir(settings), settings.log.origin, log_exists=has_log(path) or os.path.exists(memory)
-        )
+        signers = load_or_make(keys_dir(settings), settings.log.origin, log_exists=has_log(path, memory))
         self.sequencer = await open_log(
             settings.storage.url, signers.log, settings.log.origin, memory, accept_rollback=accept_rollback
         )
@@ -207,6 +204,8 @@ class Gateway:
         if rollback is not None:
             predicate = {"alarm": "rollback_accepted", "reason": rollback.reason, "knownSize": rollback.known_size}
             await self.recorder.event("alarm", self._id(), {**predicate, "storedSize": rollback.stored_size})
+            known = rollback.known_size
+            log.error("log.rollback_accepted", reason=rollback.reason, known_size=known, size=rollback.stored_size)
         for notice in self.sequencer.notices:
             log.warning("storage.notice", notice=notice)
         start = {

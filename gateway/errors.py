@@ -47,7 +47,7 @@ class VerirouteError(Exception):
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, message: str, *, param: str | None = None, reason: str | None = None) -> None:
         super().__init__(message)

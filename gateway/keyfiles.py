@@ -79,5 +79,7 @@ def _load(path: Path, name: str) -> NoteSigner:
     except FormatError as error:
         raise ConfigError(f"the key {path} is not usable: {error}") from None
     if signer.name != name:
-        raise ConfigError(f"the key {path} is named {signer.name!r}, not {name!r}: it is of another log, or log.origin changed")
+        raise ConfigError(
+            f"the key {path} is named {signer.name!r}, not {name!r}: it is of another log, or log.origin changed"
+        )
     return signer

@@ -1,7 +1,7 @@
 """Logs: one JSON object a line on stderr, events by name with fields. Bodies, keys and salts never, by construction.
 
-Only fields of the list below are written, so that a new field is a decision; values are short texts, numbers or lists of
-them, never bytes. Tracebacks carry no locals. A line that cannot be written is lost, and nothing else is.
+Only fields of the list below are written, so that a new field is a decision; values are short texts, numbers or lists
+of them, never bytes. Tracebacks carry no locals. A line that cannot be written is lost, and nothing else is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import structlog
 FIELDS = frozenset(
     (
         "event", "level", "timestamp", "logger", "receipt", "release", "verdict", "reason", "node", "network", "policy",
-        "error", "exception", "failures", "outcome", "keyset", "size", "known_size", "path", "url", "count", "open_intents",
+        "error", "exception", "failures", "outcome", "keyset", "size", "known_size", "path", "url", "count",
+        "open_intents",
         "signal", "seconds", "version", "origin", "notice", "kind", "key", "seq", "nodes", "policies", "connections",
     )
 )  # fmt: skip

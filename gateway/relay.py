@@ -31,6 +31,7 @@ from .errors import (
     InternalError,
     LogUnavailable,
     NoEligibleNode,
+    SessionNotAccepted,
     UpstreamFailed,
     VerirouteError,
 )
@@ -76,6 +77,11 @@ log = structlog.get_logger("veriroute.relay")
 
 #: How long an exchange that a stop has ended may take to say so.
 STOP_S = 1.0
+
+#: Reasons for passing a node over that pass by themselves.
+PASSING = frozenset(
+    ("quarantined", "circuit_open", "session_missing", "session_expired", "fresh", "busy", "connect_failed")
+) | {"timeout_connect", "tls_failed"}
 
 JSON = b"application/json"
 SSE = b"text/event-stream"
@@ -610,15 +616,22 @@ class _Run:
         return _Done()
 
     async def none_left(self, choice: Choice) -> None:
-        nodes = [{"node": r.node, "reason": r.reason} for r in self.x.rejected]
-        first = self.x.rejected[0].reason if self.x.rejected else "no nodes"
-        error = NoEligibleNode(
-            f"No node may serve {self.x.head.model!r} under policy {self.terms.use.name}: "
-            + (", ".join(f"{r.node}: {r.reason}" for r in self.x.rejected[:8]) or "no node offers it")
-            + ".",
-            reason=first,
-        )
+        rejected = self.x.rejected
+        reasons = {r.reason for r in rejected}
+        first = rejected[0].reason if rejected else "no nodes"
+        why = ", ".join(f"{r.node}: {r.reason}" for r in rejected[:8]) or "no node offers it"
+        error: VerirouteError
+        if reasons == {"session_not_listed"}:
+            error = SessionNotAccepted(
+                f"No node's attested session is among those that were named: {why}.", reason=first
+            )
+        else:
+            name = self.terms.use.name
+            error = NoEligibleNode(f"No node may serve {self.x.head.model!r} under policy {name}: {why}.", reason=first)
+            # An SDK that tries again at once helps only where time does; each try would be one more receipt.
+            error.retryable = bool(reasons & PASSING)
         ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=first)
+        nodes = [{"node": r.node, "reason": r.reason} for r in rejected]
         await self.refuse(error, ending, None, extra={"nodes": nodes})
 
     async def refuse(

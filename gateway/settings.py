@@ -109,7 +109,7 @@ REFERENCE: dict[str, str] = {
     "upstream.max_response_bytes": "Largest answer taken from a node.",
     "upstream.max_event_bytes": "Largest single event of a stream taken from a node.",
     "upstream.allow_private": "Whether a node's name may resolve to a loopback, private or link-local address.",
-    "upstream.allow_http": "Whether a node beyond loopback may be reached without TLS (and so without channel binding).",
+    "upstream.allow_http": "Whether a node beyond loopback may be reached without TLS, so without channel binding.",
     "upstream.refresh_s": "Seconds between attestations of a node; must be shorter than the policies' evidence age.",
     "nodes.id": "Name of the node in receipts; unique.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them).",

@@ -87,7 +87,9 @@ class Gateway:
         self.process: Process | None = None
 
     def create_key(self, name: str, *more: str) -> str:
-        return str(json.loads(self.cli("keys", "create", "--name", name, "--json", *more, "--config", str(self.config)))["key"])
+        return str(
+            json.loads(self.cli("keys", "create", "--name", name, "--json", *more, "--config", str(self.config)))["key"]
+        )
 
     def cli(self, *arguments: str, check: bool = True) -> str:
         done = subprocess.run(

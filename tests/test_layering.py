@@ -27,8 +27,6 @@ RANKS = {
     "gateway.routing": 4,
     "gateway.adapter": 4,
     "gateway.offline": 4,
-    "gateway.reappraise": 5,
-    "gateway.saved": 5,
     "gateway.policy_files": 5,
     "gateway.keyfiles": 5,
     "gateway.storage": 5,
@@ -43,7 +41,7 @@ RANKS = {
     "gateway.cli": 10,
     "gateway.__main__": 11,
 }
-PURE = ("errors", "model", "crypto", "verify", "log", "policy", "exchange", "routing", "offline", "reappraise", "text")
+PURE = ("errors", "model", "crypto", "verify", "log", "policy", "exchange", "routing", "offline", "text", "csv_cells")
 FORBIDDEN_ROOTS = {
     "asyncio", "socket", "ssl", "httpx", "httpx2", "litestar", "uvicorn", "sqlmodel", "sqlalchemy", "sqlite3", "textual",
     "openai", "structlog", "threading", "subprocess", "pathlib", "tempfile", "random", "secrets", "time", "os", "adapters",
@@ -51,10 +49,17 @@ FORBIDDEN_ROOTS = {
 }  # fmt: skip
 FORBIDDEN_CALLS = {"open", "print", "input", "exec", "eval"}
 FORBIDDEN_ATTRIBUTES = {"now", "utcnow", "today", "environ", "urandom"}
-ADAPTERS_MAY = ("gateway.errors", "gateway.model", "gateway.crypto", "gateway.verify", "gateway.adapter", "gateway.exchange.stream")
+ADAPTERS_MAY = (
+    "gateway.errors",
+    "gateway.model",
+    "gateway.crypto",
+    "gateway.verify",
+    "gateway.adapter",
+    "gateway.exchange.stream",
+)
 TUI_MAY = (
     "gateway.errors", "gateway.model", "gateway.verify", "gateway.log", "gateway.policy", "gateway.admin_client",
-    "gateway.storage", "gateway.text", "gateway.offline", "gateway.reappraise", "gateway.saved",
+    "gateway.storage", "gateway.text", "gateway.offline",
 )  # fmt: skip
 
 

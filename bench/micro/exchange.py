@@ -55,7 +55,9 @@ def main() -> None:
         Check(i, Outcome.AFFIRMING, None, digest)
         for i in ("evidence", "key_bound", "key_weak", "keyset_valid", "fresh", "channel_bound")
     )
-    claims = tuple(Claim(n, "asserted", "verifier_derived") for n in ("key_bound", "fresh", "channel_bound", "tee_attested"))
+    claims = tuple(
+        Claim(n, "asserted", "verifier_derived") for n in ("key_bound", "fresh", "channel_bound", "tee_attested")
+    )
     session = AttestedSession(
         id="s" * 64, node="n1", network="aci", endpoint="http://n", keyset_digest=digest,
         keys=(SigningKey("k1", "ed25519", SIGNER.public_key),), spki_pins=(), evidence_digest="e" * 64, established=NOW,
@@ -84,7 +86,9 @@ def main() -> None:
     result = appraise_response(session, sealed, None, exchanged, observation, now=NOW, skew_s=60)
     decision = decide(result, terms.policy, Phase.RESPONSE, node=session)
     assert decision.permit, decision
-    committed = Committed(7, 1000, tuple(bytes([i]) * 32 for i in range(12)), b"r" * 32, b"origin\n1000\nroot\n\n\xe2\x80\x94 x y\n")
+    committed = Committed(
+        7, 1000, tuple(bytes([i]) * 32 for i in range(12)), b"r" * 32, b"origin\n1000\nroot\n\n\xe2\x80\x94 x y\n"
+    )
 
     def append(entry: Entry) -> Any:
         return None
@@ -118,7 +122,7 @@ def main() -> None:
             verdict="affirming", level="logged", policy=VerificationPolicy("signed", "d" * 64), network="aci", node="n1",
             model="m", release="released", claims=claims_map(all_claims), receipt=x.receipt_id, index=7,
             proof=format_tlog_proof(7, committed.hashes, committed.checkpoint),
-            openings={n: "A" * 44 for n in ("request.body", "response.body", "response.content")},
+            openings=dict.fromkeys(("request.body", "response.body", "response.content"), "A" * 44),
         )  # fmt: skip
 
     shown = verification()

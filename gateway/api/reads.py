@@ -11,7 +11,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
 from gateway.errors import BadRequest, FormatError, NotFound
-from gateway.log.bundle import format_bundle
+from gateway.log.bundle import MEDIA_TYPE, format_bundle
 from gateway.log.checkpoint import Checkpoint, parse_checkpoint
 from gateway.log.note import parse_note
 from gateway.log.proof import format_tlog_proof
@@ -27,7 +27,7 @@ from .services import Services
 NO_RECEIPT = "There is no such receipt."
 LARGEST_PAGE = 1000
 DSSE = "application/vnd.dsse.envelope.v1+json"
-BUNDLE = "application/vnd.veriroute.bundle+json"
+BUNDLE = MEDIA_TYPE
 
 
 class ReceiptRow(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Which policy governs a request: the key's, tightened by what the request asks for. Worked out once, then looked up."""
+"""Which policy governs a request: the key's, tightened by what the request asks for. Worked out once, then kept."""
 
 from __future__ import annotations
 

@@ -114,11 +114,10 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
     return connection
 
 
-def has_log(path: str) -> bool:
-    """Whether a log was begun in the database at `path`; False also where there is no database.
-
-    Raises as `open_reader` does for a file that is none of ours.
-    """
+def has_log(path: str, memory: str | None = None) -> bool:
+    """Whether a log was begun in the database at `path`, or is remembered at `memory`; False where there is neither."""
+    if memory is not None and os.path.exists(memory):
+        return True
     if not os.path.isfile(path) or os.path.getsize(path) == 0:
         return False
     connection = open_reader(path)

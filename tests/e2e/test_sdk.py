@@ -326,3 +326,30 @@ def test_keys_are_revoked_at_once(make_gateway: Any, node: Any) -> None:
     assert kinds.count("key") == 4
     assert (kinds[0], kinds[-1]) == ("start", "stop")
     assert made["key"].encode().hex().upper() not in stored
+
+
+def test_aci_constraints(shared: Gateway) -> None:
+    """ACI's constraints hold: a session in force serves, an unknown one is 412, and `aci_verified` only tightens."""
+    with shared.http(shared.admin_key) as client:
+        session = client.get("/admin/v1/nodes").json()["nodes"][0]["session"]["id"]
+    body = {"model": MODEL, "messages": ASK, "max_tokens": 2}
+    with shared.http() as client:
+        good = client.post("/v1/chat/completions", json={**body, "provider": {"aci_session_ids": [session]}})
+        none = client.post("/v1/chat/completions", json={**body, "provider": {"aci_session_ids": ["0" * 64]}})
+        verified = client.post("/v1/chat/completions", json={**body, "provider": {"aci_verified": True}})
+    assert (good.status_code, verified.status_code) == (200, 200)
+    error = none.json()["error"]
+    assert (none.status_code, error["code"], error["reason"]) == (412, "session_not_accepted", "session_not_listed")
+    assert shared.receipt(error["receipt"])["release"] == "refused"
+
+
+def test_what_time_does_not_cure_is_not_retried(shared: Gateway) -> None:
+    """A policy that no node meets is refused once: the SDK is told that trying again is no use."""
+    before = len(shared.receipts(limit=1000))
+    with shared.sdk(max_retries=2) as client, pytest.raises(openai.InternalServerError) as caught:
+        client.chat.completions.create(
+            model=MODEL, messages=ASK, max_tokens=2, extra_headers={"x-veriroute-policy": "strict"}
+        )
+    assert caught.value.code == "no_eligible_node"
+    assert caught.value.response.headers["x-should-retry"] == "false"
+    assert len(shared.receipts(limit=1000)) == before + 1

@@ -21,7 +21,9 @@ def chat(message: dict[str, object], **members: object) -> bytes:
 
 def test_chat_text_model_and_usage() -> None:
     """Text, model, id and token counts of a chat answer are read."""
-    seen, content, foreign = read_answer(CHAT, chat({"content": "hé"}, usage={"prompt_tokens": 3, "completion_tokens": 4}))
+    seen, content, foreign = read_answer(
+        CHAT, chat({"content": "hé"}, usage={"prompt_tokens": 3, "completion_tokens": 4})
+    )
     assert (seen.malformed, seen.shape, seen.models, seen.answer_id) == (None, None, ("m",), "c1")
     assert (seen.input_tokens, seen.output_tokens) == (3, 4)
     assert (content, foreign) == (Content("hé", b""), ())
@@ -36,7 +38,9 @@ def test_chat_text_model_and_usage() -> None:
         ({"tool_calls": [{"type": "function"}]}, "tool_calls", "", None),
     ],
 )
-def test_executable_members_of_a_message(message: dict[str, object], kind: str, name: str, arguments: str | None) -> None:
+def test_executable_members_of_a_message(
+    message: dict[str, object], kind: str, name: str, arguments: str | None
+) -> None:
     """Tool calls, custom calls and the legacy function call are seen wherever they stand, whatever finish_reason says."""
     seen, content, _ = read_answer(CHAT, chat(message))
     assert [(c.kind, c.name, c.arguments) for c in seen.calls] == [(kind, name, arguments)]
@@ -78,7 +82,9 @@ def test_other_apis(endpoint: str, document: dict[str, object], text: str, calls
     assert [(c.kind, c.name, c.arguments) for c in seen.calls] == calls
 
 
-@pytest.mark.parametrize("endpoint", ["/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", CHAT.endpoint])
+@pytest.mark.parametrize(
+    "endpoint", ["/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", CHAT.endpoint]
+)
 def test_an_answer_without_its_main_member_has_no_shape(endpoint: str) -> None:
     """An object that holds none of what was asked for is not an answer."""
     seen, _, _ = read_answer(Head(endpoint, "m", False, 1, frozenset()), b"{}")
@@ -164,11 +170,15 @@ def test_any_bytes_give_an_observation(raw: bytes, endpoint: str) -> None:
 
 JSONISH = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["id", "model", "choices", "index", "message", "tool_calls", "function", "name", "output", "type"]),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["id", "model", "choices", "index", "message", "tool_calls", "function", "name", "output", "type"]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

@@ -29,7 +29,9 @@ def event(document: object, name: str = "") -> bytes:
     return (f"event: {name}\n" if name else "").encode() + b"data: " + data.encode() + b"\n\n"
 
 
-def chunk(delta: dict[str, object] | None = None, finish: str | None = None, index: int = 0, **members: object) -> bytes:
+def chunk(
+    delta: dict[str, object] | None = None, finish: str | None = None, index: int = 0, **members: object
+) -> bytes:
     choices = [{"index": index, "delta": delta or {}, "finish_reason": finish}]
     return event({"id": "c", "model": "m", "choices": choices, **members})
 
@@ -138,7 +140,9 @@ def test_an_error_object_in_the_stream() -> None:
 def test_odd_blocks_are_rewritten_or_dropped() -> None:
     """Comments, ids and retry stay here; an event with them, or with names, goes on as plain data; all is covered."""
     r = reader()
-    odd = b": keep-alive\n\nid: 1\nretry: 99999999\n" + chunk({"content": "x"}) + b"event: y\n" + chunk({"content": "y"})
+    odd = (
+        b": keep-alive\n\nid: 1\nretry: 99999999\n" + chunk({"content": "x"}) + b"event: y\n" + chunk({"content": "y"})
+    )
     pieces = r.feed(odd)
     assert [p.out for p in pieces] == [chunk({"content": "x"}), chunk({"content": "y"})]
     assert r.rebuilt
@@ -223,7 +227,9 @@ def test_responses() -> None:
         event(started, "response.created")
         + event({"type": "response.output_text.delta", "delta": "hi"}, "response.output_text.delta")
         + event({"type": "response.output_item.added", "item": item}, "response.output_item.added")
-        + event({"type": "response.function_call_arguments.delta", "delta": "{}"}, "response.function_call_arguments.delta")
+        + event(
+            {"type": "response.function_call_arguments.delta", "delta": "{}"}, "response.function_call_arguments.delta"
+        )
         + event({"type": "response.output_item.done", "item": item}, "response.output_item.done")
         + event({"type": "response.completed", "response": last}, "response.completed")
     )
