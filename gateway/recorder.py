@@ -251,8 +251,15 @@ class Recorder:
         entry = self._receipt(x, end, self._log_later)
         return entry.envelope if self._keep(entry, error, due=x.sent) else None
 
-    def keep(self, entry: Entry, error: VerirouteError) -> bool:
-        """Keep an entry that was handed to the log before it failed; False when there is no room."""
+    def entry(self, x: Exchange, end: Ending) -> Entry:
+        """The receipt of `x`, for `append` in its time."""
+        return self._receipt(x, end, self._log)
+
+    def append(self, entry: Entry) -> asyncio.Future[Committed]:
+        return self._append(entry)
+
+    def keep(self, entry: Entry, error: VerirouteError | None) -> bool:
+        """Keep an entry for the log, which failed with `error` if that is given; False when there is no room."""
         return self._keep(entry, error, due=True)
 
     def _keep(self, entry: Entry, error: VerirouteError | None, *, due: bool) -> bool:

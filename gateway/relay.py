@@ -260,7 +260,9 @@ class _Run:
         self.task = asyncio.current_task()
         self.recorded = False
         self.degraded = False
-        self.owed = False  # the intent waits in the backlog, and the receipt must not overtake it
+        # The receipt must not overtake its intent, which may be in the log's queue still, or wait in the backlog.
+        self.pending: asyncio.Future[Committed] | None = None
+        self.owed = False
         self.intended = False
         self.started = False
         self.connection: Connection | None = None
@@ -331,6 +333,7 @@ class _Run:
         try:
             future = self.relay._recorder.intent(self.x)
             if self.policy.audit.durability == "async":
+                self.pending = future
                 future.add_done_callback(self._intent_written)
                 return
             await future
@@ -712,16 +715,15 @@ class _Run:
         assert not self.recorded
         self.recorded = True
         released = ending.release is Release.RELEASED
+        if self.pending is not None and not released:
+            await asyncio.wait([self.pending])
         if self.owed:
             return None, self._later(ending, None)
         try:
-            future, entry = self.relay._recorder.receipt(self.x, ending)
-            committed: Committed | None = None
             if released and self.policy.audit.durability == "async":
-                self.degraded = True
-                future.add_done_callback(partial(self._written, entry))
-            else:
-                committed = await future
+                return None, self._queue(ending)
+            future, entry = self.relay._recorder.receipt(self.x, ending)
+            committed = await future
         except LOG_FAILED as error:
             if released and self.policy.audit.on_log_failure != "degrade":
                 raise
@@ -740,6 +742,29 @@ class _Run:
         self.degraded = True
         self._count(ending)
         return envelope or b""
+
+    def _queue(self, ending: Ending) -> bytes:
+        """Hand the receipt to the log without waiting for it, and give back its envelope."""
+        self.degraded = True
+        if self.pending is None or self.pending.done():
+            future, entry = self.relay._recorder.receipt(self.x, ending)
+            future.add_done_callback(partial(self._written, entry))
+        else:
+            entry = self.relay._recorder.entry(self.x, ending)
+            self.pending.add_done_callback(lambda _: self._put(entry))
+        self._count(ending)
+        return entry.envelope
+
+    def _put(self, entry: Entry) -> None:
+        """Append a receipt that waited for its intent."""
+        recorder = self.relay._recorder
+        if self.owed:
+            recorder.keep(entry, None)
+            return
+        try:
+            recorder.append(entry).add_done_callback(partial(self._written, entry))
+        except LOG_FAILED as error:
+            recorder.keep(entry, error)
 
     def _written(self, entry: Entry, future: asyncio.Future[Committed]) -> None:
         """Policy did not wait for the receipt; when the log did not take it, it is kept."""

@@ -53,6 +53,7 @@ class ScriptedNode:
         }
         self.attestations = 0
         self.playing = 0  # answers under way
+        self.closes = True  # whether answers say that the connection ends after them, as it does
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -97,6 +98,8 @@ class ScriptedNode:
         self, status: int, body: bytes | None, *headers: tuple[str, str], media: str = "application/json"
     ) -> bytes:
         lines = [f"HTTP/1.1 {status} X", f"content-type: {media}", *(f"{n}: {v}" for n, v in headers)]
+        if self.closes:
+            lines.append("connection: close")
         lines.append(f"content-length: {len(body)}" if body is not None else "transfer-encoding: chunked")
         return "\r\n".join([*lines, "", ""]).encode()
 
