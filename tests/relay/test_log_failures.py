@@ -272,6 +272,41 @@ async def test_an_idle_connection_that_ends_behind_the_intent(world: World, stre
     await world.recover()
 
 
+async def test_stopped_before_the_prompt_left(world: World) -> None:
+    """A stop that finds an exchange waiting for its intent ends it; nothing was paid for, so it may be tried again."""
+    world.gateway.sequencer.append = (  # type: ignore[method-assign]
+        lambda entry: asyncio.get_running_loop().create_future() if entry.kind == "intent" else world.append(entry)
+    )
+    asking = asyncio.create_task(world.ask("x", "refuse"))
+    await asyncio.sleep(0.1)
+    assert not await world.gateway.inference.drain(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    row = (await world.recover()).of("x")
+    assert (row.release, row.reason, row.status) == ("failed", "stopped", 503)
+    assert not world.node.received
+
+
+async def test_a_stop_waits_for_a_commit(world: World) -> None:
+    """An exchange whose receipt is being written when the grace time ends has its answer all the same."""
+
+    def late(entry: Entry) -> Any:
+        async def later() -> Any:
+            if entry.kind == "receipt":
+                await asyncio.sleep(0.4)
+            return await world.append(entry)
+
+        return asyncio.ensure_future(later())
+
+    world.gateway.sequencer.append = late  # type: ignore[method-assign]
+    asking = asyncio.create_task(world.ask("x", "refuse"))
+    await asyncio.sleep(0.2)
+    await world.gateway.inference.drain(0.05)
+    answer, ended = await asking
+    assert (answer.status, answer.verification["level"], ended) == (200, "logged", True)
+    assert (await world.recover()).of("x").release == "released"
+
+
 async def test_archives_are_kept_for_the_log_too(world: World) -> None:
     """Evidence that receipts refer to is stored once the log takes it, as if nothing had been."""
     submit = world.gateway.sequencer.submit
