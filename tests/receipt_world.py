@@ -17,7 +17,7 @@ from gateway.crypto.signatures import Ed25519Signer
 from gateway.log.bundle import Bundle, BundleKey, EvidenceBlob, Logged, PolicyFile, open_all
 from gateway.log.checkpoint import Checkpoint, format_checkpoint, sign_checkpoint
 from gateway.log.cosignature import cosign
-from gateway.log.dsse import sign_envelope
+from gateway.log.dsse import sign_envelope, wrap
 from gateway.log.merkle import Frontier, inclusion_proof, leaf_hash, subtree_root
 from gateway.log.note import COSIGNATURE_ED25519, NoteSigner, Vkey, key_id
 from gateway.log.proof import format_tlog_proof
@@ -143,7 +143,10 @@ class World:
     # ------------------------------------------------------------------------------------------------------- the log
 
     def add(self, kind: str, payload: bytes, *, signer: NoteSigner | None = None) -> int:
-        self.envelopes.append(sign_envelope(payload, PAYLOAD_TYPE, signer or self.receipts))
+        if kind == "intent" and signer is None:  # as the gateway writes them: the checkpoint is their signature
+            self.envelopes.append(wrap(payload, PAYLOAD_TYPE).envelope)
+        else:
+            self.envelopes.append(sign_envelope(payload, PAYLOAD_TYPE, signer or self.receipts))
         self.leaves.append(leaf(kind, PAYLOAD_TYPE, payload))
         self.kinds.append(kind)
         return len(self.leaves) - 1

@@ -47,8 +47,9 @@ class _Tool(msgspec.Struct):
 
 
 class _Provider(msgspec.Struct, forbid_unknown_fields=True):
-    aci_verified: bool | msgspec.UnsetType = msgspec.UNSET
-    aci_session_ids: list[str] | msgspec.UnsetType = msgspec.UNSET
+    # `None` is no value of theirs: the sentinel keeps an explicit null an error.
+    aci_verified: bool = msgspec.field(default=None)  # type: ignore[assignment]
+    aci_session_ids: list[str] = msgspec.field(default=None)  # type: ignore[arg-type]
 
 
 class _Body(msgspec.Struct):
@@ -100,10 +101,8 @@ def parse_head(endpoint: str, body: bytes) -> Head:
     verified: bool | None = None
     sessions: tuple[str, ...] | None = None
     if isinstance(provider, _Provider):
-        if isinstance(provider.aci_verified, bool):
-            verified = provider.aci_verified
-        if isinstance(provider.aci_session_ids, list):
-            sessions = tuple(provider.aci_session_ids)
+        verified = provider.aci_verified
+        sessions = tuple(provider.aci_session_ids) if provider.aci_session_ids is not None else None
     return Head(endpoint, parsed.model, bool(parsed.stream), n, _tools(parsed), verified, sessions)
 
 

@@ -17,6 +17,7 @@ depend on framing.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
@@ -188,7 +189,7 @@ class StreamReader:
         self.receipt = block.data or b""
 
 
-class _Protocol:
+class _Protocol(ABC):
     """What one API's events mean. `event` gives the kind of a piece and keeps the facts."""
 
     named = False  # whether events carry `event:` names
@@ -203,14 +204,14 @@ class _Protocol:
         self.input_tokens: int | None = None
         self.output_tokens: int | None = None
 
-    def event(self, name: bytes, document: dict[str, Any]) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def event(self, name: bytes, document: dict[str, Any]) -> str: ...
 
-    def shape(self) -> str | None:
-        return None
+    @abstractmethod
+    def shape(self) -> str | None: ...
 
-    def finished_calls(self) -> list[Call]:
-        return []
+    @abstractmethod
+    def finished_calls(self) -> list[Call]: ...
 
     def _model(self, model: str | None) -> None:
         if model is not None and model not in self.models and len(self.models) < 4:

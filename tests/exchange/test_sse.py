@@ -81,3 +81,10 @@ def test_written_events_read_back() -> None:
         block = parse_block(format_event(data, event))
         assert (block.data, block.event, block.plain) == (data, event, True)
     assert parse_block(format_event(b"a\nb")).data == b"a\nb"
+
+
+def test_a_carriage_return_at_the_end_waits() -> None:
+    """A CR that ends a read may be half of a line end: the block comes with what follows, once."""
+    framer = Framer(1000)
+    assert framer.feed(b"data: x\r\n\r") == []
+    assert [b.data for b in framer.feed(b"\ndata: y\r\n\r\n")] == [b"x", b"y"]

@@ -393,3 +393,25 @@ def test_error_events_have_the_form_of_their_api() -> None:
     named = error_event("/v1/messages", error)
     assert named.startswith(b"event: error\ndata: ")
     assert json.loads(named.split(b"data: ")[1])["type"] == "error"
+
+
+def test_odd_events_of_the_named_apis() -> None:
+    """Events without an id or a text change nothing, a call without arguments is an empty object."""
+    r = reader(RESPONSES)
+    r.feed(
+        event({"type": "response.in_progress", "response": {}})
+        + event({"type": "response.created", "response": {"id": "r"}})
+    )
+    assert r.observation().stream_grammar is None
+    m = reader(MESSAGES)
+    m.feed(
+        event({"type": "message_start", "message": {"id": "m1"}})
+        + event({"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "name": "f"}})
+        + event({"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta"}})
+        + event({"type": "content_block_delta", "index": 1, "delta": {"type": "thinking_delta"}})
+        + event({"type": "content_block_start", "index": 2})
+    )
+    assert [(c.name, c.arguments) for c in m.observation().calls] == [("f", "{}")]
+    c = reader()
+    c.feed(event({"choices": []}) + PLAIN + DONE)
+    assert c.observation().answer_id == "c"

@@ -9,7 +9,10 @@ from receipt_world import ORIGIN, small_world
 WORLD, INTENT, RECEIPT = small_world()
 
 
-@pytest.mark.parametrize("index", [0, INTENT, RECEIPT])
+SIGNED = [i for i, kind in enumerate(WORLD.kinds) if kind != "intent"]  # an intent is vouched for by the checkpoint
+
+
+@pytest.mark.parametrize("index", SIGNED)
 def test_securesystemslib_verifies_the_envelope(index: int):
     """The DSSE envelope verifies under the public key by its key id, and not when a byte changes."""
     dsse = pytest.importorskip("securesystemslib.dsse")

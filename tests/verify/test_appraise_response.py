@@ -271,3 +271,10 @@ def test_statements() -> None:
     assert aci.statement(DIGEST, None) == (
         b'{"keyset_digest":"' + DIGEST.encode() + b'","nonce":null,"purpose":"aci.report_data.v1"}'
     )
+
+
+def test_a_receipt_that_lacks_a_member_in_another_spelling() -> None:
+    """The long way, too, names the member that is missing."""
+    incomplete = {k: v for k, v in document().items() if k != "served_at"}
+    with pytest.raises(FormatError, match="served_at is missing"):
+        aci.parse_receipt(json.dumps({**incomplete, "signature": "0" * 128}, indent=1).encode())
