@@ -477,9 +477,6 @@ class _Run:
 
     async def release(self, facts: _Facts, form: str, rest: bytes) -> tuple[Committed | None, bytes]:
         """Record that the answer leaves, `rest` with it, which the caller sends then. Raises `_Done` if it may not."""
-        if self.sink.gone:
-            await self.abandon()
-            raise _Done
         x = self.x
         left = x.sent_bytes, x.sent_hash
         x.sent_bytes += len(rest)
