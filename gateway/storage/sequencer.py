@@ -41,6 +41,7 @@ DEADLINE_S = 5.0
 #: Bytes of write-ahead log after which it is folded into the database: under load, and when nothing waits.
 FOLD_BUSY, FOLD_IDLE = 4 << 20, 256 << 10
 IDLE_S = 0.005
+LOCK_STEP_S = 0.5
 
 
 class Sequencer:
@@ -69,6 +70,8 @@ class Sequencer:
         self.rollback = stored.rollback
         self.failing: str | None = None
         self._writer = LogWriter(stored, signer, now)
+        # A lock is waited for in short steps, so that each entry waits its own time out and not that of others as well.
+        stored.connection.execute(f"PRAGMA busy_timeout = {int(min(deadline_s, LOCK_STEP_S) * 1000)}")
         self._loop = loop
         self._limit = queue
         self._batch = batch
@@ -244,9 +247,8 @@ class Sequencer:
             else:
                 self._single_out(items, error)
         except sqlite3.Error as error:
-            self._fail(items, passing(error) or self._stop(f"the log's database failed: {error}"))
-            if is_locked(error):
-                self._expire()
+            reason = passing(error) or self._stop(f"the log's database failed: {error}")
+            self._fail(self._put_back(items) if is_locked(error) else items, reason)
         except MemoryError:
             self._fail(items, "there is not enough memory to write the log")
         except OSError as error:
@@ -292,13 +294,11 @@ class Sequencer:
         self._stopped = self._stopped or f"{reason}; the log takes nothing more until a restart has checked it"
         return self._stopped
 
-    def _expire(self) -> None:
-        """A lock outlasted the deadline: whoever has waited that long is told now, not one batch at a time."""
+    def _put_back(self, items: list[Item]) -> list[Item]:
+        """A lock goes on: gives those who have waited the deadline out; the others stand first in the queue again."""
         oldest = time.monotonic() - self._deadline
-        late = []
-        while self._queue and self._queue[0][2] <= oldest:
-            late.append(self._queue.popleft())
-        self._fail(late, "another process keeps the log's database locked")
+        self._queue.extendleft(reversed([item for item in items if item[2] > oldest]))
+        return [item for item in items if item[2] <= oldest]
 
     def _fail(self, items: list[Item], reason: str) -> None:
         if not items:
