@@ -224,13 +224,13 @@ def test_refusals_are_those_of_the_table(
 
 
 def test_a_refusal_of_an_accepted_request_is_as_documented(client: httpx.Client) -> None:
-    """No node is permitted: each with its reason, a receipt, and leave to try again."""
+    """No node is permitted: each with its reason and a receipt; waiting would not change what the policy asks."""
     answer = client.post("/v1/chat/completions", json=BODY, headers={"x-veriroute-policy": "strict"})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["reason"]) == (503, "no_eligible_node", "tee_attested")
     assert error["nodes"] == [{"node": "honest", "reason": "tee_attested"}]
     assert error["receipt"] == answer.headers["x-veriroute-receipt"]
-    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["x-should-retry"] == "false"
     assert error.keys() <= kit.ticked(ERRORS)
     looser = client.post("/v1/chat/completions", json=BODY, headers={"x-veriroute-policy": "observe"})
     assert looser.json()["error"]["reason"] == "on_failure"
