@@ -146,7 +146,7 @@ KEYS: tuple[Key, ...] = (
         "audit.retention_min_days",
         "count",
         0,
-        "days for which receipts must be kept; the service refuses to start with a shorter retention",
+        "days for which receipts must be kept; a statement for auditors: nothing in this version deletes a receipt",
         Order.HIGHER,
         low=0,
         high=36_500,
