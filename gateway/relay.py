@@ -46,7 +46,7 @@ from .exchange.render import (
     splice,
     verification_event,
 )
-from .exchange.stream import CHAIN, STREAMABLE, StreamReader, UpstreamError
+from .exchange.stream import CHAIN, STREAMABLE, Piece, StreamReader, UpstreamError
 from .fleet.fleet import Choice, Fleet, Member
 from .log.proof import format_tlog_proof
 from .model.entry import Committed, Entry
@@ -416,8 +416,10 @@ class _Run:
         )
         chain = _Chain(x, self.nonce, head.get(b"x-receipt-id"))
         x.sent_hash = hashlib.sha256(x.salt("delivery"))
+        # Checking a signature costs more than all else that is done for an event, so events share one.
+        gather_s = self.policy.release.gather_ms / 1000 if mode == "chained" else 0.0
         try:
-            while data := await connection.read_some():
+            while data := await connection.read_some(gather_s):
                 pieces = reader.feed(data)
                 out = b""
                 now = relay._mono() * 1000
@@ -426,7 +428,7 @@ class _Run:
                 for n, piece in enumerate(pieces):
                     if piece.kind != CHAIN:
                         out += hold.offer(piece, now)
-                    elif mode == "chained" and chain.holds(piece.out, piece.digest, verify=n == final):
+                    elif mode == "chained" and chain.holds(piece, verify=n == final):
                         out += hold.covered()
                 if pieces:
                     connection.progress()
@@ -880,15 +882,15 @@ class _Chain:
         self._request = hashlib.sha256(x.body).hexdigest()
         self._next = 1
 
-    def holds(self, comment: bytes, digest: str, *, verify: bool) -> bool:
-        """Whether `comment` is the next signature and, with `verify`, holds over `digest`. Once one fails, none does.
+    def holds(self, piece: Piece, *, verify: bool) -> bool:
+        """Whether `piece` is the next signature and, with `verify`, holds over its digest. Once one fails, none does.
 
         Without `verify` only its place is looked at, and the answer is no: nothing may leave by it.
         """
         if self.broken is not None:
             return False
         try:
-            parsed = parse_chain(comment)
+            parsed = parse_chain(piece.out)
         except FormatError as error:
             self.broken = str(error)
             return False
@@ -900,7 +902,9 @@ class _Chain:
             return False
         session = self._x.session
         assert session is not None
-        message = chain_message(self._receipt_id, self._nonce, self._request, self._x.head.model, parsed[0], digest)
+        message = chain_message(
+            self._receipt_id, self._nonce, self._request, self._x.head.model, parsed[0], piece.digest
+        )
         if verify_chain(session, None, message, parsed[1]) is None:
             self.broken = "chain_signature"
             return False

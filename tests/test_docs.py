@@ -24,7 +24,7 @@ from gateway.upstream.errors import REASONS as CHANNEL_REASONS
 from gateway.verify.checks import CHECKS, CLAIMS
 
 API, ERRORS, CONFIGURATION = (kit.text(f"docs/{name}.md") for name in ("api", "errors", "configuration"))
-POLICY, RECEIPTS = (kit.text(f"docs/{name}.md") for name in ("policy", "receipts"))
+POLICY, RECEIPTS, VERIFICATION = (kit.text(f"docs/{name}.md") for name in ("policy", "receipts", "verification"))
 DIGEST = "0" * 64
 
 
@@ -148,13 +148,14 @@ def given_reasons() -> set[str]:
 
 
 def test_every_reason_is_documented() -> None:
-    """Each reason code of checks, routing, channel, relay and log stands in docs/errors.md, with its words."""
+    """Each reason code of checks, routing, channel, relay and log stands in docs/errors.md, with its words; those of
+    evidence in docs/verification.md."""
     of_clients = {"unreachable", "timeout", "cut"}  # gateway.admin_client, for those who use it
     codes = {reason for reason in given_reasons() if re.fullmatch(r"[a-z][a-z0-9_]+", reason)} - of_clients
     assert {"no_pin", "truncated", "crash", "rolled_back", "chain_order", "no_receipt"} <= codes
     assert set(CHECKS) <= kit.ticked(kit.section(ERRORS, "## Reasons"))
     table = {cell.strip("`"): row[-1] for row in kit.rows(ERRORS) for cell in row[0].split(", ")}
-    assert (codes | set(ROUTING_REASONS) | {"chain_absent"}) - set(CHECKS) <= table.keys()
+    assert (codes | set(ROUTING_REASONS) | {"chain_absent"}) - set(CHECKS) <= table.keys() | kit.ticked(VERIFICATION)
     for reason, meaning in CHANNEL_REASONS.items():
         assert any(row[1].startswith(meaning) for row in kit.rows(ERRORS) if row[0] == f"`{reason}`"), reason
 

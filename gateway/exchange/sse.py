@@ -76,6 +76,8 @@ def parse_block(raw: bytes) -> Block:
     """One block from its raw bytes (ending in a blank line)."""
     if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
         return Block(raw, raw[6:-2])
+    if raw.startswith(b": ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        return Block(raw, None, b"", (raw[2:-2],), False)
     data: list[bytes] = []
     comments: list[bytes] = []
     event = b""

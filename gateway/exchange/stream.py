@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -43,11 +43,16 @@ class Wire(msgspec.Struct, frozen=True):
 
 class Piece(msgspec.Struct, frozen=True):
     """`out` may go to the agent under the release rules for `kind`. For CHAIN, `out` is the comment's text and
-    `digest` the hex SHA-256 of all covered bytes before it."""
+    `covered` the SHA-256, not yet asked for its digest, over all covered bytes before it."""
 
     kind: str
     out: bytes
-    digest: str = ""
+    covered: Any = None
+
+    @property
+    def digest(self) -> str:
+        """For CHAIN: hex SHA-256 of all covered bytes before it."""
+        return cast("str", self.covered.hexdigest())
 
 
 class UpstreamError(Exception):
@@ -65,6 +70,7 @@ class StreamReader:
         self.dropped: tuple[str, ...] = ()
         self._head = head
         self._wire = wire
+        self._chain_prefix = wire.chain_comment + b" "
         self._framer = Framer(max_event)
         self._covered = hashlib.sha256()
         self._data = hashlib.sha256(body_salt)
@@ -177,9 +183,9 @@ class StreamReader:
         if block.data is not None or len(block.comments) != 1:
             return None
         comment = block.comments[0]
-        if not comment.startswith(self._wire.chain_comment + b" ") or block.raw != b": " + comment + b"\n\n":
+        if not comment.startswith(self._chain_prefix) or block.raw != b": " + comment + b"\n\n":
             return None
-        return Piece(CHAIN, comment, self._covered.hexdigest())
+        return Piece(CHAIN, comment, self._covered.copy())
 
     def _take_receipt(self, block: Block) -> None:
         if not self.ended:

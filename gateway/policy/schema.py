@@ -120,6 +120,16 @@ KEYS: tuple[Key, ...] = (
         high=60_000,
     ),
     Key(
+        "release.gather_ms",
+        "count",
+        30,
+        "milliseconds for which events may gather under one check of a running signature, in the mode chained; the "
+        "first event and the last never wait",
+        Order.LOWER,
+        low=0,
+        high=1_000,
+    ),
+    Key(
         "audit.durability",
         "choice",
         "durable",
@@ -209,6 +219,7 @@ class ReleaseRules(msgspec.Struct, frozen=True):
     stream: tuple[str, ...]
     window_events: int
     window_ms: int
+    gather_ms: int
 
 
 class Audit(msgspec.Struct, frozen=True):

@@ -67,6 +67,7 @@ class Connection(asyncio.Protocol):
         "_deadlines",
         "_error",
         "_first_at",
+        "_gathering",
         "_in_head",
         "_limits",
         "_loop",
@@ -79,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_rx",
         "_timer",
         "_timer_at",
+        "_took_at",
         "_total_at",
         "_transport",
         "_waiter",
@@ -119,7 +121,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._deadlines = DEFAULT_DEADLINES
         self._timer_at = self._rx = self._first_at = self._total_at = self._progress_at = self._away_since = 0.0
-        self._in_head = self._paused = self._collecting = False
+        self._took_at = 0.0
+        self._in_head = self._paused = self._collecting = self._gathering = False
 
     # --------------------------------------------------------------------------------------------- the caller's side
 
@@ -177,9 +180,15 @@ class Connection(asyncio.Protocol):
             await self._wait()
         return answer.head
 
-    async def read_some(self) -> bytes:
-        """The body bytes that have come and were not yet read, at least one; b"" when the body has ended."""
+    async def read_some(self, gather_s: float = 0.0) -> bytes:
+        """The body bytes that have come and were not yet read, at least one; b"" when the body has ended.
+
+        With `gather_s`, no sooner than that many seconds after the last such call returned, unless the body ends, an
+        error comes or the buffer is full before: what comes in many small pieces then costs one turn, not one each.
+        """
         answer = self._answered()
+        if gather_s:
+            await self._gather(answer, self._took_at + gather_s)
         progress_s = self._deadlines.progress_s
         if progress_s != _NEVER and self._away_since:  # the time that the consumer took is not the peer's
             self._progress_at += self._loop.time() - self._away_since
@@ -197,7 +206,20 @@ class Connection(asyncio.Protocol):
             self._resume()
         if progress_s != _NEVER:
             self._away_since = self._loop.time()
+        if gather_s:
+            self._took_at = self._loop.time()
         return data
+
+    async def _gather(self, answer: AnswerReader, until: float) -> None:
+        if answer.done or self._error is not None or self._paused or self._loop.time() >= until:
+            return
+        self._gathering = True
+        alarm = self._loop.call_at(until, self._wake)
+        try:
+            await self._wait()
+        finally:
+            self._gathering = False
+            alarm.cancel()
 
     async def read_all(self, max_bytes: int | None = None) -> bytes:
         """The rest of the body, whole. More than `max_bytes` is refused; before reading, where its length was said."""
@@ -252,6 +274,7 @@ class Connection(asyncio.Protocol):
         """Forget the exchange that ended. Only after `reusable`."""
         self._answer = None
         self.sent = self._in_head = self._paused = self._collecting = False
+        self._took_at = 0.0
         self.parked = True
         self.idle_since = self._loop.time()
 
@@ -311,6 +334,8 @@ class Connection(asyncio.Protocol):
             if answer.buffered > self._limits.high_water and not self._paused and self.is_open:
                 self._paused = True
                 self._transport.pause_reading()
+            if self._gathering and not self._paused:
+                return
         self._wake()
 
     def eof_received(self) -> None:

@@ -197,11 +197,14 @@ def chain_message(receipt_id: str, nonce: str, request_sha256: str, model: str, 
     return f"aci.chain.v1\n{receipt_id}\n{nonce}\n{request_sha256}\n{model}\n{k}\n{digest}\n".encode()
 
 
+_CHAIN = re.compile(rb"aci\.chain ([1-9][0-9]{0,8}) ([0-9a-f]{128})")
+
+
 def parse_chain(comment: bytes) -> tuple[int, bytes] | None:
     """`(k, signature)` of a comment line `aci.chain <k> <128 hex>`, None for any other comment; `FormatError`."""
     if not comment.startswith(b"aci.chain "):
         return None
-    match = re.fullmatch(rb"aci\.chain ([1-9][0-9]{0,8}) ([0-9a-f]{128})", comment)
+    match = _CHAIN.fullmatch(comment)
     if match is None:
         raise FormatError("a chain comment is not `aci.chain <k> <128 hex digits>`")
     return int(match[1]), bytes.fromhex(match[2].decode())

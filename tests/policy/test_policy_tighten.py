@@ -66,6 +66,7 @@ def test_h01_built_in_policies_tighten_one_way(base: str, asked: str, allowed: b
         ("release.stream", '["window"]', '["buffer", "optimistic"]'),
         ("release.window_events", "9", "8"),
         ("release.window_ms", "900", "800"),
+        ("release.gather_ms", "8", "9"),
         ("audit.durability", '"durable"', '"async"'),
         ("audit.durability", '"witnessed"', '"durable"'),
         ("audit.on_log_failure", '"refuse"', '"degrade"'),

@@ -605,6 +605,50 @@ async def test_d20_one_byte_at_a_time_ends_at_the_total_deadline(pool):
         assert 0.3 <= await timed(pool, node, Deadlines(5, 5, 0.3), "timeout_total") < 1
 
 
+async def test_small_pieces_gather_and_the_last_one_does_not_wait(pool):
+    """With `gather_s` pieces come together, the first and the last at once, and no byte is lost or moved."""
+    letters = [bytes([n]) for n in range(65, 85)]
+    sent = [b"1\r\n" + letter + b"\r\n" for letter in letters]
+    async with peer(pieces(CHUNKED, *sent, b"0\r\n\r\n", gap_s=0.02)) as node:
+        connection = await pool.acquire(node.origin, None, 2.0)
+        await connection.request(b"POST", b"/", [], b"")
+        assert await connection.read_some(0.15) == b"A"
+        found, start = [], time.monotonic()
+        while data := await connection.read_some(0.15):
+            found.append((data, time.monotonic() - start))
+        pool.release(connection)
+        assert b"A" + b"".join(data for data, _ in found) == b"".join(letters)
+        assert 2 <= len(found) <= 6
+        assert all(len(data) > 1 for data, _ in found)
+        assert found[-1][1] < 20 * 0.02 + 0.1  # the end of the body woke the reader, not the alarm
+        assert pool.idle_count(node.origin) == 1
+
+
+async def test_gathering_ends_with_the_connection_and_with_a_full_buffer(pool):
+    """A peer that goes, and one that sends more than is held, are not waited for."""
+    async with peer(answers(CHUNKED + b"1\r\na\r\n")) as node:
+        connection = await pool.acquire(node.origin, None, 2.0)
+        await connection.request(b"POST", b"/", [], b"")
+        assert await connection.read_some(30.0) == b"a"
+        reader = asyncio.create_task(connection.read_some(30.0))
+        await asyncio.sleep(0.01)
+        connection.abort()
+        with pytest.raises(ChannelClosed):
+            await asyncio.wait_for(reader, 1)
+        pool.release(connection)
+    async with peer(
+        pieces(CHUNKED + b"1\r\na\r\n", *[b"%x\r\n%b\r\n" % (1 << 20, b"x" * (1 << 20))] * 3, b"0\r\n\r\n", gap_s=0.02)
+    ) as node:
+        connection = await pool.acquire(node.origin, None, 2.0)
+        await connection.request(b"POST", b"/", [], b"")
+        assert await connection.read_some(30.0) == b"a"
+        got = 0
+        while data := await asyncio.wait_for(connection.read_some(30.0), 2):
+            got += len(data)
+        assert got == 3 << 20
+        pool.release(connection)
+
+
 async def test_the_total_deadline_can_count_from_before_the_request(pool):
     """`started` charges what earlier attempts took."""
     async with peer(answers(b"")) as node:
