@@ -61,6 +61,7 @@ from .model.receipt import (
 )
 from .model.verdict import AttestationResult, Check, Claim, Outcome, Release
 from .policy.decide import Decision, decide
+from .policy.machine import under
 from .policy.schema import CompiledPolicy
 from .recorder import Ending, Exchange, PolicyUse, Recorder
 from .routing import node_at_fault
@@ -145,7 +146,7 @@ class Judged(msgspec.Struct, frozen=True):
             result,
             session,
             decide(result, policy, Phase.RESPONSE, node=session),
-            msgspec.Raw(msgspec.json.encode((*session.checks, *result.checks))),
+            msgspec.Raw(msgspec.json.encode((*under(session, policy), *result.checks))),
             msgspec.Raw(msgspec.json.encode(claims)),
             msgspec.Raw(msgspec.json.encode(shown)),
             {"asserted": "tee", "refuted": "ordinary machine"}.get(shown.get("executed_in_tee", ""), "unknown"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from .tee import TeeClaims
 from .verdict import Check, Claim, Outcome
 
 ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages")
@@ -33,7 +34,8 @@ class AttestedSession(msgspec.Struct, frozen=True):
     """One appraisal of one node's channel: immutable, content-addressed (ACI section 8).
 
     `established` and `expires` are wall-clock seconds; `spki_pins` the raw SHA-256 digests of the TLS keys that the
-    keyset names (empty: no channel binding possible). `capabilities` are what the node said it can do, unproved.
+    keyset names (empty: no channel binding possible). `capabilities` are what the node said it can do, unproved. `tee`
+    holds the claims of each item of TEE evidence; what policy asks of them is each policy's own (`tee_rules`).
     """
 
     id: str
@@ -52,3 +54,4 @@ class AttestedSession(msgspec.Struct, frozen=True):
     capabilities: frozenset[str] = frozenset()
     endpoints: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    tee: tuple[TeeClaims, ...] = ()

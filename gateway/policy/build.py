@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.model.verdict import Outcome
 from gateway.verify.checks import CHECKS, Phase
+from gateway.verify.tee.rules import TeeRules
 
 from .schema import (
     BY_PATH,
@@ -31,6 +32,7 @@ from .schema import (
     ReleaseRules,
     Replay,
     Scalar,
+    Tee,
 )
 from .tree import Leaf, Tree, conjuncts, leaves, normal
 
@@ -44,6 +46,7 @@ _SECTION_TYPES: dict[str, type[msgspec.Struct]] = {
     "networks": Networks,
     "operators": Denied,
     "nodes": Denied,
+    "tee": Tee,
     "deadlines": Deadlines,
 }
 _GET = {key.path: attrgetter(key.path) for key in KEYS}
@@ -92,6 +95,7 @@ def compile_policy(
         stated=stated,
         require=tree,
         plan=plan(tree, filled),
+        tee_rules=tee_rules(fields["tee"], fields["freshness"].evidence_max_age_s),
         **fields,
     )
 
@@ -111,6 +115,33 @@ def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:
         claims=claims if flat else None,
         node_claims=tuple(leaf for leaf in claims if Phase.NODE in leaf.phases) if flat else None,
         adjust=_adjustments(values),
+    )
+
+
+def tee_rules(tee: Tee, max_age_s: float) -> TeeRules:
+    """What the section `[tee]` asks of a machine. Of several least versions of one component the highest counts."""
+    least: dict[str, int] = {}
+    for item in tee.minimum_svn:
+        name, _, number = item.partition(":")
+        least[name] = max(least.get(name, 0), int(number))
+    sets = [dict(part.split(":") for part in item.split("/")) for item in sorted(tee.measurements or ())]
+    return TeeRules(
+        platforms=tee.platforms,
+        tcb_status=tee.tcb_status,
+        advisories_deny=tee.advisories_deny,
+        minimum_evaluation=tee.minimum_evaluation,
+        minimum_svn=least,
+        debug=tee.debug,
+        configuration=tee.configuration,
+        measurements=tuple(sets) if tee.measurements is not None else None,
+        machines=tee.machines,
+        host_trust=tee.host_trust,
+        milan=tee.milan,
+        freshness=tee.freshness,
+        max_age_s=max_age_s,
+        binding=tee.binding,
+        revocation=tee.revocation,
+        gpu=tee.gpu,
     )
 
 

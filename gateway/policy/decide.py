@@ -25,6 +25,7 @@ from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.verify.checks import CHECKS, CLAIMS, Phase
 
 from .build import IDLE
+from .machine import under
 from .schema import CompiledPolicy, Plan
 from .tree import All, Any, AtLeast, Leaf, Tree, leaves
 
@@ -33,7 +34,7 @@ _RANK = {_AFFIRMING: 0, _WARNING: 1, _NONE: 2, _CONTRA: 3}
 
 #: Which failure is named first when there are several: what makes the others follow comes before them.
 PRECEDENCE = (
-    "malformed", "stream_grammar", "shape", "evidence", "key_weak", "signature", "key_bound", "replay",
+    "malformed", "stream_grammar", "shape", "evidence", "tee_rules", "key_weak", "signature", "key_bound", "replay",
     "request_bound", "response_bound", "model_echo", "fresh", "executable_uncovered", "tool_undeclared",
     "tool_arguments", "output_kind", "keyset_valid", "channel_bound", "replayed_nonce",
 )  # fmt: skip
@@ -75,20 +76,22 @@ def decide(
     """
     plan = policy.plan
     if phase is Phase.NODE:
-        if plan.node_ids and _claimed(plan.node_claims, result.claims) and _settled(result.checks, plan.node_ids):
+        checks = _checks(result, policy)
+        if plan.node_ids and _claimed(plan.node_claims, result.claims) and _settled(checks, plan.node_ids):
             return _AFFIRMED
-        return _weigh(_Found(policy, result.checks, (), result.claims, phase), policy, plan.node)
+        return _weigh(_Found(policy, checks, (), result.claims, phase), policy, plan.node)
     if node is None:
         mine, theirs = _split(result.checks)
         return _weigh(_Found(policy, mine, theirs, result.claims, phase), policy, plan.response)
+    before = _checks(node, policy)
     claims = (*node.claims, *result.claims) if plan.claims != () else ()
-    if (
-        _settled(result.checks, plan.response_ids)
-        and _settled(node.checks, plan.node_ids)
-        and _claimed(plan.claims, claims)
-    ):
+    if _settled(result.checks, plan.response_ids) and _settled(before, plan.node_ids) and _claimed(plan.claims, claims):
         return _AFFIRMED
-    return _weigh(_Found(policy, node.checks, result.checks, claims, phase), policy, plan.response)
+    return _weigh(_Found(policy, before, result.checks, claims, phase), policy, plan.response)
+
+
+def _checks(node: AttestationResult | AttestedSession, policy: CompiledPolicy) -> tuple[Check, ...]:
+    return under(node, policy) if isinstance(node, AttestedSession) else node.checks
 
 
 def _settled(checks: Iterable[Check], needed: frozenset[str]) -> bool:

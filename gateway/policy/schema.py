@@ -11,7 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from gateway.model.tee import FreshnessClass, HostTrust, Platform, TcbStatus
 from gateway.model.verdict import Outcome
+from gateway.verify.tee.rules import TeeRules
 
 from .tree import Leaf, Tree
 
@@ -37,7 +39,8 @@ class Order(enum.StrEnum):
 class Key(msgspec.Struct, frozen=True):
     """One key of a policy file: `path` with dots, its kind, what it is when absent, and what a reader should know.
 
-    `kind` is choice, seconds, count, flag, names or modes; `low` and `high` bound numbers, both inclusive.
+    `kind` is choice, seconds, count, flag, names or modes; `low` and `high` bound numbers, both inclusive. Names are
+    free unless there are `choices`, or a `pattern` that each must match whole; `form` then says it in words.
     """
 
     path: str
@@ -48,6 +51,8 @@ class Key(msgspec.Struct, frozen=True):
     choices: tuple[str, ...] = ()
     low: float = 0
     high: float = 0
+    pattern: str | None = None
+    form: str = ""
 
 
 def _seconds(path: str, default: float, low: float, high: float, meaning: str) -> Key:
@@ -186,6 +191,111 @@ KEYS: tuple[Key, ...] = (
     Key("networks.deny", "names", (), "networks never to use; deny wins over allow", Order.MORE),
     Key("operators.deny", "names", (), "operators whose nodes are never used", Order.MORE),
     Key("nodes.deny", "names", (), "nodes never to use, by id", Order.MORE),
+    Key(
+        "tee.platforms",
+        "names",
+        None,
+        "kinds of environment whose evidence is taken; absent means any",
+        Order.FEWER,
+        choices=tuple(m.value for m in Platform),
+    ),
+    Key(
+        "tee.tcb_status",
+        "names",
+        ("NotApplicable", "SWHardeningNeeded", "UpToDate"),
+        "statuses of a platform's security version that are taken",
+        Order.FEWER,
+        choices=tuple(m.value for m in TcbStatus),
+    ),
+    Key("tee.advisories_deny", "names", (), "vendor's advisories that may not be open on a platform", Order.MORE),
+    Key(
+        "tee.minimum_evaluation",
+        "count",
+        0,
+        "least number of Intel's evaluation data; older collateral is refused, however validly signed",
+        Order.HIGHER,
+        low=0,
+        high=10_000,
+    ),
+    Key(
+        "tee.minimum_svn",
+        "names",
+        (),
+        "least versions of firmware and microcode, as name:number with the names of the claims' tcb.svn",
+        Order.MORE,
+        pattern=r"[a-z][a-z0-9_.]{0,63}:[0-9]{1,9}",
+        form="name:number",
+    ),
+    Key("tee.debug", "choice", "refuse", "an environment that its host may look into", choices=("allow", "refuse")),
+    Key(
+        "tee.configuration",
+        "choice",
+        "refuse",
+        "an environment whose host can weaken it: migration, a service domain, SEPT_VE on, another VMPL than 0",
+        choices=("allow", "refuse"),
+    ),
+    Key(
+        "tee.measurements",
+        "names",
+        None,
+        "sets of measured values, one of which must be met whole: name:hex joined by /; absent means any",
+        Order.FEWER,
+        pattern=r"[a-z][a-z0-9_]{0,31}:[0-9a-f]{2,128}(/[a-z][a-z0-9_]{0,31}:[0-9a-f]{2,128}){0,31}",
+        form="name:hex, several joined by /",
+    ),
+    Key(
+        "tee.machines",
+        "names",
+        None,
+        "the only machines to take, by machine_id (64 hex digits); absent means any",
+        Order.FEWER,
+        pattern=r"[0-9a-f]{64}",
+        form="64 lower-case hex digits",
+    ),
+    Key(
+        "tee.host_trust",
+        "names",
+        None,
+        "who may hold the machine; absent means anybody",
+        Order.FEWER,
+        choices=tuple(m.value for m in HostTrust),
+    ),
+    Key(
+        "tee.milan",
+        "choice",
+        "hosted",
+        "AMD's Milan, whose root secrets its owner's software can read out: never, in a cloud's hands only, or always",
+        choices=("allow", "hosted", "refuse"),
+    ),
+    Key(
+        "tee.freshness",
+        "names",
+        None,
+        "how evidence may show that it is fresh; absent means any way",
+        Order.FEWER,
+        choices=tuple(m.value for m in FreshnessClass),
+    ),
+    Key(
+        "tee.binding",
+        "choice",
+        "required",
+        "whether evidence must be tied to the key, channel or nonce that it was shown for",
+        choices=("any", "required"),
+    ),
+    Key(
+        "tee.revocation",
+        "choice",
+        "when_given",
+        "whether revocation lists must have been looked at, or only those that there are",
+        choices=("when_given", "required"),
+    ),
+    Key(
+        "tee.gpu",
+        "choice",
+        "any",
+        "whether accelerators must be attested and tied to the machine",
+        choices=("any", "required"),
+    ),
     _seconds("deadlines.connect_s", 5, 0.1, 60, "to reach the node"),
     _seconds("deadlines.first_byte_s", 60, 0.1, 3_600, "from the request's last byte to the answer's first"),
     _seconds("deadlines.idle_s", 60, 0.1, 3_600, "between two pieces of an answer"),
@@ -247,6 +357,26 @@ class Networks(msgspec.Struct, frozen=True):
 
 class Denied(msgspec.Struct, frozen=True):
     deny: frozenset[str]
+
+
+class Tee(msgspec.Struct, frozen=True):
+    """As written; `CompiledPolicy.tee_rules` is what it comes to."""
+
+    platforms: frozenset[str] | None
+    tcb_status: frozenset[str]
+    advisories_deny: frozenset[str]
+    minimum_evaluation: int
+    minimum_svn: frozenset[str]
+    debug: str
+    configuration: str
+    measurements: frozenset[str] | None
+    machines: frozenset[str] | None
+    host_trust: frozenset[str] | None
+    milan: str
+    freshness: frozenset[str] | None
+    binding: str
+    revocation: str
+    gpu: str
 
 
 class Deadlines(msgspec.Struct, frozen=True):
@@ -311,4 +441,6 @@ class CompiledPolicy(msgspec.Struct, frozen=True):
     networks: Networks
     operators: Denied
     nodes: Denied
+    tee: Tee
     deadlines: Deadlines
+    tee_rules: TeeRules

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .document import did_you_mean, quoted
-from .schema import Key, Scalar
+from .schema import Key, Order, Scalar
 
 #: Names of networks, operators and nodes: compared byte for byte, so nothing that looks like a pattern is let in.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
@@ -57,7 +57,19 @@ def _number(key: Key, value: object) -> int | float:
 def _names(key: Key, value: list[str]) -> tuple[str, ...]:
     if not value and key.path.endswith(".allow"):
         raise ValueError("is empty, which would refuse every network; leave it out to allow any")
+    if not value and key.order is Order.FEWER:
+        raise ValueError("is empty, which would refuse everything; leave it out to allow any")
     for name in value:
+        if key.choices:
+            _choice(name, key.choices)
+            continue
+        if key.pattern is not None:
+            if re.fullmatch(key.pattern, name) is None:
+                raise ValueError(f"holds {quoted(name)}, which is not of the form {key.form}")
+            named = [part.partition(":")[0] for part in name.split("/")]
+            if len(set(named)) != len(named):
+                raise ValueError(f"holds {quoted(name)}, which names something twice")
+            continue
         if _NAME.fullmatch(name) is None:
             raise ValueError(f"holds {quoted(name)}: names are compared exactly, there are no patterns")
     return tuple(sorted(value))

@@ -49,7 +49,7 @@ def appraise_node(
     if report is None:
         missing = [
             Check(id=i, outcome=Outcome.NONE, reason="no_evidence")
-            for i in ("key_bound", "key_weak", "keyset_valid", "fresh", "channel_bound")
+            for i in ("key_bound", "key_weak", "keyset_valid", "fresh", "channel_bound", "tee_rules")
         ]
         outcome = Outcome.CONTRAINDICATED if reason == "malformed" else Outcome.NONE
         checks = (Check(id="evidence", outcome=outcome, reason=reason, found=problem), *missing)
@@ -61,6 +61,7 @@ def appraise_node(
         _keyset_valid(report, now),
         _fresh(report, nonce),
         _channel_bound(report, spki, tls),
+        Check("tee_rules", Outcome.NONE, "no_tee_evidence"),
     )
     return AttestationResult(checks, _claims(checks, report)), report
 
@@ -87,7 +88,7 @@ def attested_session(
         evidence_digest=evidence_digest,
         established=established,
         expires=expires,
-        outcome=worst(c.outcome for c in result.checks),
+        outcome=worst(c.outcome for c in result.checks if c.id != "tee_rules"),  # policy answers that one
         checks=result.checks,
         claims=result.claims,
         capabilities=report.extensions,

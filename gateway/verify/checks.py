@@ -114,6 +114,15 @@ _CHECKS = (
         "Somebody else may read the prompt on its way.",
     ),
     CheckDef(
+        "tee_rules",
+        "The machine meets what policy asks of machines",
+        _NODE,
+        "RFC 9334 section 8.5, appraisal policy for evidence; docs/verification.md",
+        "The evidence is genuine, and the machine is in debug mode, behind on fixes, not one that policy names, "
+        "or not tied to the key that signs. What policy asks stands in its section [tee].",
+        idle="no_tee_evidence",
+    ),
+    CheckDef(
         "replayed_nonce",
         "The nonce that we sent was never used before",
         _NODE,

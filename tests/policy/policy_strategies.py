@@ -43,6 +43,14 @@ TREES = st.lists(st.one_of(CHECK_LEAVES, IDLE_LEAVES, CHOICES), min_size=1, max_
 )
 
 
+#: Names for the keys whose names have a form.
+NAMES = {
+    "tee.minimum_svn": ("ucode:7", "ucode:9", "snp:3"),
+    "tee.measurements": ("mr_td:aa", "mr_td:bb/rtmr0:cc", "launch:dd"),
+    "tee.machines": ("a" * 64, "b" * 64),
+}
+
+
 def _value(key: Key) -> st.SearchStrategy[Scalar]:
     if key.kind == "choice":
         return st.sampled_from(key.choices)
@@ -50,7 +58,9 @@ def _value(key: Key) -> st.SearchStrategy[Scalar]:
         return st.booleans()
     if key.kind in ("seconds", "count"):
         return st.integers(max(1, int(key.low)), 90)
-    names = st.lists(st.sampled_from(key.choices or ("a", "b", "c")), min_size=1, unique=True).map(tuple)
+    names = st.lists(st.sampled_from(key.choices or NAMES.get(key.path, ("a", "b", "c"))), min_size=1, unique=True).map(
+        tuple
+    )
     if key.kind == "modes":
         return names
     sets = names.map(lambda value: tuple(sorted(value)))

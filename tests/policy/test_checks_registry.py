@@ -5,7 +5,16 @@ import re
 from gateway.model.verdict import Outcome
 from gateway.verify.checks import CHECKS, CLAIM_SOURCES, CLAIM_STATUSES, CLAIMS, Phase, claim_title, title_of
 
-NODE = {"evidence", "key_bound", "key_weak", "keyset_valid", "fresh", "channel_bound", "replayed_nonce"}
+NODE = {
+    "evidence",
+    "key_bound",
+    "key_weak",
+    "keyset_valid",
+    "fresh",
+    "channel_bound",
+    "replayed_nonce",
+    "tee_rules",
+}
 RESPONSE = {
     "signature", "key_bound", "request_bound", "response_bound", "replay", "fresh", "model_echo", "malformed", "shape",
     "stream_grammar", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind",

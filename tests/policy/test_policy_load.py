@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from policy.policy_strategies import NAMES
 
 from gateway.errors import PolicyError
 from gateway.policy import inspect_policies, inspect_policy, load_policies, parse_policy
@@ -55,7 +57,7 @@ def test_every_key_can_be_stated() -> None:
             "flag": lambda key: "true",
             "seconds": lambda key: "7.5",
             "count": lambda key: "9",
-            "names": lambda key: '["b", "a"]',
+            "names": lambda key: json.dumps(list(key.choices[:2] or NAMES.get(key.path, ("b", "a")))),
             "modes": lambda key: '["window", "buffer"]',
         }[key.kind](key)
         sections.setdefault(section, []).append(f"{name} = {value}")
@@ -69,6 +71,10 @@ def test_every_key_can_be_stated() -> None:
     assert policy.deadlines.total_s == policy.freshness.response_skew_s == 7.5
     assert policy.audit.retention_min_days == policy.release.window_ms == 9
     assert policy.release.stream == ("window", "buffer")
+    assert policy.tee_rules.minimum_svn == {"ucode": 9, "snp": 3}
+    assert policy.tee_rules.measurements == ({"launch": "dd"}, {"mr_td": "aa"}, {"mr_td": "bb", "rtmr0": "cc"})
+    assert policy.tee_rules.max_age_s == policy.freshness.evidence_max_age_s
+    assert policy.tee_rules.platforms == {"intel-tdx", "intel-sgx"}
 
 
 def test_tree_forms() -> None:
@@ -120,6 +126,12 @@ of = ["signature", "replay", {claim = "tee_attested", source = ["verifier_derive
         (HEAD + REQUIRE + "[release]\nstream = ['buffer', 'buffer']\n", ":6", "names something twice"),
         (HEAD + REQUIRE + "[release]\nstream = ['buffer', 1]\n", ":6", "must be a list of texts"),
         (HEAD + REQUIRE + "[networks]\nallow = []\n", ":6", "would refuse every network"),
+        (HEAD + REQUIRE + "[tee]\nplatforms = []\n", ":6", "would refuse everything"),
+        (HEAD + REQUIRE + "[tee]\nplatforms = ['intel-tdz']\n", ":6", "did you mean 'intel-tdx'"),
+        (HEAD + REQUIRE + "[tee]\nminimum_svn = ['ucode']\n", ":6", "not of the form name:number"),
+        (HEAD + REQUIRE + "[tee]\nmeasurements = ['mr_td:AA']\n", ":6", "not of the form name:hex"),
+        (HEAD + REQUIRE + "[tee]\nmeasurements = ['mr_td:aa/mr_td:bb']\n", ":6", "names something twice"),
+        (HEAD + REQUIRE + "[tee]\nmachines = ['m1']\n", ":6", "not of the form 64"),
         (HEAD + "retry_after_send = true\n" + REQUIRE, ":3", 'only with on_failure = "next_node"'),
         ('version = 1\nname = "Signed"\n' + REQUIRE, ":2", "name must be"),
         ('version = 1\nname = "none"\n' + REQUIRE, ":2", "name must be"),
@@ -270,7 +282,7 @@ def test_h08_names_are_not_patterns(name: str) -> None:
 
 def test_too_many_leaves_are_refused() -> None:
     """A tree that nobody can survey is refused."""
-    ids = sorted(set(CHECKS) - {"stream_grammar", "tool_undeclared", "tool_arguments"})
+    ids = sorted(set(CHECKS) - {"stream_grammar", "tool_undeclared", "tool_arguments", "tee_rules"})
     pairs = [f'{{any = ["{a}", "{b}"]}}' for a in ids for b in ids if a < b]
     assert "more than 100" in only(HEAD + "[require]\nall = [\n" + ",\n".join(pairs) + "\n]\n")
 

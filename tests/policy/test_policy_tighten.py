@@ -76,6 +76,19 @@ def test_h01_built_in_policies_tighten_one_way(base: str, asked: str, allowed: b
         ("executables.arguments", '"refuse"', '"flag"'),
         ("output.text_as_tool_call", '"refuse"', '"warn"'),
         ("networks.allow", '["a"]', '["a", "b"]'),
+        ("tee.platforms", '["intel-tdx"]', '["intel-tdx", "aws-nitro"]'),
+        ("tee.tcb_status", '["UpToDate"]', '["OutOfDate", "UpToDate"]'),
+        ("tee.minimum_evaluation", "19", "18"),
+        ("tee.debug", '"refuse"', '"allow"'),
+        ("tee.configuration", '"refuse"', '"allow"'),
+        ("tee.measurements", '["mr_td:aa"]', '["mr_td:aa", "mr_td:bb"]'),
+        ("tee.machines", f'["{"a" * 64}"]', f'["{"a" * 64}", "{"b" * 64}"]'),
+        ("tee.host_trust", '["known_machine"]', '["known_machine", "unknown_operator"]'),
+        ("tee.milan", '"refuse"', '"hosted"'),
+        ("tee.freshness", '["challenge"]', '["challenge", "undated"]'),
+        ("tee.binding", '"required"', '"any"'),
+        ("tee.revocation", '"required"', '"when_given"'),
+        ("tee.gpu", '"required"', '"any"'),
         ("deadlines.connect_s", "1", "2"),
         ("deadlines.first_byte_s", "1", "2"),
         ("deadlines.idle_s", "1", "2"),
@@ -110,9 +123,9 @@ def test_h01_every_key_may_be_tightened_and_not_loosened(key: str, strict: str, 
 def test_cases_cover_every_ordered_key() -> None:
     """The table above has a row for every key that can loosen."""
     marks = test_h01_every_key_may_be_tightened_and_not_loosened.pytestmark  # type: ignore[attr-defined]
-    assert {row[0] for row in marks[0].args[1]} | {"attach", "networks.deny", "operators.deny", "nodes.deny"} == set(
-        BY_PATH
-    )
+    assert {row[0] for row in marks[0].args[1]} | {
+        "attach", "networks.deny", "operators.deny", "nodes.deny", "tee.advisories_deny", "tee.minimum_svn"
+    } == set(BY_PATH)  # fmt: skip
 
 
 def test_a_key_that_is_not_written_has_no_opinion() -> None:

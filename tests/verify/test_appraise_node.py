@@ -76,6 +76,7 @@ def outcomes(document: Any, of: Node | None = None, **more: Any) -> dict[str, tu
 def test_a_good_report_affirms_everything() -> None:
     """A pinned keyset, a fresh signed statement and the named TLS key affirm every check; no TEE is claimed."""
     found = outcomes(report())
+    assert found.pop("tee_rules") == (Outcome.NONE, "no_tee_evidence")
     assert {o for o, _ in found.values()} == {Outcome.AFFIRMING}
     result, parsed = appraise_node(node(), json.dumps(report()).encode(), None, NONCE, now=NOW, spki=SPKI, tls=True)
     assert parsed is not None

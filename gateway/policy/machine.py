@@ -1,0 +1,33 @@
+"""What one policy makes of the machines behind a session: the check `tee_rules`, which no appraisal can make for all.
+
+An appraisal is shared by every caller; what is asked of a machine is each policy's own. So the list of a session's
+checks holds `tee_rules` unanswered, and here it is answered.
+"""
+
+from __future__ import annotations
+
+from gateway.model.node import AttestedSession
+from gateway.model.verdict import Check, Outcome
+from gateway.verify.tee.rules import judge
+
+from .schema import CompiledPolicy
+
+TEE_RULES = "tee_rules"
+
+
+def under(session: AttestedSession, policy: CompiledPolicy) -> tuple[Check, ...]:
+    """The checks of `session`, with `tee_rules` answered by `policy`. A session without TEE evidence stays as it is."""
+    if not session.tee:
+        return session.checks
+    answer = _answer(session, policy)
+    return tuple([answer if check.id == TEE_RULES else check for check in session.checks])
+
+
+def _answer(session: AttestedSession, policy: CompiledPolicy) -> Check:
+    met = 0
+    for claims in session.tee:
+        for check in judge(claims, policy.tee_rules):
+            if check.outcome is Outcome.CONTRAINDICATED:
+                return Check(TEE_RULES, Outcome.CONTRAINDICATED, check.reason, check.found, check.expected, check.id)
+            met += check.outcome is Outcome.AFFIRMING
+    return Check(TEE_RULES, Outcome.AFFIRMING, None, f"{met} rules", over="section [tee]")

@@ -1,0 +1,78 @@
+"""The check `tee_rules`: one session, and what each policy makes of its machine."""
+
+from __future__ import annotations
+
+from gateway.model.node import AttestedSession
+from gateway.model.tee import Binding, BindingStatus, Platform, Root, TcbStatus, TeeClaims
+from gateway.model.verdict import Check, Claim, Outcome
+from gateway.policy import decide, parse_policy
+from gateway.policy.machine import under
+from gateway.policy.schema import CompiledPolicy
+from gateway.verify.checks import Phase
+
+NODE = ("evidence", "key_bound", "fresh")
+
+
+def policy(rules: str) -> CompiledPolicy:
+    text = f'name = "p"\nversion = 1\n[require]\nall = ["evidence", "key_bound", "fresh"]\n[tee]\n{rules}\n'
+    return parse_policy("p.toml", text.encode())
+
+
+def machine(*, debug: bool | None = False) -> TeeClaims:
+    return TeeClaims(
+        platform=Platform.AWS_NITRO,
+        evidence_sha256="00" * 32,
+        authentic=True,
+        tcb_status=TcbStatus.NOT_APPLICABLE,
+        debug=debug,
+        binding=Binding(BindingStatus.BOUND, "nitro-user-data"),
+        root=Root("aws.nitro-enclaves", "64" * 32),
+        evaluated_at=0.0,
+    )
+
+
+def session(*tee: TeeClaims) -> AttestedSession:
+    reason = "left_to_policy" if tee else "no_tee_evidence"
+    checks = (*(Check(name, Outcome.AFFIRMING) for name in NODE), Check("tee_rules", Outcome.NONE, reason))
+    return AttestedSession(
+        "s", "n", "aci", "http://n", "sha256:00", (), (), "00", 0.0, 1.0, Outcome.AFFIRMING, checks,
+        (Claim("tee_attested", "asserted", "hardware_proven"),), tee=tee,
+    )  # fmt: skip
+
+
+def test_one_session_is_judged_by_each_policy() -> None:
+    """A debug enclave is refused by the policy that forbids it and served under the one that allows it."""
+    found = session(machine(debug=True))
+    refused = decide(found, policy(""), Phase.NODE)
+    assert (refused.verdict, refused.reason, refused.permit) == (Outcome.CONTRAINDICATED, "tee_rules", False)
+    assert decide(found, policy('debug = "allow"'), Phase.NODE).verdict is Outcome.AFFIRMING
+
+
+def test_the_answer_names_the_rule() -> None:
+    """The check says which rule was not met, what was found, and what policy expected."""
+    answer = under(session(machine(debug=True)), policy(""))[-1]
+    assert (answer.id, answer.outcome, answer.reason) == ("tee_rules", Outcome.CONTRAINDICATED, "debug")
+    assert (answer.found, answer.expected, answer.over) == ("on", "off", "tee_debug")
+    good = under(session(machine()), policy(""))[-1]
+    assert (good.outcome, good.reason) == (Outcome.AFFIRMING, None)
+
+
+def test_every_item_of_evidence_counts() -> None:
+    """One bad item among several makes the machine unacceptable."""
+    assert decide(session(machine(), machine(debug=None)), policy(""), Phase.NODE).reason == "tee_rules"
+
+
+def test_without_evidence_there_is_nothing_to_ask() -> None:
+    """A node that never claimed to be in a TEE is not refused for what it is not; requiring one is for `require`."""
+    assert decide(session(), policy(""), Phase.NODE).verdict is Outcome.AFFIRMING
+    assert under(session(), policy("")) == session().checks
+
+
+def test_the_answer_of_such_a_node_is_judged_with_its_machine() -> None:
+    """What policy asks of the machine stands when the answer is judged too."""
+    from gateway.model.verdict import AttestationResult
+
+    answer = AttestationResult((Check("key_bound", Outcome.AFFIRMING), Check("fresh", Outcome.AFFIRMING)))
+    bad = decide(answer, policy(""), Phase.RESPONSE, node=session(machine(debug=True)))
+    assert (bad.verdict, bad.failing) == (Outcome.CONTRAINDICATED, ("tee_rules",))
+    assert decide(answer, policy(""), Phase.RESPONSE, node=session(machine())).verdict is Outcome.AFFIRMING

@@ -1,0 +1,204 @@
+"""What a policy asks of a machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.model.tee import (
+    Binding,
+    BindingStatus,
+    Freshness,
+    FreshnessClass,
+    HostTrust,
+    Platform,
+    Revocation,
+    Root,
+    TcbStatus,
+    TeeClaims,
+)
+from gateway.model.verdict import Check, Outcome
+from gateway.verify.tee.rules import BASELINE, RULES, TeeRules, accepted, judge, violations
+
+MACHINE = "ab" * 32
+
+
+def claims(**changes: Any) -> TeeClaims:
+    """A quote that meets every rule that can be asked of it."""
+    good = TeeClaims(
+        platform=Platform.INTEL_TDX,
+        evidence_sha256="00" * 32,
+        product="00906ED50000",
+        authentic=True,
+        tcb_status=TcbStatus.UP_TO_DATE,
+        tcb={"eval_number": 18, "svn": {"pce": 11, "tdx": 6}},
+        advisory_ids=("INTEL-SA-00837",),
+        debug=False,
+        flags={"sept_ve_disable": True, "migratable": False, "service_td": False},
+        measurements={"mr_td": "aa", "rtmr0": "bb"},
+        binding=Binding(BindingStatus.BOUND, "aci-statement"),
+        freshness=Freshness(FreshnessClass.CHALLENGE),
+        machine_id=MACHINE,
+        root=Root("Intel SGX Root CA", "44" * 32),
+        revocation=Revocation(crl="ok"),
+        evaluated_at=0.0,
+    )
+    return msgspec.structs.replace(good, **changes)
+
+
+def gpu(**changes: Any) -> TeeClaims:
+    return claims(platform=Platform.NVIDIA_GPU, **changes)
+
+
+ASKING = TeeRules(
+    platforms=frozenset(("intel-tdx", "amd-sev-snp")),
+    tcb_status=frozenset(("UpToDate", "NotApplicable")),
+    advisories_deny=frozenset(("INTEL-SA-00001",)),
+    minimum_evaluation=17,
+    minimum_svn={"pce": 11, "tdx": 5},
+    measurements=({"mr_td": "cc"}, {"mr_td": "aa", "rtmr0": "bb"}),
+    machines=frozenset((MACHINE,)),
+    host_trust=frozenset(("hyperscaler_attested", "known_machine")),
+    milan="refuse",
+    freshness=frozenset(("challenge", "dated")),
+    max_age_s=600.0,
+    revocation="required",
+    gpu="required",
+)
+LINKED = gpu(binding=Binding(BindingStatus.BOUND, "gpu-nonce"))
+
+
+def outcome_of(rule: str, found: TeeClaims, rules: TeeRules) -> Check:
+    checks = judge(found, rules)
+    assert [check.id for check in checks] == list(RULES)
+    assert all(check.reason for check in checks if check.outcome is not Outcome.AFFIRMING)
+    return next(check for check in checks if check.id == rule)
+
+
+def test_what_meets_everything_is_affirmed_everywhere() -> None:
+    """Evidence that meets each rule is affirming in each, but those that do not concern its kind."""
+    checks = judge(claims(children=(LINKED,)), ASKING)
+    assert accepted(checks)
+    assert {c.id for c in checks if c.outcome is not Outcome.AFFIRMING} == {"tee_product"}
+
+
+def test_what_is_not_asked_is_not_affirmed() -> None:
+    """Without an allow-list a rule is `none`, and evidence that was never looked at for it is not called good."""
+    checks = {c.id: c for c in judge(claims(), TeeRules(configuration="allow", binding="any"))}
+    unasked = {name for name, check in checks.items() if check.reason == "not_asked"}
+    assert unasked == {
+        "tee_platform", "tee_advisories", "tee_evaluation", "tee_minimum_svn", "tee_configuration", "tee_measurements",
+        "tee_machine", "tee_host", "tee_product", "tee_freshness", "tee_gpu",
+    }  # fmt: skip
+    assert all(checks[name].outcome is Outcome.NONE for name in unasked)
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason", "changes"),
+    [
+        ("tee_root", "root_unknown", {"root": None}),
+        ("tee_root", "test_root", {"root": Root("ours", "00" * 32, test=True)}),
+        ("tee_platform", "platform", {"platform": Platform.INTEL_SGX}),
+        ("tee_tcb_status", "tcb_status_unknown", {"tcb_status": None}),
+        ("tee_tcb_status", "tcb_status", {"tcb_status": TcbStatus.OUT_OF_DATE}),
+        ("tee_advisories", "advisory", {"advisory_ids": ("INTEL-SA-00001",)}),
+        ("tee_evaluation", "evaluation_unknown", {"tcb": {"svn": {"pce": 11, "tdx": 6}}}),
+        ("tee_evaluation", "evaluation_old", {"tcb": {"eval_number": 16}}),
+        ("tee_minimum_svn", "svn_unknown", {"tcb": {"eval_number": 18}}),
+        ("tee_minimum_svn", "svn_low", {"tcb": {"svn": {"pce": 10, "tdx": 6}}}),
+        ("tee_debug", "debug_unknown", {"debug": None}),
+        ("tee_debug", "debug", {"debug": True}),
+        ("tee_configuration", "sept_ve_disable", {"flags": {"sept_ve_disable": False}}),
+        ("tee_configuration", "migratable", {"flags": {"migratable": True}}),
+        ("tee_configuration", "service_td", {"flags": {"service_td": True}}),
+        ("tee_configuration", "vmpl", {"flags": {"vmpl": 2}}),
+        ("tee_measurements", "measurement", {"measurements": {"mr_td": "aa", "rtmr0": "b0"}}),
+        ("tee_measurements", "measurement_unknown", {"measurements": {"rtmr0": "bb"}}),
+        ("tee_machine", "machine_unknown", {"machine_id": None}),
+        ("tee_machine", "machine", {"machine_id": "cd" * 32}),
+        ("tee_host", "host_trust", {"machine_id": None}),
+        ("tee_product", "milan", {"platform": Platform.AMD_SEV_SNP, "product": "Milan-B0"}),
+        ("tee_product", "product_unknown", {"platform": Platform.AMD_SEV_SNP, "product": None}),
+        ("tee_freshness", "freshness", {"freshness": Freshness(FreshnessClass.UNDATED)}),
+        ("tee_freshness", "too_old", {"freshness": Freshness(FreshnessClass.DATED, 0.0, 601.0)}),
+        ("tee_freshness", "age_unknown", {"freshness": Freshness(FreshnessClass.DATED)}),
+        ("tee_binding", "unbound", {"binding": Binding()}),
+        ("tee_binding", "mismatch", {"binding": Binding(BindingStatus.MISMATCH, "aci-statement")}),
+        ("tee_revocation", "revocation_unknown", {"revocation": Revocation()}),
+        ("tee_revocation", "revocation_stale", {"revocation": Revocation(crl="stale", ocsp="ok")}),
+        ("tee_gpu", "gpu_unknown", {"children": ()}),
+        ("tee_gpu", "gpu_not_authentic", {"children": (LINKED, gpu(authentic=False, reject_code="nv_bad_signature"))}),
+        ("tee_gpu", "gpu_unlinked", {"children": (LINKED, gpu(binding=Binding()))}),
+    ],
+)
+def test_each_rule_refuses_what_it_is_for(rule: str, reason: str, changes: dict[str, Any]) -> None:
+    """One thing wrong contradicts its rule, with its reason, and makes the evidence unacceptable."""
+    found = claims(**{"children": (LINKED,), **changes})
+    check = outcome_of(rule, found, ASKING)
+    assert (check.outcome, check.reason) == (Outcome.CONTRAINDICATED, reason)
+    checks = judge(found, ASKING)
+    assert not accepted(checks)
+    assert reason in {violation.partition(":")[0] for violation in violations(checks)}
+
+
+def test_the_status_stands_in_the_violation() -> None:
+    """Which status was refused is part of what is reported."""
+    assert violations(judge(claims(tcb_status=TcbStatus.OUT_OF_DATE), BASELINE)) == ("tcb_status:OutOfDate",)
+
+
+def test_what_is_not_authentic_is_asked_nothing() -> None:
+    """A forged quote's claims are not judged: they are somebody's words."""
+    checks = judge(claims(authentic=False, reject_code="quote_bad_signature", debug=False), ASKING)
+    assert violations(checks) == ("not_authentic",)
+    assert checks[0].found == "quote_bad_signature"
+    assert {c.reason for c in checks[1:]} == {"not_reached"}
+
+
+def test_sets_of_measurements_are_met_whole() -> None:
+    """Values of two accepted machines do not make a third: a set is met by all of its values or not at all."""
+    sets = ({"mr_td": "aa", "rtmr0": "bb"}, {"mr_td": "cc", "rtmr0": "dd"})
+    mixed = claims(measurements={"mr_td": "aa", "rtmr0": "dd"})
+    assert violations(judge(mixed, TeeRules(measurements=sets))) == ("measurement",)
+    assert accepted(judge(claims(measurements={"mr_td": "cc", "rtmr0": "dd"}), TeeRules(measurements=sets)))
+
+
+@pytest.mark.parametrize("sets", [(), ({},)])
+def test_an_empty_list_takes_nothing(sets: tuple[dict[str, str], ...]) -> None:
+    """No sets, or sets that name nothing, are met by nothing."""
+    assert violations(judge(claims(), TeeRules(measurements=sets))) == ("measurements_empty",)
+    assert violations(judge(claims(), TeeRules(machines=frozenset()))) == ("machine",)
+
+
+def test_milan_is_taken_from_a_cloud_only() -> None:
+    """AMD's first generation is refused from whoever owns the machine, and taken from a cloud, unless policy says else."""
+    own = claims(platform=Platform.AMD_SEV_SNP, product="Milan-B0", tcb_status=TcbStatus.NOT_APPLICABLE)
+    hosted = msgspec.structs.replace(own, host_trust=HostTrust.HYPERSCALER)
+    assert violations(judge(own, TeeRules())) == ("milan",)
+    assert accepted(judge(hosted, TeeRules()))
+    assert violations(judge(hosted, TeeRules(milan="refuse"))) == ("milan",)
+    assert accepted(judge(own, TeeRules(milan="allow")))
+    assert accepted(judge(msgspec.structs.replace(own, product="Genoa"), TeeRules(milan="refuse")))
+
+
+def test_a_listed_machine_is_a_known_one() -> None:
+    """A machine on the list counts as known to whoever wrote the list; a cloud's stays a cloud's."""
+    rules = TeeRules(machines=frozenset((MACHINE,)), host_trust=frozenset(("known_machine",)))
+    assert accepted(judge(claims(), rules))
+    assert violations(judge(claims(host_trust=HostTrust.HYPERSCALER), rules)) == ("host_trust",)
+
+
+def test_what_policy_allows_is_said_and_taken() -> None:
+    """A debug environment, a weak configuration and a test root pass only where a rule says so, and are named."""
+    rules = TeeRules(debug="allow", configuration="allow", test_roots="allow", max_age_s=60.0)
+    weak = claims(
+        debug=True,
+        flags={"migratable": True},
+        root=Root("ours", "00" * 32, test=True),
+        freshness=Freshness(FreshnessClass.DATED, 0.0, 59.0),
+    )
+    checks = {c.id: c for c in judge(weak, rules)}
+    assert accepted(checks.values())
+    assert checks["tee_root"].found == "root=TEST (ours)"
+    assert checks["tee_debug"].found == "on"
