@@ -61,10 +61,10 @@ def sec1(curve: Curve, key: bytes) -> bytes | None:
     """
     if len(key) == 2 * curve.size:
         return b"\x04" + key
-    key = key.removeprefix(curve.spki)
-    if len(key) == 2 * curve.size + 1 and key[0] == 4:
-        return key
-    return key if len(key) == curve.size + 1 and key[0] in (2, 3) else None
+    if len(key) == curve.size + 1:
+        return key if key[0] in (2, 3) else None
+    point = key.removeprefix(curve.spki)
+    return point if len(point) == 2 * curve.size + 1 and point[0] == 4 else None
 
 
 def in_range(curve: Curve, r: int, s: int) -> bool:
