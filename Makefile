@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench bench-soak fuzz soak lock install clean
+.PHONY: demo test lint format bench bench-soak bench-verify fuzz soak lock install clean
 
 install: $(STAMP)
 
@@ -36,6 +36,10 @@ bench: $(STAMP)
 
 bench-soak: $(STAMP)
 	$(BIN)/python bench/run.py --soak
+
+# The median CPU time of one verification of each kind of evidence.
+bench-verify: $(STAMP)
+	@$(BIN)/python bench/verify.py
 
 # 100 rounds of kill -9 under load, of the whole gateway and of the log writer alone; `make test` runs a few.
 soak: $(STAMP)
