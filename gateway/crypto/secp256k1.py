@@ -21,7 +21,7 @@ from .keccak import keccak256
 
 try:
     from coincurve import PublicKey as _PublicKey
-except ImportError:  # pragma: no cover  Python 3.14 has no wheel of it; the tests call the plain forms by name
+except ImportError:  # pragma: no cover  Python 3.14 has no wheel of it
     _PublicKey = None  # type: ignore[assignment, misc]
 
 ADDRESS_BYTES = 20
@@ -37,7 +37,7 @@ _INFINITY: _Jacobian = (1, 1, 0)
 
 def verify_secp256k1(key: bytes, digest: bytes, numbers: tuple[int, int]) -> bool:
     """Whether (r, s), each in 1..n-1, over the 32-byte `digest` holds under `key`. Either s will do."""
-    if _PublicKey is None:  # pragma: no cover  as above
+    if _PublicKey is None:
         return plain_verify(key, digest, numbers)
     point, (r, s) = sec1(SECP256K1, key), numbers
     if point is None:
@@ -56,7 +56,7 @@ def plain_verify(key: bytes, digest: bytes, numbers: tuple[int, int]) -> bool:
 
 def recover(digest: bytes, numbers: tuple[int, int], parity: int) -> bytes | None:
     """The key `x || y` under which (r, s) over the 32-byte `digest` holds, its R having a y of `parity`; or None."""
-    if _PublicKey is None:  # pragma: no cover  as above
+    if _PublicKey is None:
         return plain_recover(digest, numbers, parity)
     r, s = numbers
     compact = r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([parity])

@@ -25,6 +25,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import msgspec
 
@@ -129,7 +130,7 @@ def _req_json(request: bytes, response: bytes, params: Params) -> bytes:
 def _nilai(request: bytes, response: bytes, params: Params) -> bytes:
     """The response as it was before it was signed: the one `signature` member emptied, no other byte touched."""
     document = strict_json(response, max_bytes=MAX_JSON)
-    found = list(_NILAI_SIGNATURE.finditer(response))
+    found = list(islice(_NILAI_SIGNATURE.finditer(response), 2))
     if not isinstance(document, dict) or not isinstance(document.get("signature"), str) or len(found) != 1:
         raise FormatError("the response has not exactly one `signature` member, in compact form")
     emptied = response[: found[0].start()] + b'"signature":""' + response[found[0].end() :]

@@ -172,3 +172,18 @@ def test_the_flag_and_the_name_agree() -> None:
     high = KEY.personal_sign(MESSAGE, high_s=True)
     assert verify_eip191(KEY.raw, MESSAGE, high)
     assert not verify_eip191(KEY.raw, MESSAGE, high, low_s=True)
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where libsecp256k1 is not installed the same signatures hold, and the same ones don't."""
+    monkeypatch.setattr(secp256k1, "_PublicKey", None)
+    for high_s in (False, True):
+        signature = KEY.personal_sign(MESSAGE, high_s=high_s)
+        other = signature[:64] + bytes([signature[64] ^ 7])
+        for key, answers in (
+            (KEY.address, (True, False)),
+            (KEY.raw, (True, True)),
+            (ec_key("secp256k1", 5).raw, (False, False)),
+        ):
+            assert (verify(key, Alg.EIP191, MESSAGE, signature), verify(key, Alg.EIP191, MESSAGE, other)) == answers
+        assert not verify(KEY.address, Alg.EIP191, MESSAGE + b".", signature)

@@ -25,6 +25,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from gateway.crypto.encoding import unb64
 from gateway.errors import FormatError
 from gateway.model.tee import Platform, TeeClaims
 from gateway.verify import aci
@@ -32,9 +33,11 @@ from gateway.verify import aci
 BIND_V1 = b"veriroute-bind-v1"
 CPU = frozenset({Platform.INTEL_TDX, Platform.INTEL_SGX, Platform.AMD_SEV_SNP, Platform.ARM_CCA})
 MAX_TEXT = 4096
+ML_KEM_768_BYTES = 1184
 
 _ADAPTER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _KEYSET_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_HEX64 = re.compile(r"[0-9a-f]{64}")
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
 
 
@@ -167,9 +170,20 @@ def secretvm(first: str, gpu: bool) -> Callable[[BindingInputs], tuple[bytes]]:
 
 
 def chutes(inputs: BindingInputs) -> tuple[bytes]:
-    # Both as they are spelled on the wire: the decoded bytes give another digest.
-    said = _text(inputs.nonce_text, "nonce_text") + _text(inputs.e2e_key_text, "e2e_key_text")
-    return (hashlib.sha256(said.encode()).digest() + _given(inputs.spki_sha256, "spki_sha256", 32),)
+    # Both as they are spelled on the wire: the decoded bytes give another digest. Nothing separates the two, so each
+    # is held to the one spelling of its own length.
+    nonce, key = _text(inputs.nonce_text, "nonce_text"), _text(inputs.e2e_key_text, "e2e_key_text")
+    if _HEX64.fullmatch(nonce) is None or _spelled(key) != ML_KEM_768_BYTES:
+        raise Unbound("the nonce_text given is not 64 hex digits, or the e2e_key_text not an ML-KEM-768 key in base64")
+    return (hashlib.sha256((nonce + key).encode()).digest() + _given(inputs.spki_sha256, "spki_sha256", 32),)
+
+
+def _spelled(text: str) -> int:
+    """How many bytes `text` spells in canonical base64; 0 when it is none."""
+    try:
+        return len(unb64(text, "key"))
+    except FormatError:
+        return 0
 
 
 def nilcc(inputs: BindingInputs) -> tuple[bytes]:

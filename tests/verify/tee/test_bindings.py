@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from typing import Any
 
@@ -31,7 +32,8 @@ ADDRESS, EDWARDS, HPKE, SIGNING_SPKI = sha(b"address")[:20], sha(b"ed25519"), sh
 DIGEST = "sha256:" + sha(b"keyset").hex()
 STATEMENT = f'{{"keyset_digest":"{DIGEST}","nonce":"{NONCE.hex()}","purpose":"aci.report_data.v1"}}'.encode()
 NULL_STATEMENT = f'{{"keyset_digest":"{DIGEST}","nonce":null,"purpose":"aci.report_data.v1"}}'.encode()
-E2E = "AAECAwQF+/=="
+E2E_KEY = hashlib.shake_256(b"ml-kem-768").digest(1184)
+E2E = base64.b64encode(E2E_KEY).decode()
 OURS = hashlib.sha512(b"veriroute-bind-v1" + b"near" + NONCE + SPKI).digest()
 MULTI = b"\x12\x20" + CERT + b"\x12\x20" + SIGNING_SPKI
 CHUTES = sha(NONCE.hex().encode() + E2E.encode())
@@ -181,7 +183,7 @@ def test_another_key_or_nonce_is_a_mismatch(rule: BindingRule) -> None:
     """Held to another key, nonce or name of the right form, genuine evidence is a mismatch."""
     texts = {
         "nonce_text": "0" * 64,
-        "e2e_key_text": "AAAA",
+        "e2e_key_text": base64.b64encode(E2E_KEY[::-1]).decode(),
         "keyset_digest": "sha256:" + "1" * 64,
         "audience": "other",
         "adapter": "far",
@@ -278,8 +280,26 @@ def test_the_brokers_address_is_text(text: str) -> None:
 
 def test_chutes_hashes_text() -> None:
     """The digest is over the spelled nonce and key; over the bytes that they spell it is another."""
-    decoded = sha(NONCE + bytes.fromhex("000102030405fb")) + SPKI
+    decoded = sha(NONCE + E2E_KEY) + SPKI
     assert bind(R.CHUTES, claims(report_data=decoded.hex()), only(R.CHUTES)).status is MISMATCH
+
+
+@pytest.mark.parametrize(
+    ("nonce", "key"),
+    [
+        (NONCE.hex()[:-1], NONCE.hex()[-1] + E2E),
+        (NONCE.hex() + E2E[0], E2E[1:]),
+        (NONCE.hex().upper(), E2E),
+        (NONCE.hex(), E2E[:-4]),
+        (NONCE.hex(), E2E + " "),
+        (NONCE.hex(), E2E.rstrip("=")),
+    ],
+)
+def test_chutes_texts_that_run_together(nonce: str, key: str) -> None:
+    """A nonce and a key that only together spell what was hashed, or are spelled otherwise, are held to nothing."""
+    data = sha((nonce + key).encode()) + SPKI
+    found = bind(R.CHUTES, claims(report_data=data.hex()), only(R.CHUTES, nonce_text=nonce, e2e_key_text=key))
+    assert found.status is UNBOUND
 
 
 def test_chutes_binds_the_certificate_too() -> None:
