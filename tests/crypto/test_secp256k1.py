@@ -187,3 +187,17 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
         ):
             assert (verify(key, Alg.EIP191, MESSAGE, signature), verify(key, Alg.EIP191, MESSAGE, other)) == answers
         assert not verify(KEY.address, Alg.EIP191, MESSAGE + b".", signature)
+
+
+def test_an_x_over_the_order() -> None:
+    """A signature whose R has an x of n or more holds, in both forms; no v of EIP-191 can say so, so no address does."""
+    p, message = secp256k1._P, b"\2" * 32
+    x = next(x for x in range(N + 1, p) if pow(x**3 + 7, (p - 1) // 2, p) == 1)
+    point = (x, pow(x**3 + 7, (p + 1) // 4, p))
+    r, s, z = x - N, 12345, int.from_bytes(message, "big")
+    found = secp256k1._sum(-z * pow(r, -1, N) % N, secp256k1._G, s * pow(r, -1, N) % N, point)
+    assert found is not None
+    key = found[0].to_bytes(32, "big") + found[1].to_bytes(32, "big")
+    assert verify_secp256k1(key, message, (r, s))
+    assert plain_verify(key, message, (r, s))
+    assert key not in {how(message, (r, s), parity) for how in RECOVERIES for parity in (0, 1)}

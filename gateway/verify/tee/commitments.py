@@ -71,12 +71,14 @@ class Unbound(Exception):
 
 
 def unhex(value: object, name: str) -> bytes:
+    """The bytes of a claim in lower-case hex, at most `MAX_TEXT`; `Unbound` when it is absent or anything else."""
     if not isinstance(value, str) or len(value) > 2 * MAX_TEXT or _HEX.fullmatch(value) is None:
         raise Unbound(f"the evidence has no {name}")
     return bytes.fromhex(value)
 
 
 def report_data(claims: TeeClaims) -> bytes:
+    """The 64 bytes of report_data; `Unbound` when they are not there."""
     data = unhex(claims.report_data, "report_data")
     if len(data) != 64:
         raise Unbound("report_data is not 64 bytes")
@@ -112,6 +114,7 @@ def _text(value: str | None, name: str) -> str:
 
 
 def own(inputs: BindingInputs) -> tuple[bytes]:
+    """Our own rule's 64 bytes, of the adapter, the nonce and the TLS or signing key's digest."""
     nonce, spki = _given(inputs.nonce, "nonce", 32), _given(inputs.spki_sha256, "spki_sha256", 32)
     adapter = _text(inputs.adapter, "adapter")
     if _ADAPTER.fullmatch(adapter) is None:
@@ -120,16 +123,19 @@ def own(inputs: BindingInputs) -> tuple[bytes]:
 
 
 def dstack(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data of a dstack node: signing key, padded, and nonce."""
     key = _given(inputs.signing_key, "signing_key", 20, 32)
     return (key.ljust(32, b"\0") + _given(inputs.nonce, "nonce", 32),)
 
 
 def dstack_tls(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data of a dstack node that binds its TLS key as well; the signing key is not padded inside the digest."""
     key, spki = _given(inputs.signing_key, "signing_key", 20, 32), _given(inputs.spki_sha256, "spki_sha256", 32)
     return (hashlib.sha256(key + spki).digest() + _given(inputs.nonce, "nonce", 32),)
 
 
 def dstack_nonce_sha256(inputs: BindingInputs) -> tuple[bytes]:
+    """As `dstack`, for a relay that hands on the nonce's digest."""
     key = _given(inputs.signing_key, "signing_key", 20, 32)
     return (key.ljust(32, b"\0") + hashlib.sha256(_given(inputs.nonce, "nonce", 32)).digest(),)
 
@@ -142,26 +148,33 @@ def _statement(inputs: BindingInputs, nonce: str | None) -> tuple[bytes]:
 
 
 def aci_statement(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data for the statement with our nonce."""
     return _statement(inputs, _given(inputs.nonce, "nonce", 32).hex())
 
 
 def aci_statement_no_nonce(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data for the statement whose nonce is null."""
     return _statement(inputs, None)
 
 
 def zero_g_ascii(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data of a 0G broker: the address as lower-case text; `bind` brings the slot to that case."""
     return (f"0x{_given(inputs.signing_key, 'signing_key', 20).hex()}".encode().ljust(64, b"\0"),)
 
 
 def zero_g_tapp(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data of a 0G tapp: the raw address and nothing else."""
     return (_given(inputs.signing_key, "signing_key", 20).ljust(64, b"\0"),)
 
 
 def tinfoil(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data of a Tinfoil enclave: TLS key and HPKE key."""
     return (_given(inputs.spki_sha256, "spki_sha256", 32) + _given(inputs.public_key, "public_key", 32),)
 
 
 def secretvm(first: str, gpu: bool) -> Callable[[BindingInputs], tuple[bytes]]:
+    """report_data of a SecretVM: the input named `first`, and the nonce of its GPU evidence, or zeros without `gpu`."""
+
     def expect(inputs: BindingInputs) -> tuple[bytes]:
         channel = _given(getattr(inputs, first), first, 32)
         return (channel + (_given(inputs.gpu_nonce, "gpu_nonce", 32) if gpu else bytes(32)),)
@@ -170,6 +183,7 @@ def secretvm(first: str, gpu: bool) -> Callable[[BindingInputs], tuple[bytes]]:
 
 
 def chutes(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data of a Chutes instance: its nonce and encryption key, and the key of its certificate."""
     # Both as they are spelled on the wire: the decoded bytes give another digest. Nothing separates the two, so each
     # is held to the one spelling of its own length.
     nonce, key = _text(inputs.nonce_text, "nonce_text"), _text(inputs.e2e_key_text, "e2e_key_text")
@@ -187,22 +201,27 @@ def _spelled(text: str) -> int:
 
 
 def nilcc(inputs: BindingInputs) -> tuple[bytes]:
+    """report_data of a nilCC machine: version 0, and the TLS key."""
     return (b"\0" + _given(inputs.spki_sha256, "spki_sha256", 32) + bytes(31),)
 
 
 def only_public_key(inputs: BindingInputs) -> tuple[bytes]:
+    """Nitro's public_key slot."""
     return (_given(inputs.public_key, "public_key"),)
 
 
 def only_nonce(inputs: BindingInputs) -> tuple[bytes]:
+    """A nonce of any length from 1 to 1024 bytes."""
     return (_given(inputs.nonce, "nonce"),)
 
 
 def public_key_nonce(inputs: BindingInputs) -> tuple[bytes, bytes]:
+    """Nitro's public_key and nonce slots."""
     return (_given(inputs.public_key, "public_key"), _given(inputs.nonce, "nonce"))
 
 
 def opengradient(inputs: BindingInputs) -> tuple[bytes]:
+    """user_data as nitriding writes it, 68 bytes."""
     # nitriding writes two multihashes (0x12 0x20: SHA-256, 32 bytes): the TLS certificate, and what the app registered.
     certificate = _given(inputs.certificate_sha256, "certificate_sha256", 32)
     key = _given(inputs.signing_spki_sha256, "signing_spki_sha256", 32)
@@ -210,14 +229,18 @@ def opengradient(inputs: BindingInputs) -> tuple[bytes]:
 
 
 def gcs(inputs: BindingInputs) -> tuple[bytes, bytes]:
+    """eat_nonce and aud of a Confidential Space token."""
     return _given(inputs.nonce, "nonce", 32).hex().encode(), _text(inputs.audience, "audience").encode()
 
 
 def gpu_nonce(inputs: BindingInputs) -> tuple[bytes]:
+    """The 32-byte nonce that we sent to the GPU."""
     return (_given(inputs.nonce, "nonce", 32),)
 
 
 def gpu_of_cpu(at: int) -> Callable[[BindingInputs], tuple[bytes]]:
+    """The GPU's nonce as 32 bytes of the CPU's report_data, from `at`; only of CPU evidence that is authentic."""
+
     def expect(inputs: BindingInputs) -> tuple[bytes]:
         if inputs.cpu is None or not inputs.cpu.authentic or inputs.cpu.platform not in CPU:
             raise Unbound("no authentic CPU evidence was given to hold the GPU to")
