@@ -9,6 +9,7 @@ and named. A gateway may answer 200 with an `error_code` for an exchange that no
 
 from __future__ import annotations
 
+import enum
 import re
 
 import msgspec
@@ -27,13 +28,25 @@ _TEXT_RULES = frozenset({PreimageRule.DSTACK, PreimageRule.NEAR, PreimageRule.PH
 _ALGS = {"ecdsa": Alg.EIP191, "ed25519": Alg.ED25519}
 
 
+class SignerKind(enum.StrEnum):
+    """Who a gateway says signed: the model's own node, or the gateway over what it passed on. Their bytes differ."""
+
+    PROVIDER = "provider_tee"
+    GATEWAY = "gateway"
+
+
 class SignedText(msgspec.Struct, frozen=True):
-    """A signature object, unjudged. `signer` is the 20-byte address or the 32-byte Ed25519 key that it names."""
+    """A signature object, unjudged. `signer` is the 20-byte address or the 32-byte Ed25519 key that it names.
+
+    `kind` is what the object says of its signer, None where it says nothing. It chooses whose evidence the caller has
+    to have the key from, and proves nothing itself.
+    """
 
     text: str
     alg: Alg
     signature: bytes
     signer: bytes
+    kind: SignerKind | None = None
 
 
 def parse_signed_text(data: bytes) -> SignedText:
@@ -54,7 +67,10 @@ def parse_signed_text(data: bytes) -> SignedText:
     )
     if len(signer) != (ADDRESS_BYTES if alg is Alg.EIP191 else 32):
         raise FormatError("signing_address has not the length of its algorithm")
-    return SignedText(text, alg, signature, signer)
+    kind = document.get("signature_kind")
+    if kind not in (None, *SignerKind):
+        raise FormatError("a signature object names an unknown signature_kind")
+    return SignedText(text, alg, signature, signer, None if kind is None else SignerKind(kind))
 
 
 def judge_signed_text(signed: SignedText, expected: Preimage, key: bytes) -> str | None:

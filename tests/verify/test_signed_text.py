@@ -12,7 +12,7 @@ from gateway.crypto.algorithms import Alg
 from gateway.crypto.signatures import Ed25519Signer
 from gateway.errors import FormatError
 from gateway.verify.preimages import Preimage, PreimageRule, preimage
-from gateway.verify.signed_text import MAX_OBJECT, judge_signed_text, parse_signed_text
+from gateway.verify.signed_text import MAX_OBJECT, SignerKind, judge_signed_text, parse_signed_text
 
 KEY, OTHER = ec_key("secp256k1"), ec_key("secp256k1", 4711)
 EDWARDS = Ed25519Signer(b"\6" * 32)
@@ -93,6 +93,15 @@ def test_a_signed_text_of_another_exchange(text: str, against: Preimage, reason:
     assert judge_signed_text(parsed, against, KEY.address) == reason
 
 
+@pytest.mark.parametrize("kind", [None, *SignerKind])
+def test_who_signed(kind: SignerKind | None) -> None:
+    """The kind of signer that the object names is kept, and changes nothing of what it has to prove."""
+    parsed = parse_signed_text(signed(THREE, signature_kind=kind))
+    assert parsed.kind is kind
+    assert judge_signed_text(parsed, expected(), KEY.address) is None
+    assert judge_signed_text(parsed, expected(), OTHER.address) == "signing_address_mismatch"
+
+
 def test_the_bytes_are_compared_though_the_signature_holds() -> None:
     """A verifier that prints whether hashes match and goes on would accept this: the signature itself is genuine."""
     parsed = parse_signed_text(signed(f"{'0' * 64}:{'1' * 64}"))
@@ -152,6 +161,9 @@ def test_a_refusal_is_no_signature() -> None:
         signed(THREE, signature=[1]),
         signed(THREE, signing_address=KEY.address.hex()[:-2]),
         signed(THREE, signing_address=KEY.raw.hex()),
+        signed(THREE, signature_kind="somebody"),
+        signed(THREE, signature_kind=["gateway"]),
+        signed(THREE, signature_kind=""),
         b'{"text":"a","text":"b"}',
     ],
 )

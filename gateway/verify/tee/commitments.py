@@ -116,10 +116,10 @@ def _text(value: str | None, name: str) -> str:
 def own(inputs: BindingInputs) -> tuple[bytes]:
     """Our own rule's 64 bytes, of the adapter, the nonce and the TLS or signing key's digest."""
     nonce, spki = _given(inputs.nonce, "nonce", 32), _given(inputs.spki_sha256, "spki_sha256", 32)
-    adapter = _text(inputs.adapter, "adapter")
-    if _ADAPTER.fullmatch(adapter) is None:
-        raise Unbound("the adapter given is not a name")
-    return (bind_v1(adapter, nonce, spki),)
+    try:
+        return (bind_v1(_text(inputs.adapter, "adapter"), nonce, spki),)
+    except FormatError:
+        raise Unbound("the adapter given is not a name") from None
 
 
 def dstack(inputs: BindingInputs) -> tuple[bytes]:

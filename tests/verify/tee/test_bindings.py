@@ -354,7 +354,8 @@ def test_our_own_rule() -> None:
     assert bind_v1("nea", NONCE, SPKI) != OURS
     assert bind(R.BIND_V1, claims(P.AWS_NITRO, raw={"user_data": OURS.hex()}), only(R.BIND_V1)).status is BOUND
     assert bind(R.BIND_V1, claims(P.AWS_NITRO, report_data=OURS.hex()), only(R.BIND_V1)).status is UNBOUND
-    assert bind(R.BIND_V1, evidence(R.BIND_V1), only(R.BIND_V1, adapter="-near")).status is UNBOUND
+    for adapter in ("-near", "near x", "Near"):
+        assert bind(R.BIND_V1, evidence(R.BIND_V1), only(R.BIND_V1, adapter=adapter)).status is UNBOUND
 
 
 @pytest.mark.parametrize(
