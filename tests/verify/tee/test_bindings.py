@@ -432,3 +432,27 @@ def test_any_claims_and_inputs_are_answered(
 def test_the_module_says_what_it_builds() -> None:
     """Our own tag is the one that the documentation names."""
     assert commitments.BIND_V1 == b"veriroute-bind-v1"
+
+
+@pytest.mark.parametrize("name", ["eat_nonce", "aud"])
+@pytest.mark.parametrize("value", ["", "x" * 4097, None, 7])
+def test_a_token_without_a_single_text(name: str, value: object) -> None:
+    """A token whose nonce or audience is empty, over-long or no text commits to nothing."""
+    assert bind(R.GCS, evidence(R.GCS, **{name: value}), only(R.GCS)).status is UNBOUND
+
+
+@pytest.mark.parametrize(("length", "status"), [(0, UNBOUND), (1, BOUND), (1024, BOUND), (1025, UNBOUND)])
+def test_how_long_a_free_slot_may_be(length: int, status: BindingStatus) -> None:
+    """Slots without a length of their own hold 1 to 1024 bytes, as Nitro's do."""
+    key = b"\7" * length
+    found = bind(
+        R.NITRO_PUBLIC_KEY, evidence(R.NITRO_PUBLIC_KEY, public_key=key or None), BindingInputs(public_key=key)
+    )
+    assert found.status is status
+
+
+@pytest.mark.parametrize(("length", "status"), [(4096, MISMATCH), (4097, UNBOUND)])
+def test_how_much_of_a_claim_is_read(length: int, status: BindingStatus) -> None:
+    """A claim of more than 4096 bytes is not read."""
+    said = evidence(R.NITRO_PUBLIC_KEY, public_key=b"\7" * length)
+    assert bind(R.NITRO_PUBLIC_KEY, said, only(R.NITRO_PUBLIC_KEY)).status is status
