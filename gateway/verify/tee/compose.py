@@ -26,6 +26,8 @@ from gateway.errors import FormatError
 from .yaml_tree import Mapping, Merger, Node, Scalar, Sequence, read_yaml
 
 MAX_SERVICES = 256
+MAX_IMAGES = 512
+MAX_VARIABLES = 512
 _PINNED = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?/)?"  # registry
     r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*"  # repository
@@ -77,9 +79,11 @@ def read_compose(text: str) -> Compose:
     if len(named) > MAX_SERVICES:
         raise FormatError(f"a compose file with more than {MAX_SERVICES} services")
     images = [image for name, node in named.items() for image in _service(name, node, merger)]
-    unresolved = tuple(sorted(key for key in top if key not in _KNOWN and not key.startswith("x-")))
     # read from the text, comments included: a name too many is harmless, one too few is not
     variables = {m[1] for m in _VARIABLE.finditer(text) if m[1]}
+    if len(images) > MAX_IMAGES or len(variables) > MAX_VARIABLES:
+        raise FormatError(f"a compose file with {len(images)} images and {len(variables)} variables is over the limits")
+    unresolved = tuple(sorted(key for key in top if key not in _KNOWN and not key.startswith("x-")))
     return Compose(tuple(images), unresolved, tuple(sorted(variables)))
 
 

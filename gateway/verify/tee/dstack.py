@@ -54,6 +54,8 @@ PLAN = (
     "gpu_policy",
 )
 
+#: How many event names the claims show.
+MAX_SHOWN_EVENTS = 64
 #: Names that only the system writes, and the length of their payloads in bytes; an instance may have no id.
 LENGTHS: Mapping[str, tuple[int, ...]] = {
     "app-id": (20,),
@@ -133,7 +135,7 @@ def _payload_lengths(log: EventLog) -> None:
 
 
 def _record_log(case: Case, log: EventLog) -> None:
-    case.raw["events"] = [plain(e.name, SHOWN) for e in log.system]
+    case.raw["events"] = [plain(e.name, SHOWN) for e in log.system[:MAX_SHOWN_EVENTS]]
     case.raw["application_events"] = len(log.application)
     case.raw["digests_computed"] = log.computed
     for name in ("app-id", "instance-id", "compose-hash", "mr-kms", "os-image-hash", "gpu-policy-hash"):
