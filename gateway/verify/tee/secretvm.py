@@ -1,12 +1,14 @@
 """SecretVM guests on TDX: the workload that RTMR3 commits to, by the rows of a registry.
 
-    RTMR3 = extend(extend(00 × 48, pad(SHA-256(compose))), pad(rootfs_data))[, extended by pad(SHA-256(docker files))]
+These guests give no log: RTMR3 is computed from what they should have been started with, and compared.
 
-where `pad` fills 32 bytes with zeros to 48: these guests extend raw hashes, without names and without a log. MRTD and
-RTMR0 to RTMR2 find the rows of the registry; several rows share them (the production and the development build of a
-version do) and differ in `rootfs_data` alone, so which image runs is known only once RTMR3 fits one of them. The
-registry is a list of reference values that the caller trusts; nothing here says where it comes from.
-networks.md section 6; secretvm-verify `node/src/rtmr.ts`.
+    raw     (no app-id)    SHA-256(compose) || rootfs_data [|| SHA-256(files)], each filled with zeros to 48 bytes
+    named   (with app-id)  the digests of app-id, compose-hash, os-image-hash [, docker-files-hash] as dstack's events
+
+each extending RTMR3 from 48 zero bytes. MRTD and RTMR0 to RTMR2 find the rows of the registry; several rows share them
+(the production and the development build of a version do) and differ in `rootfs_data` alone, so which image runs is
+known only once RTMR3 fits one of them. The registry is a list of reference values that the caller trusts; nothing here
+says where it comes from. networks.md section 6; secretvm-verify `node/src/rtmr.ts`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from gateway.text import plain
 from .compose import read_compose
 from .dstack_compose import image_check
 from .outcomes import fails, holds, refused, unknown
-from .rtmr import extend
+from .rtmr import event_digest, extend
 
 PLAN = ("os_image", "compose_bound", "image_pinned")
 MAX_REGISTRY_BYTES = 4 << 20
@@ -72,12 +74,22 @@ def _row(cells: list[str], at: list[int], width: int) -> Row:
     return row
 
 
-def workload_rtmr3(compose: bytes, rootfs_data: bytes, docker_files_sha256: bytes | None = None) -> bytes:
-    """The RTMR3, 48 bytes, of a guest that was started with this compose text, root file system and files."""
+def workload_rtmr3(
+    compose: bytes, rootfs_data: bytes, docker_files_sha256: bytes | None = None, app_id: bytes | None = None
+) -> bytes:
+    """The RTMR3, 48 bytes, of a guest that was started with this compose text, root file system and files.
+
+    With `app_id` it is that of a guest that measures named events.
+    """
+    named = {"compose-hash": hashlib.sha256(compose).digest(), "os-image-hash": rootfs_data}
+    if docker_files_sha256 is not None:
+        named["docker-files-hash"] = docker_files_sha256
+    digests = [value.ljust(48, b"\0") for value in named.values()]
+    if app_id is not None:
+        digests = [event_digest(name, value) for name, value in {"app-id": app_id, **named}.items()]
     register = bytes(48)
-    for value in (hashlib.sha256(compose).digest(), rootfs_data, docker_files_sha256):
-        if value is not None:
-            register = extend(register, value.ljust(48, b"\0"))
+    for digest in digests:
+        register = extend(register, digest)
     return register
 
 
@@ -87,11 +99,12 @@ def appraise_secretvm(
     *,
     registry: tuple[Row, ...],
     docker_files_sha256: bytes | None = None,
+    app_id: bytes | None = None,
 ) -> TeeResult:
     """Appraise the workload behind the claims of a genuine TDX quote. Total: every check of `PLAN` is listed.
 
     `raw["secretvm"]["workload"]` is `authentic_match`, `authentic_mismatch` (a known guest that runs something else),
-    or `not_authentic` (no such guest).
+    or `not_authentic` (no such guest). `app_id` is what the guest says of itself; RTMR3 shows whether it is so.
     """
     if not claims.authentic or claims.platform is not Platform.INTEL_TDX:
         reason = "platform_unsupported" if claims.authentic else "quote_not_authentic"
@@ -100,7 +113,9 @@ def appraise_secretvm(
     if None in registers:
         return TeeResult(tuple(unknown(i, "no_registers") for i in PLAN), claims)
     rows = [r for r in registry if [r.mrtd, r.rtmr0, r.rtmr1, r.rtmr2] == registers[:4]]
-    row = None if compose is None else _row_of(rows, compose, docker_files_sha256, str(registers[4]))
+    row = None
+    if compose is not None:
+        row = next((r for r in rows if _fits(r, compose, docker_files_sha256, app_id, str(registers[4]))), None)
     raw: dict[str, str] = {}
     if compose is not None or not rows:
         raw["workload"] = "not_authentic" if not rows else "authentic_match" if row else "authentic_mismatch"
@@ -111,9 +126,8 @@ def appraise_secretvm(
     return TeeResult(checks, msgspec.structs.replace(claims, raw={**claims.raw, "secretvm": raw}, golden=golden))
 
 
-def _row_of(rows: list[Row], compose: bytes, files: bytes | None, rtmr3: str) -> Row | None:
-    fits = (r for r in rows if workload_rtmr3(compose, bytes.fromhex(r.rootfs_data), files).hex() == rtmr3)
-    return next(fits, None)
+def _fits(row: Row, compose: bytes, files: bytes | None, app_id: bytes | None, rtmr3: str) -> bool:
+    return workload_rtmr3(compose, bytes.fromhex(row.rootfs_data), files, app_id).hex() == rtmr3
 
 
 def _os_image(claims: TeeClaims, registry: tuple[Row, ...], rows: list[Row], row: Row | None) -> Check:

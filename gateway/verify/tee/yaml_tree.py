@@ -5,7 +5,7 @@ second reference to the same node, never a copy, so that ten lines of aliases co
 carry text only: no tag is looked up, no type guessed, no object made.
 
 What two YAML readers could see differently is refused: a key twice in one mapping, keys that are no text, tags,
-directives, several documents, a quoted merge key, an alias into the node that it stands in.
+directives, several documents, a quoted merge key, an alias into the node that it stands in, line breaks of YAML 1.1.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_MERGED = 50_000
 MERGE = "<<"
+
+#: Line breaks in YAML 1.1 and letters in 1.2, and the mark that may begin a stream and means something else inside one.
+_AMBIGUOUS = ("\x85", "\u2028", "\u2029", "\ufeff")
 
 #: libyaml's parser where PyYAML was built with it; the other one is the same grammar in Python, 20 times slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -80,6 +83,8 @@ def read_yaml(text: str) -> Node:
     size = len(text.encode(errors="surrogatepass"))
     if size > MAX_BYTES:
         raise FormatError(f"YAML of {size} bytes is over the limit of {MAX_BYTES}")
+    if any(mark in text for mark in _AMBIGUOUS):
+        raise FormatError("YAML has a line break or byte order mark that readers take differently")
     try:
         return _build(yaml.parse(text, Loader=_LOADER))
     except yaml.YAMLError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tee_worlds.dstack import COMPOSE, MRTD, claims, replay
+from tee_worlds.dstack import APP_ID, COMPOSE, MRTD, claims, replay, runtime_digest
 
 from gateway.errors import FormatError
 from gateway.model.tee import Platform, TeeResult
@@ -58,6 +58,17 @@ def test_register() -> None:
     """RTMR3 is extended by raw hashes that are filled with zeros to 48 bytes."""
     assert workload_rtmr3(TEXT, ROOTFS) == guest()[3]
     assert workload_rtmr3(TEXT, ROOTFS, b"\1" * 32) == guest(files=b"\1" * 32)[3]
+
+
+@pytest.mark.parametrize("files", [None, b"\1" * 32])
+def test_guests_that_measure_named_events(files: bytes | None) -> None:
+    """A guest with an app-id extends RTMR3 by dstack's events, and fits with that id alone."""
+    events = [("app-id", APP_ID), ("compose-hash", hashlib.sha256(TEXT).digest()), ("os-image-hash", ROOTFS)]
+    events += [("docker-files-hash", files)] if files else []
+    rtmrs = [*REGISTERS, replay([runtime_digest(name, payload) for name, payload in events])]
+    assert reasons(appraise(rtmrs=rtmrs, docker_files_sha256=files, app_id=APP_ID)) == [None, None, None]
+    for app_id in (None, b"", bytes(20)):
+        assert reasons(appraise(rtmrs=rtmrs, docker_files_sha256=files, app_id=app_id))[1] == "compose_mismatch"
 
 
 def test_docker_files() -> None:
