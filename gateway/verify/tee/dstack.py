@@ -33,12 +33,12 @@ from gateway.model.tee import Golden, Platform, TeeClaims, TeeResult
 from gateway.model.verdict import Check, Outcome
 from gateway.text import plain
 
-from .dstack_case import Case, KeyProvider, OsImage, References
+from .dstack_case import Case, KeyProvider, OsImage, References, parse_references
 from .dstack_compose import SHOWN, compose_bound, compose_known, envs_known, image_pinned, scripts_known
 from .outcomes import fails, holds, refused, unknown
 from .rtmr import EventLog, compare_registers, parse_event_log, replay
 
-__all__ = ["PLAN", "KeyProvider", "OsImage", "References", "appraise_dstack"]
+__all__ = ["PLAN", "KeyProvider", "OsImage", "References", "appraise_dstack", "parse_references"]
 
 PLAN = (
     "rtmr_log",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,10 +17,12 @@ from tee_worlds import dstack as world
 from tee_worlds.dstack import APP_ID, COMPOSE, DIGEST, Guest, Log, app_compose, booted, os_image
 
 from gateway.crypto.canonical import jcs
+from gateway.errors import FormatError
 from gateway.model.tee import Golden, Platform, TeeResult
 from gateway.model.verdict import Check, Outcome
-from gateway.verify.tee.dstack import PLAN, KeyProvider, References, appraise_dstack
+from gateway.verify.tee.dstack import PLAN, KeyProvider, References, appraise_dstack, parse_references
 
+ROOT = Path(__file__).resolve().parents[3]
 GUEST = Guest()
 SOUND = {**dict.fromkeys(PLAN, None), "gpu_policy": "no_gpu_policy"}
 
@@ -469,3 +473,56 @@ def test_genuine_seeds_are_read() -> None:
     }
     for seed in world.seeds():
         readers[seed[0]](seed[1:])
+
+
+def test_reference_values_from_a_file() -> None:
+    """Reference values that were written as JSON are those that were written."""
+    assert parse_references(msgspec.json.encode(GUEST.references())) == GUEST.references()
+    assert parse_references(b"{}") == References()
+    assert parse_references(b'{"instance_ids": [""]}').instance_ids == {""}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"[]", "object"),
+        (b"", "JSON"),
+        (b'{"os_image": []}', "unknown field"),
+        (b'{"compose_hashes": ["00"]}', "matching regex"),
+        (b'{"compose_hashes": ["' + b"AB" * 32 + b'"]}', "matching regex"),
+        (b'{"compose_hashes": ["' + b"ab" * 32 + b'\\n"]}', "matching regex"),
+        (b'{"app_ids": ["0x' + b"00" * 19 + b'"]}', "matching regex"),
+        (b'{"os_images": [{"name": "x"}]}', "mrtd"),
+        (b'{"os_images": [{"name": "x", "mrtd": "00"}]}', "matching regex"),
+    ],
+)
+def test_reference_values_that_could_never_match(data: bytes, message: str) -> None:
+    """A misspelt member, or a value of another form than the measured ones, is an error and not a silent mismatch."""
+    with pytest.raises(FormatError, match=message):
+        parse_references(data)
+
+
+def given_reasons() -> set[str]:
+    """Every reason that the modules of this family write down."""
+    found: set[str] = set()
+    for name in ("rtmr", "ccel", "compose", "dstack", "dstack_compose", "secretvm"):
+        tree = ast.parse((ROOT / f"gateway/verify/tee/{name}.py").read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                called = getattr(node.func, "id", "")
+                given = [k.value for k in node.keywords if k.arg == "reason"]
+                given += node.args[1:2] if called in ("fails", "unknown", "warns") else []
+                found |= {g.value for g in given if isinstance(g, ast.Constant)}
+            elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "reason":
+                found |= {c.value for c in ast.walk(node.value) if isinstance(c, ast.Constant)}
+            elif isinstance(node, ast.Return) and isinstance(node.value, ast.Constant) and name == "compose":
+                found.add(node.value.value)
+    return {reason for reason in found if isinstance(reason, str)}
+
+
+def test_every_reason_is_documented() -> None:
+    """Each reason of this family is explained in the documents."""
+    documented = "".join(path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md"))
+    reasons = given_reasons()
+    assert {"event_digest", "image_by_tag", "no_reference", "envs_unmeasured", "td_debug"} <= reasons
+    assert not {reason for reason in reasons if f"`{reason}`" not in documented}

@@ -47,6 +47,7 @@ def service(*lines: str) -> str:
         (service("image: $IMAGE"), "image_interpolated"),
         (service(f"image: ${{IMAGE:-alpine@{DIGEST}}}"), "image_interpolated"),
         (service(f"image: ${{REGISTRY}}/alpine@{DIGEST}"), "image_interpolated"),
+        (service(f"image: alpine:$TAG@{DIGEST}"), "image_interpolated"),
         (service("build: ."), "image_built"),
         (service("build: {context: .}", f"image: alpine@{DIGEST}"), "image_built"),
         (service("extends: {file: other.yaml, service: b}", f"image: alpine@{DIGEST}"), "image_elsewhere"),
