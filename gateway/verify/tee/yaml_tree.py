@@ -5,7 +5,8 @@ second reference to the same node, never a copy, so that ten lines of aliases co
 carry text only: no tag is looked up, no type guessed, no object made.
 
 What two YAML readers could see differently is refused: a key twice in one mapping, keys that are no text, tags,
-directives, several documents, a quoted merge key, an alias into the node that it stands in, line breaks of YAML 1.1.
+directives, several documents, a quoted merge key, an alias into the node that it stands in, an anchor twice, line
+breaks of YAML 1.1.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Mapping(msgspec.Struct, frozen=True, eq=False):
 
 
 Node = Scalar | Sequence | Mapping
+_NULL = Scalar("", True)
 
 
 class _Open:
@@ -69,7 +71,7 @@ class _Open:
             self.key = None
 
     def _new_key(self, child: Node) -> str:
-        if not isinstance(child, Scalar):
+        if not isinstance(child, Scalar) or child == _NULL:
             raise FormatError("YAML has a key that is no text")
         if child.value == MERGE and not child.plain:
             raise FormatError("YAML has a quoted merge key")
@@ -123,6 +125,8 @@ def _build(events: Iterator[Any]) -> Node:
         if nodes > MAX_NODES:
             raise FormatError(f"YAML has more than {MAX_NODES} nodes")
         if anchor is not None:  # known only once it is complete, so that no node can hold itself
+            if anchor in anchors:
+                raise FormatError("YAML names two nodes alike")
             anchors[anchor] = done
         if stack:
             stack[-1].add(done)
