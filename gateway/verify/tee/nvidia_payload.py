@@ -3,8 +3,8 @@
     {"nonce": hex, "arch": "HOPPER", "evidence_list": [{"certificate": base64 PEM, "evidence": base64 SPDM, "arch"}]}
 
 The nonce and the architecture of this wrapper are anybody's words and are not read: the nonce that counts is inside
-each signed report. Every device is verified by itself (`nvidia_gpu`) and becomes a child; the whole is authentic when every
-device is, all answered one nonce, and no device is given twice (one GPU shown eight times is not eight GPUs).
+each signed report. Every device is verified by itself (`nvidia_gpu`) and becomes a child; the whole is authentic when
+every device is, all answered one nonce, and no device is given twice (one GPU shown eight times is not eight GPUs).
 """
 
 from __future__ import annotations
