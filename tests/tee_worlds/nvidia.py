@@ -79,7 +79,9 @@ def certificate(
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
-    return builder.sign(signing, digest or hashes.SHA384())  # type: ignore[arg-type]
+    return builder.sign(
+        signing, digest or hashes.SHA384(), ecdsa_deterministic=isinstance(signing, ec.EllipticCurvePrivateKey) or None
+    )  # type: ignore[arg-type]
 
 
 def pem_of(chain: Sequence[x509.Certificate]) -> bytes:
