@@ -1,7 +1,7 @@
 """A world of NVIDIA's own: a device CA and devices that sign reports, a RIM signer and its manifests, OCSP answers.
 
 Everything chains to roots made here (`ROOTS` pins them as test anchors) and to no other. Keys follow from their names,
-so a world is the same in every run; ECDSA signatures are not, and nothing depends on them.
+and ECDSA nonces from what is signed, so a world is the same in every run (but for OCSP answers).
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def anchor(vendor: str, certificate: x509.Certificate) -> Anchor:
 
 
 def raw_signature(name: str, data: bytes) -> bytes:
-    r, s = utils.decode_dss_signature(key_of(name).sign(data, ec.ECDSA(hashes.SHA384())))
+    r, s = utils.decode_dss_signature(key_of(name).sign(data, ec.ECDSA(hashes.SHA384(), deterministic_signing=True)))
     return r.to_bytes(48, "big") + s.to_bytes(48, "big")
 
 
@@ -312,10 +312,12 @@ def ocsp_response(
         revocation_time=at(since) if revoked else None,
         revocation_reason=x509.ReasonFlags.certificate_hold if revoked else None,
     )
-    builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, responder or issuer)
+    key = responder_key or key_of(issuer_key or _LINE[len(_LINE) - 1 - place])
+    # The builder wants a certificate of the signing key to name; which one is sent along is another matter.
+    own = certificate(name_of("responder"), key, name_of("responder"), key_of("responder"), ca=False)
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, own)
     if responder is not None:
         builder = builder.certificates([responder])
-    key = responder_key or key_of(issuer_key or _LINE[len(_LINE) - 1 - place])
     made = builder.sign(key, digest or hashes.SHA384())  # type: ignore[arg-type]
     return made.public_bytes(Encoding.DER)
 
