@@ -21,6 +21,7 @@ MAX_XML_BYTES = 262_144
 MAX_DEPTH = 16
 MAX_ELEMENTS = 4096
 MAX_ATTRIBUTES = 64
+MAX_PREFIXES = 32  # in scope at once: each is looked at again at every element
 
 _ESCAPED_TEXT = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#xD;"}
 _ESCAPED_VALUE = {"&": "&amp;", "<": "&lt;", '"': "&quot;", "\t": "&#x9;", "\n": "&#xA;", "\r": "&#xD;"}
@@ -36,6 +37,8 @@ class Element:
     def __init__(self, qname: str, pairs: list[tuple[str, str]], outer: Mapping[str, str]) -> None:
         self.qname = qname
         self.prefixes = {**outer, **dict(_declarations(pairs))}
+        if len(self.prefixes) > MAX_PREFIXES:
+            raise FormatError("XML declares too many prefixes")
         prefix, _, local = qname.rpartition(":")
         self.uri, self.local = self._uri(prefix), local
         self.children: list[Element | str] = []

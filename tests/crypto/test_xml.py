@@ -71,6 +71,7 @@ def test_an_element_is_left_out_with_its_content_and_nothing_else() -> None:
         b"<a>" * 17 + b"</a>" * 17,
         b"<a>" + b"<b/>" * 4096 + b"</a>",
         b"<a " + b" ".join(b"a%d=''" % i for i in range(65)) + b"/>",
+        b"<a " + b" ".join(b"xmlns:a%d='u'" % i for i in range(33)) + b"/>",
         b"<a>" + b" " * 262_144 + b"</a>",
     ],
 )

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from gateway.crypto.certificates import in_date
+from gateway.crypto.certificates import der_of, in_date, load_certificate
+from gateway.errors import FormatError
 
 from .findings import NotAuthentic
 
@@ -118,10 +119,11 @@ def _check_signer(response: ocsp.OCSPResponse, issuer: x509.Certificate, now: fl
 
 def _is_responder(responder: x509.Certificate, issuer: x509.Certificate, now: float) -> bool:
     try:
+        load_certificate(der_of(responder))  # parses its fields, each of which may raise something of its own
         responder.verify_directly_issued_by(issuer)
         usage = responder.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         return ExtendedKeyUsageOID.OCSP_SIGNING in usage and in_date(responder, now)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
+    except (FormatError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, x509.ExtensionNotFound):
         return False
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.crypto.certificates import ChainError, der_of, expires, fingerprint, in_date, is_ca, load_certificate
@@ -96,7 +96,7 @@ def hold(chain: Sequence[x509.Certificate], now: float) -> None:
     for place in range(len(chain) - 1):
         try:
             chain[place].verify_directly_issued_by(chain[place + 1])
-        except (ValueError, TypeError, InvalidSignature):
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
             raise ChainError(f"certificate {place} is not signed by the next", reason="chain_broken") from None
         if not is_ca(chain[place + 1]):
             raise ChainError(f"certificate {place + 1} of the chain is not a CA", reason="issuer_not_ca")
