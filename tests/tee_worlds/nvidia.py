@@ -16,7 +16,7 @@ from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, utils
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -318,7 +318,8 @@ def ocsp_response(
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, own)
     if responder is not None:
         builder = builder.certificates([responder])
-    made = builder.sign(key, digest or hashes.SHA384())  # type: ignore[arg-type]
+    chosen = None if isinstance(key, ed25519.Ed25519PrivateKey) else digest or hashes.SHA384()
+    made = builder.sign(key, chosen)  # type: ignore[arg-type]
     return made.public_bytes(Encoding.DER)
 
 

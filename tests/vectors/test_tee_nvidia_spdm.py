@@ -110,3 +110,11 @@ def from_files(device: str, rim: str) -> TeeResult:
         now=1790000000 if device == "ls10_switch" else 1776000000,
         rims=[rim_of(rim)],
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "rim"), [("h100_550_secretvm", GOOD), ("h100_535", EXPIRED), ("ls10_switch", SWITCH)]
+)
+def test_the_names_of_manifests(device: str, rim: str) -> None:
+    """The name that is made from the report is the name of the genuine file."""
+    assert rim.removeprefix("rims/").removesuffix(".xml") in from_files(device, rim).claims.raw["rim_ids"]

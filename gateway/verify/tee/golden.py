@@ -15,7 +15,7 @@ from gateway.model.verdict import Check, Outcome
 from .findings import Findings, NotAuthentic
 from .rim import NVDEC0_INDEX, Rim, SignedRim, check_no_conflict, check_rim, compare, parse_rim
 from .roots import TrustRoots
-from .spdm import DRIVER_VERSION, NVDEC0_STATUS, Report, vbios_version
+from .spdm import CHIP_SKU, DRIVER_VERSION, NVDEC0_STATUS, PROJECT, PROJECT_SKU, Report, vbios_version
 
 MAX_RIMS = 4
 NVDEC0_OFF = b"\x55"
@@ -75,6 +75,21 @@ def kind_of(report: Report, rim: Rim, product: str | None) -> str:
         reason="rim_for_another_device",
         found=f"{rim.product} {rim.version}"[:80],
     )
+
+
+def rim_ids(report: Report, product: str | None) -> tuple[str, ...]:
+    """The names under which NVIDIA's service keeps this device's manifests, for whoever fetches them; made of what the
+    report states, so only as good as a request. A switch does not state its project: those of the LS10 are constant."""
+    driver, vbios = report.text(DRIVER_VERSION), vbios_version(report)
+    parts = [report.text(field) for field in (PROJECT, PROJECT_SKU, CHIP_SKU)]
+    found = []
+    if driver is not None:
+        found.append(f"NV_GPU_DRIVER_{product}_{driver}")
+    if vbios is not None and None not in parts:
+        found.append("_".join(["NV_GPU_VBIOS", *(part or "" for part in parts), vbios.replace(".", "")]).upper())
+    elif vbios is not None and product == "LS10":
+        found.append(f"NV_SWITCH_BIOS_5612_0002_890_{vbios.replace('.', '')}".upper())
+    return tuple(found)
 
 
 def skipped(report: Report) -> tuple[int, ...]:

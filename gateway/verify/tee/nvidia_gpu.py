@@ -33,7 +33,7 @@ from gateway.text import plain
 
 from . import spdm
 from .findings import Findings, NotAuthentic, examine
-from .golden import check_manifests
+from .golden import check_manifests, rim_ids
 from .ocsp import covered
 from .roots import TrustRoots
 from .tokens import key_digest
@@ -97,6 +97,7 @@ def _verify(
         step.over = f"bytes 0 to {len(report.signed)}"
     with f.step("tee_identity") as step:
         step.found, product = _check_identity(f, raw, report, chain)
+    raw["rim_ids"] = list(rim_ids(report, product))
     _check_ocsp(f, ocsp, chain)
     check_manifests(f, report, product, rims, roots, expires(chain))
 

@@ -13,7 +13,7 @@ from tee_worlds import nvidia as w
 from tee_worlds.tokens import rsa_key
 
 from gateway.errors import FormatError
-from gateway.model.tee import FreshnessClass, Platform, TeeResult
+from gateway.model.tee import BindingStatus, FreshnessClass, Platform, TeeResult
 from gateway.model.verdict import Check, Outcome
 from gateway.verify.tee import nvidia_gpu, nvidia_payload, spdm
 from gateway.verify.tee.findings import NotAuthentic
@@ -207,6 +207,19 @@ def test_a_switch() -> None:
     assert (result.claims.platform, result.claims.product) == (Platform.NVIDIA_SWITCH, "LS10")
     assert check_of(result, "tee_tcb").outcome is Outcome.AFFIRMING
     assert result.claims.raw["driver_version"] is None
+    assert result.claims.raw["rim_ids"] == ["NV_SWITCH_BIOS_5612_0002_890_9610550001"]
+
+
+def test_the_names_of_a_devices_manifests() -> None:
+    """As NVIDIA's service keeps them; what the device does not state is not asked for."""
+    assert verify().claims.raw["rim_ids"] == ["NV_GPU_DRIVER_GH100_590.12", "NV_GPU_VBIOS_G520_0200_885_9600A50001"]
+    opaque = {k: v for k, v in w.opaque_of(driver=None).items() if k != spdm.PROJECT}
+    assert verify(w.report(opaque=opaque)).claims.raw["rim_ids"] == []
+
+
+def test_pitfall_a_shared_nonce_is_taken_for_a_binding() -> None:
+    """A GPU that answered our nonce is bound to nothing: any GPU of the world may answer it."""
+    assert verify().claims.binding.status is BindingStatus.UNBOUND
 
 
 def test_a_certificate_without_a_name_has_no_product() -> None:

@@ -83,6 +83,8 @@ def test_pitfall_a_certificate_on_hold_verifies_offline() -> None:
             "ocsp_malformed",
             ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER).public_bytes(Encoding.DER),
         ),
+        ("ocsp_malformed", GOOD[0].replace(bytes.fromhex("2b0e03021a"), bytes.fromhex("2b0e03027f"))),
+        ("ocsp_bad_signature", delegated(ED_KEY)),
         ("ocsp_unknown", w.ocsp_response(CHAIN, status=UNKNOWN)),
         ("ocsp_stale", w.ocsp_response(CHAIN, until=w.NOW - 1)),
         ("ocsp_stale", w.ocsp_response(CHAIN, since=w.NOW + 600)),
