@@ -51,6 +51,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
         OverflowError,
         UnsupportedAlgorithm,
         x509.DuplicateExtension,
+        x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
     ) as error:
         raise FormatError(f"not a certificate: {type(error).__name__}") from None
