@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from tee_worlds import nvidia
 from tee_worlds import tokens as w
 from tee_worlds.nvidia import key_of
 
@@ -156,4 +157,13 @@ def test_key_sets_without_the_key(reason: str, document: bytes, kid: Any) -> Non
 @pytest.mark.parametrize("x5c", [None, [], [1], ["!"], ["AAAA"], ["AAAA"] * 11, {"0": "AAAA"}])
 def test_chains_that_are_none(x5c: Any) -> None:
     """x5c is a list of one to ten certificates in standard base64."""
+    assert reason_of(jose.certificates_of, x5c) == "jwk_bad_x5c"
+
+
+def test_a_certificate_of_no_version_is_refused() -> None:
+    """A version that X.509 does not have is a malformed certificate, not an exception of the library's own."""
+    der = nvidia.der_of(nvidia.device_chain()[0])
+    version = bytes.fromhex("a003020102")
+    assert version in der
+    x5c = [nvidia.b64(der.replace(version, bytes.fromhex("a003020112")))]
     assert reason_of(jose.certificates_of, x5c) == "jwk_bad_x5c"

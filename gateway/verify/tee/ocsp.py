@@ -50,7 +50,7 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
         if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             raise NotAuthentic("an OCSP response is an error message", reason="ocsp_malformed")
         response.signature_hash_algorithm, response.certificates  # noqa: B018  parsed here and nowhere later
-    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise NotAuthentic("an OCSP response is malformed", reason="ocsp_malformed") from None
     return response
 
