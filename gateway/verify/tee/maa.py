@@ -101,7 +101,7 @@ def _check_identity(f: Findings, claims: Json, issuer: str, policy_hashes: Colle
     stated = claims.get("x-ms-policy-hash")
     with f.step("tee_identity") as step:
         check_issuer(claims, issuer)
-        if policy_hashes and stated not in policy_hashes:
+        if policy_hashes and not (isinstance(stated, str) and stated in policy_hashes):
             raise NotAuthentic("the token is of another policy", reason="maa_foreign_policy", found=shown(stated))
         step.found = f"policy {shown(stated)}"
     if not policy_hashes:

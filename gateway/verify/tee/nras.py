@@ -87,9 +87,9 @@ def _verify(
 ) -> None:
     with f.step("tee_format") as step:
         overall, devices = _parse(bundle)
-        version = plain(str(overall.claims.get("x-nvidia-ver", "")), 8)
-        f.set(evidence_format=f"nras-eat-v{version.partition('.')[0]}")
-        step.found = f"{len(devices)} devices, claims {version or 'of no version'}"
+        version = _version(overall.claims.get("x-nvidia-ver"))
+        f.set(evidence_format=f"nras-eat-v{version}" if version else "nras-eat")
+        step.found = f"{len(devices)} devices, claims of version {version or 'unknown'}"
     with f.step("tee_chain") as step:
         signer = _signer(jwks, overall, roots, f.evaluated_at, extra_roots)
         f.set(**signed_by(signer, jwks))
@@ -140,6 +140,12 @@ def _parse(bundle: bytes) -> tuple[Jws, dict[str, bytes]]:
             raise NotAuthentic("a device's part is no token", reason="nras_bad_bundle")
         devices[name] = token.encode()
     return read_compact(first[1].encode(), algs=ALGORITHMS), devices
+
+
+def _version(stated: object) -> str | None:
+    """The major version of the claims, `3` of `3.0`."""
+    major = stated.partition(".")[0] if isinstance(stated, str) else ""
+    return major if len(major) == 1 and major in "0123456789" else None
 
 
 def _signer(jwks: bytes, overall: Jws, roots: TrustRoots, now: float, extra_roots: tuple[bytes, ...]) -> Signer:

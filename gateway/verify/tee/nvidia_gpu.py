@@ -192,7 +192,7 @@ def _set_report(f: Findings, report: spdm.Report) -> dict[str, Any]:
 
 def _set_device(f: Findings, raw: dict[str, Any], leaf: x509.Certificate, certified: bytes | None) -> str | None:
     names = leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    product = str(names[0].value).split(" ", 1)[0].replace("_", "")[:32] if names else ""
+    product = plain(str(names[0].value).split(" ", 1)[0].replace("_", ""), 32) if names else ""
     f.set(
         # NVIDIA's certificates name the chip: GH100, GB100, or LS_10 for the switch.
         platform=Platform.NVIDIA_SWITCH if product.startswith("LS") else Platform.NVIDIA_GPU,

@@ -33,6 +33,14 @@ def test_a_genuine_bundle() -> None:
     assert claims.root.test
 
 
+@pytest.mark.parametrize(
+    ("version", "form"), [("2.0", "nras-eat-v2"), ("", "nras-eat"), (3, "nras-eat"), ("\u0663.0", "nras-eat")]
+)
+def test_the_version_of_the_claims(version: Any, form: str) -> None:
+    """A version that is none is not shown."""
+    assert verify(w.bundle(**{"x-nvidia-ver": version})).claims.evidence_format == form
+
+
 def test_the_signing_key_and_its_chain_are_archived() -> None:
     """The JWK with its x5c is in raw: two days later nobody else has it."""
     raw = verify(w.bundle()).claims.raw
