@@ -153,6 +153,9 @@ def parse_evidence(data: bytes) -> Evidence:
     hcl = parse_hcl(_blob(members, "hcl_report"))
     snp = hcl.kind == "snp"
     message = _blob(members, "quote_message")
+    td_quote = None if snp else _blob(members, "td_quote")
+    if td_quote is not None:
+        td_report_data(td_quote)
     return Evidence(
         hcl=hcl,
         quote=parse_attest(message),
@@ -160,7 +163,7 @@ def parse_evidence(data: bytes) -> Evidence:
         quote_signature=_blob(members, "quote_signature"),
         pcrs=parse_pcrs(members.get("pcrs_sha256")),
         certificates=(_blob(members, "vcek_der"), _blob(members, "ask_der")) if snp else None,
-        td_quote=None if snp else _blob(members, "td_quote"),
+        td_quote=td_quote,
     )
 
 
@@ -274,10 +277,7 @@ def _on_snp(
 
 
 def _on_tdx(f: Findings, evidence: Evidence, td_quote: bytes, td: TeeResult | None) -> tuple[bytes, dict[str, Any]]:
-    with f.step("tee_format"):
-        report_data = _td_report_data(td_quote)
-        if evidence.hcl.report[_TDREPORT_DATA] != report_data:
-            raise NotAuthentic("the TD report and the TD quote differ", reason="hcl_td_report_mismatch")
+    report_data = td_report_data(td_quote)
     if td is None:
         for check_id in _HARDWARE:
             f.absent(check_id, "no_collateral")
@@ -302,7 +302,7 @@ def _on_tdx(f: Findings, evidence: Evidence, td_quote: bytes, td: TeeResult | No
     }
 
 
-def _td_report_data(quote: bytes) -> bytes:
+def td_report_data(quote: bytes) -> bytes:
     """REPORT_DATA of a TD quote of version 4 (body at 48) or 5 (body at 54, after its type and size)."""
     body = {4: 48, 5: 54}.get(int.from_bytes(quote[:2], "little"))
     if body is None or quote[4:8] != b"\x81\0\0\0" or len(quote) < body + 584:
@@ -316,7 +316,7 @@ def _adopt(f: Findings, result: TeeResult) -> TeeClaims:
     f.set(signer_chain=claims.signer_chain, root=claims.root, revocation=claims.revocation, children=(claims,))
     for check in result.checks:
         if check.outcome is Outcome.CONTRAINDICATED:
-            with f.step(check.id):
+            with f.step(check.id if check.id in TDX_PLAN else "tee_identity"):
                 raise NotAuthentic(
                     claims.reject_detail or check.id,
                     reason=check.reason or "malformed",
@@ -341,6 +341,8 @@ def _adopt(f: Findings, result: TeeResult) -> TeeClaims:
 
 
 def _check_runtime(hcl: Hcl, report_data: bytes) -> None:
+    if hcl.kind == "tdx" and hcl.report[_TDREPORT_DATA] != report_data:
+        raise NotAuthentic("the TD report and the TD quote differ", reason="hcl_td_report_mismatch")
     if report_data != hcl.runtime_hash.ljust(64, b"\0"):
         raise NotAuthentic(
             "REPORT_DATA is not the hash of the runtime data",

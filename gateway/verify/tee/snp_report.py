@@ -134,8 +134,8 @@ def parse_snp_report(data: bytes) -> SnpReport:
     (
         version, guest_svn, policy, family_id, image_id, vmpl, algorithm, current_tcb, platform_info, flags,
         reserved_4c, report_data, measurement, host_data, id_key_digest, author_key_digest, report_id,
-        report_id_ma, reported_tcb, cpuid, reserved_18b, chip_id, committed_tcb, current, committed, launch_tcb, launch_mit, current_mit,
-        reserved_208, r, s, after_signature,
+        report_id_ma, reported_tcb, cpuid, reserved_18b, chip_id, committed_tcb, current, committed, launch_tcb,
+        launch_mit, current_mit, reserved_208, r, s, after_signature,
     ) = _LAYOUT.unpack(data)  # fmt: skip
     if version not in VERSIONS:
         raise NotAuthentic(
