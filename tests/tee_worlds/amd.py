@@ -45,7 +45,7 @@ def tlv(tag: int, *parts: bytes) -> bytes:
 
 
 def integer(value: int) -> bytes:
-    return tlv(2, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+    return tlv(2, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
 def oid(dotted: str) -> bytes:
