@@ -13,15 +13,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
+import warnings
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.model.tee import TeeResult
+from gateway.verify.tee.amd_certificates import parse_certificate
 from gateway.verify.tee.roots import Anchor, TrustRoots
 from gateway.verify.tee.snp import from_inputs, verify_snp
 
@@ -283,6 +286,30 @@ class World:
         """`verify_snp` with this world's certificates, or others in `changes`."""
         parts = {"ek": self.ek, "ask": self.ask, "ark": self.ark} | changes
         return verify_snp(report, **parts, roots=self.roots if roots is None else roots, now=now)
+
+
+def agree(der: bytes) -> None:
+    """Our reading of one certificate is the X.509 library's."""
+    ours = parse_certificate(der)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # serial number 0
+        theirs = x509.load_der_x509_certificate(der)
+        assert ours.serial == theirs.serial_number
+    assert ours.tbs == theirs.tbs_certificate_bytes
+    assert ours.signature == theirs.signature
+    assert ours.spki == theirs.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert (ours.issuer, ours.subject) == (theirs.issuer.public_bytes(), theirs.subject.public_bytes())
+    assert ours.common_name == theirs.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
+    assert ours.not_before == theirs.not_valid_before_utc.timestamp()
+    assert ours.not_after == theirs.not_valid_after_utc.timestamp()
+    assert ours.sha256 == theirs.fingerprint(hashes.SHA256()).hex()
+    unread = {
+        e.oid.dotted_string: e.value.value for e in theirs.extensions if isinstance(e.value, x509.UnrecognizedExtension)
+    }
+    assert {k: v for k, v in ours.extensions.items() if k.startswith(bytes.fromhex("2b060104019c78"))} == {
+        bytes.fromhex("2b060104019c7801") + bytes(map(int, oid.removeprefix(AMD).split("."))): v
+        for oid, v in unread.items()
+    }
 
 
 @functools.cache

@@ -113,7 +113,7 @@ def _verify(
         )
         chain.root = _check_chain(chain, roots, f.evaluated_at)
         f.set(root=chain.root)
-        step.found = f"{chain.ek.common_name}, {plain(chain.ask.common_name, 40)}, {plain(chain.ark.common_name, 40)}"
+        step.found = ", ".join(plain(certificate.common_name, 24) for certificate in chain.all)
         step.expected = f"pinned root {plain(chain.root.name, 40)}"
     with f.step("tee_identity"):
         _check_role(report, chain)
