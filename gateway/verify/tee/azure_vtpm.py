@@ -326,6 +326,12 @@ def _adopt(f: Findings, result: TeeResult) -> TeeClaims:
                 )
         if check.id in _HARDWARE:
             f.checks[check.id] = check
+    if not claims.authentic:
+        with f.step("tee_identity"):
+            raise NotAuthentic("the hardware's evidence is not authentic", reason="hcl_hardware_refused")
+    for check_id in _HARDWARE:
+        if check_id not in f.checks:
+            f.absent(check_id, "not_in_hardware_result")
     f.set(
         product=claims.product,
         tcb_status=claims.tcb_status,
@@ -368,7 +374,7 @@ def _attestation_key(runtime: Mapping[str, object]) -> AttestationKey:
 
 def _number(text: object) -> int:
     """Base64url without padding, as a JWK has it (RFC 7518 section 6.3.1)."""
-    if not isinstance(text, str) or len(text) > 2048 or "=" in text:
+    if not isinstance(text, str) or len(text) > 2048 or set(text) & set("=+/"):
         raise FormatError("a number of HCLAkPub is not base64url")
     try:
         return int.from_bytes(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True), "big")
