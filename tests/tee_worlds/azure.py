@@ -85,11 +85,12 @@ def hcl(
     length: int | None = None,
     used: int | None = None,
     size: int | None = None,
+    reserved: bytes = bytes(16),
 ) -> bytes:
     """An HCL blob."""
     length = len(data) if length is None else length
     size = 32 + 1184 + 20 + length if size is None else size
-    head = b"HCLA" + struct.pack("<III", version, size, request) + bytes(16)
+    head = b"HCLA" + struct.pack("<III", version, size, request) + reserved
     used = 20 + length if used is None else used
     return head + report + struct.pack("<5I", used, layout, kind, algorithm, length) + data + tail
 

@@ -129,9 +129,16 @@ def parse_hcl(data: bytes) -> Hcl:
     start = _HEADER.size + _REPORT_BYTES + _RUNTIME_HEADER.size
     if not start <= len(data) <= MAX_HCL_BYTES:
         raise NotAuthentic("the HCL report is too short or too long", reason="hcl_bad_length", found=str(len(data)))
-    _, version, size, request, _ = _HEADER.unpack_from(data)
+    _, version, size, request, reserved = _HEADER.unpack_from(data)
     used, layout, kind, algorithm, length = _RUNTIME_HEADER.unpack_from(data, start - _RUNTIME_HEADER.size)
-    if version not in (1, 2) or request != 2 or layout != 1 or kind not in _TYPES or algorithm not in _HASHES:
+    if (
+        version not in (1, 2)
+        or request != 2
+        or any(reserved)
+        or layout != 1
+        or kind not in _TYPES
+        or algorithm not in _HASHES
+    ):
         raise NotAuthentic("a field of the HCL report is not known", reason="hcl_bad_runtime_data")
     runtime = data[start : start + length]
     if len(runtime) != length or used != length + _RUNTIME_HEADER.size or size != start + length:

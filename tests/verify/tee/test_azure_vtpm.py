@@ -120,6 +120,7 @@ CASES: list[tuple[str, str, Callable[[], bytes]]] = [
     ("hcl_bad_runtime_data", "tee_format", lambda: WORLD.evidence(blob={"request": 1})),
     ("hcl_bad_runtime_data", "tee_format", lambda: WORLD.evidence(blob={"length": 100_000})),
     ("hcl_bad_runtime_data", "tee_format", lambda: WORLD.evidence(blob={"used": 1})),
+    ("hcl_bad_runtime_data", "tee_format", lambda: WORLD.evidence(blob={"reserved": bytes(15) + b"\1"})),
     ("hcl_bad_runtime_data", "tee_format", lambda: WORLD.evidence(blob={"size": 1})),
     ("hcl_trailing_bytes", "tee_format", lambda: WORLD.evidence(blob={"tail": b"\0\1"})),
     ("tpm_bad_magic", "tee_format", lambda: edited(quote_message=attest(magic=b"evil").hex())),
