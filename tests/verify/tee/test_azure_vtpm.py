@@ -15,7 +15,8 @@ from tee_worlds.azure import NONCE, PCRS, AzureWorld, attest, hcl, jwk, rsassa, 
 from gateway.errors import FormatError
 from gateway.model.tee import FreshnessClass, HostTrust, Platform, Root, TcbStatus, TeeClaims, TeeResult
 from gateway.model.verdict import Check, Outcome
-from gateway.verify.tee.azure_vtpm import MAX_HCL_BYTES, SNP_PLAN, TDX_PLAN, from_inputs, parse_hcl
+from gateway.verify.tee.azure_hcl import MAX_HCL_BYTES, parse_hcl
+from gateway.verify.tee.azure_vtpm import SNP_PLAN, TDX_PLAN, from_inputs
 from gateway.verify.tee.findings import MAX_EVIDENCE_BYTES
 from gateway.verify.tee.roots import VENDOR_ROOTS
 
