@@ -50,6 +50,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
         TypeError,
         OverflowError,
         UnsupportedAlgorithm,
+        x509.InvalidVersion,  # no ValueError, unlike everything else that is wrong with a version
         x509.DuplicateExtension,
         x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
