@@ -81,7 +81,8 @@ def sig_structure(protected: bytes, payload: bytes) -> bytes:
 
 def verify_sign1(message: CoseSign1, key: EcKey) -> bool:
     """Whether `key` signed `message`. False for a key on another curve than the algorithm's."""
-    if curve_of(key) is not _ALGORITHMS[message.protected][1]:
+    _, curve = _ALGORITHMS.get(message.protected, (None, None))
+    if curve is None or curve_of(key) is not curve:
         return False
     return verify_rs(key, sig_structure(message.protected, message.payload), message.signature)
 

@@ -49,6 +49,7 @@ def test_another_payload_key_or_signature_does_not_verify() -> None:
     assert not cose.verify_sign1(other, key)
     assert not cose.verify_sign1(message, ec_key("another").public_key())
     assert not cose.verify_sign1(message, P256.public_key())
+    assert not cose.verify_sign1(cose.CoseSign1(b"", "none", b"payload", message.signature, False), key)
     for zero in (bytes(96), bytes(48) + message.signature[48:], message.signature[:48] + bytes(48), b"\xff" * 96):
         assert not cose.verify_sign1(cose.CoseSign1(message.protected, "ES384", b"payload", zero, False), key)
 

@@ -21,6 +21,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from cryptography import x509
 
 from gateway.crypto.certificates import check_chain, expires, fingerprint, is_ca, load_certificate
@@ -61,11 +62,12 @@ def verify_nitro(
     def verify(f: Findings) -> None:
         parsed, chain, root = _shown(f, document, roots, now, historical)
         _claim(f, parsed, chain, root, historical)
+        freshness = Freshness(FreshnessClass.DATED, parsed.issued_at, now - parsed.issued_at)
+        f.set(freshness=freshness)
         _nonce(f, parsed, nonce)
         _age(f, parsed, now, max_age_s, future_skew_s, historical)
-        challenged = nonce is not None and not historical
-        kind = FreshnessClass.CHALLENGE if challenged else FreshnessClass.DATED
-        f.set(freshness=Freshness(kind, parsed.issued_at, now - parsed.issued_at))
+        if nonce is not None and not historical:
+            f.set(freshness=msgspec.structs.replace(freshness, kind=FreshnessClass.CHALLENGE))
 
     return examine(Platform.AWS_NITRO, document, now, PLAN, verify)
 
@@ -200,18 +202,19 @@ def _nonce(f: Findings, document: NitroDocument, nonce: bytes | None) -> None:
 def _age(
     f: Findings, document: NitroDocument, now: float, max_age_s: float | None, future_skew_s: float, historical: bool
 ) -> None:
-    # 6. a document from the future is refused in any mode; it is no record of the past either
+    # 6. a document from the future is refused in any mode; it is no record of the past either. Both limits are asked
+    # for what must hold, so that a time that is no number holds nothing.
     age = now - document.issued_at
     found = f"{age:.0f} s old"
     with f.step("tee_age") as step:
-        if -age > future_skew_s:
+        if not -age <= future_skew_s:
             raise NotAuthentic(
                 "the document is dated ahead of us",
                 reason="nitro_from_future",
                 found=f"{-age:.0f} s ahead",
                 expected=f"at most {future_skew_s:.0f} s",
             )
-        if max_age_s is not None and age > max_age_s:
+        if max_age_s is not None and not age <= max_age_s:
             raise NotAuthentic(
                 "the document is too old", reason="nitro_stale", found=found, expected=f"at most {max_age_s:.0f} s"
             )

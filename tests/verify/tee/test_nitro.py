@@ -349,7 +349,7 @@ def test_another_nonce_is_refused(world: World, inside: bytes | None) -> None:
     """A nonce that is absent, empty, shorter or longer is not ours."""
     result = examine(world, world.document(nonce=inside), nonce=NONCE)
     assert failed_at(result, "tee_nonce", "nonce_mismatch")
-    assert result.claims.freshness.kind is not FreshnessClass.CHALLENGE
+    assert result.claims.freshness.kind is FreshnessClass.DATED
 
 
 def test_an_empty_nonce_is_not_an_absent_one(world: World) -> None:
@@ -382,6 +382,14 @@ def test_age_is_held_to_at_both_ends(world: World) -> None:
             assert result.claims.authentic, (offset, how)
         else:
             assert failed_at(result, "tee_age", reason), (offset, how)
+
+
+def test_a_time_that_is_no_number_holds_nothing(world: World) -> None:
+    """Not-a-number as our time or as a limit refuses, even where the chain is held at the document's own time."""
+    nan = float("nan")
+    document = world.document()
+    for how in ({"now": nan, "historical": True}, {"max_age_s": nan}, {"future_skew_s": nan}):
+        assert not examine(world, document, **how).claims.authentic
 
 
 def test_age_without_a_limit_is_not_affirmed(world: World) -> None:
