@@ -104,6 +104,7 @@ class World:
         key: Any = None,
         signed_by: Any = None,
         extra: x509.ExtensionType | None = None,
+        critical: bool = True,
     ) -> x509.Certificate:
         """A certificate for the key of this name, signed by `issuer`'s (itself when None). Seconds are from `now`."""
         subject, parent = self._name(name), self._name(issuer or name)
@@ -125,7 +126,7 @@ class World:
                 x509.KeyUsage(documents, False, False, False, False, signs, False, False, False), critical=True
             )
         if extra is not None:
-            builder = builder.add_extension(extra, critical=True)
+            builder = builder.add_extension(extra, critical=critical)
         signer = signed_by or getattr(self, f"{issuer or name}_key")
         return builder.sign(signer, hashes.SHA384(), ecdsa_deterministic=True)
 

@@ -312,6 +312,8 @@ def test_the_leaf_may_sign_documents_and_nothing_else(world: World) -> None:
         result = examine(world, world.document(leaf=certificate))
         assert failed_at(result, "tee_identity", reason), (reason, outcomes(result))
     assert examine(world, world.document(leaf=leaf(world, ca=None))).claims.authentic
+    optional = leaf(world, extra=critical, critical=False)
+    assert examine(world, world.document(leaf=optional)).claims.authentic
 
 
 def test_an_intermediate_signs_no_document(world: World) -> None:
@@ -342,6 +344,14 @@ def test_a_debug_document_cannot_be_made_to_look_otherwise(world: World) -> None
 
 
 # --- nonce and age --------------------------------------------------------------------------------------------------
+
+
+def test_a_long_nonce_is_shown_cut(world: World) -> None:
+    """A person sees at most 80 characters of a nonce, and where something was cut."""
+    for size, shown in ((40, "ab" * 40), (41, "ab" * 39 + "a…")):
+        nonce = b"\xab" * size
+        result = examine(world, world.document(nonce=nonce), nonce=nonce)
+        assert result.checks[PLAN.index("tee_nonce")].found == shown
 
 
 @pytest.mark.parametrize("inside", [None, b"", b"other", NONCE[:-1], NONCE + b"\x00"])
@@ -476,6 +486,7 @@ def test_inputs_come_in_by_their_roles(world: World) -> None:
     params = {"nonce": NONCE.hex(), "max_age_s": 30, "future_skew_s": 5}
     assert from_inputs(blobs, params, world.roots, world.now).claims.freshness.kind is FreshnessClass.CHALLENGE
     assert from_inputs(blobs, {}, TrustRoots(), world.now).claims.reject_code == "nitro_untrusted_root"
+    assert from_inputs(blobs, {"max_age_s": 1e11}, world.roots, world.now).claims.authentic
     assert from_inputs(blobs, {"max_age_s": 10.0}, world.roots, world.now).claims.reject_code == "nitro_stale"
     later = world.now + DAY
     assert from_inputs(blobs, {"historical": True}, world.roots, later).claims.authentic
