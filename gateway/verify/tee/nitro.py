@@ -75,7 +75,8 @@ def verify_nitro(
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
     """The roles of the vector manifests: `doc`; params nonce (hex), max_age_s, future_skew_s, historical.
 
-    The root travels inside the document, so `root:` roles are not looked at. Raises `FormatError`: input_missing.
+    The root travels inside the document, so `root:` roles are not looked at. Raises `FormatError`
+    with the reason input_missing or input_invalid.
     """
     if "doc" not in blobs:
         raise FormatError("there is no input doc", reason="input_missing")
