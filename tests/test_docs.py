@@ -130,7 +130,17 @@ def test_every_member_of_an_error_is_documented() -> None:
 def given_reasons() -> set[str]:
     """Every reason that the source writes down as a constant."""
     found: set[str] = set()
-    place = {"Check": 2, "fails": 1, "unknown": 1, "warns": 1, "Claim": 3, "Sealed": 1, "RawEvidence": 1, "upstream": 1, "_failure": 1}
+    place = {
+        "Check": 2,
+        "fails": 1,
+        "unknown": 1,
+        "warns": 1,
+        "Claim": 3,
+        "Sealed": 1,
+        "RawEvidence": 1,
+        "upstream": 1,
+        "_failure": 1,
+    }
     for folder in ("gateway", "adapters/aci.py"):
         for name, call in kit.calls(folder):
             for keyword in call.keywords:
