@@ -220,21 +220,23 @@ def _judge_tdx(document: Mapping[str, Any], families: Families) -> Mapping[str, 
     }
 
 
-class _Signed(msgspec.Struct, frozen=True):
+class _TcbInfo(msgspec.Struct, frozen=True):
+    text: msgspec.Raw = msgspec.field(name="tcbInfo")
     signature: str
-    tcb_info: msgspec.Raw | None = msgspec.field(default=None, name="tcbInfo")
-    enclave_identity: msgspec.Raw | None = msgspec.field(default=None, name="enclaveIdentity")
+
+
+class _QeIdentity(msgspec.Struct, frozen=True):
+    text: msgspec.Raw = msgspec.field(name="enclaveIdentity")
+    signature: str
 
 
 def _collateral(given: Mapping[str, str], families: Families) -> bytes:
     """The suite's collateral in the form that `QuoteCollateralV3` has as JSON. Signed texts keep their exact bytes."""
     try:
-        tcb = msgspec.json.decode(given["tcb_info_json"], type=_Signed)
-        qe = msgspec.json.decode(given["qe_identity_json"], type=_Signed)
+        tcb = msgspec.json.decode(given["tcb_info_json"], type=_TcbInfo)
+        qe = msgspec.json.decode(given["qe_identity_json"], type=_QeIdentity)
     except msgspec.DecodeError:
         raise FormatError("the collateral is not JSON of the expected form") from None
-    if tcb.tcb_info is None or qe.enclave_identity is None:
-        raise FormatError("the collateral lacks the TCB info or the QE identity")
     chains = {**families.tdx_chain, **given}
     return msgspec.json.encode(
         {
@@ -242,10 +244,10 @@ def _collateral(given: Mapping[str, str], families: Families) -> bytes:
             "root_ca_crl": unb64(given["root_crl_der_b64"], "the root CRL").hex(),
             "pck_crl": unb64(given["pck_crl_der_b64"], "the PCK CRL").hex(),
             "tcb_info_issuer_chain": chains["tcb_info_issuer_chain_pem"],
-            "tcb_info": bytes(tcb.tcb_info).decode(),
+            "tcb_info": bytes(tcb.text).decode(),
             "tcb_info_signature": tcb.signature,
             "qe_identity_issuer_chain": chains["qe_identity_issuer_chain_pem"],
-            "qe_identity": bytes(qe.enclave_identity).decode(),
+            "qe_identity": bytes(qe.text).decode(),
             "qe_identity_signature": qe.signature,
         }
     )
