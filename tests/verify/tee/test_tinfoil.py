@@ -16,6 +16,7 @@ from tee_worlds import sigstore as world
 
 from gateway.errors import FormatError
 from gateway.model.tee import Platform, TcbStatus, TeeClaims, TeeResult
+from gateway.model.verdict import Check, Outcome
 from gateway.verify.provenance.measurement import MULTIPLATFORM, RTMR3_ZERO, SEV, TDX
 from gateway.verify.tee.findings import NotAuthentic
 from gateway.verify.tee.roots import TrustRoots
@@ -268,8 +269,8 @@ def test_every_pin_has_a_member_and_every_member_a_rule() -> None:
 class Family:
     """Stands in for a family: it remembers what it was asked and answers with the claims given."""
 
-    def __init__(self, claims: TeeClaims) -> None:
-        self.claims = claims
+    def __init__(self, claims: TeeClaims, checks: tuple[Check, ...] = ()) -> None:
+        self.claims, self.checks = claims, checks
         self.blobs: Mapping[str, bytes] = {}
         self.roots = TrustRoots()
         self.now = 0.0
@@ -278,7 +279,7 @@ class Family:
         self, blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float
     ) -> TeeResult:
         self.blobs, self.roots, self.now = blobs, roots, now
-        return TeeResult((), self.claims)
+        return TeeResult(self.checks, self.claims)
 
 
 def families(snp_claims: TeeClaims | None = None, tdx_claims: TeeClaims | None = None, **changes: Any) -> Families:
@@ -405,6 +406,34 @@ def test_a_tdx_input_goes_to_the_family() -> None:
 def test_tdx_inputs_that_are_refused(document: dict[str, Any], reason: str) -> None:
     """A rule's reason, or that the collateral is none."""
     assert judge("verify-attestation-tdx", document, families()).reason == reason
+
+
+HELD = Check("tee_signature", Outcome.AFFIRMING)
+NO_LEVEL = Check("tee_tcb", Outcome.CONTRAINDICATED, "tcb_not_supported")
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "checks", "reason"),
+    [
+        ({"tcb_evaluation_required": False}, "tcb_not_supported", (HELD, NO_LEVEL), None),
+        ({"tcb_evaluation_required": True}, "tcb_not_supported", (HELD, NO_LEVEL), "tcb_not_supported"),
+        ({"tcb_evaluation_required": False}, "quote_bad_signature", (HELD, NO_LEVEL), "quote_bad_signature"),
+        (
+            {"tcb_evaluation_required": False},
+            "tcb_not_supported",
+            (Check("tee_signature", Outcome.NONE, "not_reached"), NO_LEVEL),
+            "tcb_not_supported",
+        ),
+        ({"tcb_evaluation_required": False}, "tcb_not_supported", (NO_LEVEL,), "tcb_not_supported"),
+    ],
+)
+def test_a_missing_level_is_borne_only_on_request_and_alone(
+    policy: dict[str, Any], code: str, checks: tuple[Check, ...], reason: str | None
+) -> None:
+    """An input that asks for no TCB evaluation bears a platform without a level, if every other check holds."""
+    claims = tdx(authentic=False, reject_code=code, tcb_status=TcbStatus.UNSUPPORTED)
+    asked = families(intel=Family(claims, checks))
+    assert judge("verify-attestation-tdx", tdx_input(policy=policy), asked).reason == reason
 
 
 def sigstore_input(**changes: Any) -> dict[str, Any]:
