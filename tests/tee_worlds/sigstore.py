@@ -126,6 +126,9 @@ def authority(number: int, issuer: int, text: str) -> x509.Certificate:
         .not_valid_before(SIGNED - timedelta(days=365))
         .not_valid_after(SIGNED + timedelta(days=365))
         .add_extension(x509.BasicConstraints(True, None), True)
+        .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key(number).public_key()), False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key(issuer).public_key()), False)
     )
     return builder.sign(key(issuer), hashes.SHA256())
 
@@ -158,6 +161,7 @@ def make_leaf(leaf: Leaf) -> x509.Certificate:
                           False, False, False),
             True,
         )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key(leaf.issuer).public_key()), False)
     )  # fmt: skip
     if leaf.usage is not None:
         builder = builder.add_extension(x509.ExtendedKeyUsage([leaf.usage]), False)
