@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -127,6 +128,33 @@ def verify_bundle(
     except NotAuthentic as refused:
         return examination.conclude(refused)
     return examination.conclude(None)
+
+
+class _Params(IdentityPolicy, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    artifact_digest: str | None = None
+
+
+def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], now: float) -> ProvenanceResult:
+    """`verify_bundle` over the roles `bundle` and `trust_root`; `params` has `IdentityPolicy`'s members and
+    `artifact_digest`.
+
+    Raises `FormatError` with the reason `input_missing` for a missing role, and `param_malformed` for a parameter that
+    is missing, unknown or of another type.
+    """
+    for role in ("bundle", "trust_root"):
+        if role not in blobs:
+            raise FormatError(f"the input {role!r} is missing", reason="input_missing")
+    try:
+        rule = msgspec.convert(dict(params), _Params)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"the rule cannot be used: {error!s:.120}", reason="param_malformed") from None
+    return verify_bundle(
+        blobs["bundle"],
+        blobs["trust_root"],
+        identity_policy=rule,
+        artifact_digest=rule.artifact_digest,
+        now=now,
+    )
 
 
 def _verify(

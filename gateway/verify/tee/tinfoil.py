@@ -21,8 +21,8 @@ import msgspec
 from gateway.crypto.encoding import unb64
 from gateway.errors import FormatError
 from gateway.model.provenance import Measurement
-from gateway.model.tee import Platform, TeeClaims
-from gateway.verify.provenance.measurement import SEV, TDX, make_measurement
+from gateway.model.tee import Golden, Platform, TeeClaims
+from gateway.verify.provenance.measurement import MULTIPLATFORM, RTMR3_ZERO, SEV, TDX, make_measurement
 
 from .findings import NotAuthentic
 
@@ -95,3 +95,22 @@ def measurement_of(claims: TeeClaims) -> Measurement:
     """The measurement that verified evidence gives; `NotAuthentic` when it is of another platform or incomplete."""
     kind, names = _REGISTER_NAMES.get(claims.platform, ("", ()))
     return make_measurement(kind, (claims.measurements.get(name) for name in names))
+
+
+def golden_of(claims: TeeClaims, build: Measurement) -> Golden:
+    """How verified evidence compares with the multi-platform measurement of a build, for `TeeClaims.golden`.
+
+    Lists by the names of `TeeClaims.measurements` what differs or is missing; RTMR3 must be zero. Raises `NotAuthentic`
+    when `build` is of another kind or the evidence of a platform that it does not cover.
+    """
+    if build.type != MULTIPLATFORM:
+        raise NotAuthentic("not the measurement of a build", reason="measurement_type_combination_unsupported")
+    launch, rtmr1, rtmr2 = build.registers
+    expected = {
+        Platform.AMD_SEV_SNP: {"launch": launch},
+        Platform.INTEL_TDX: {"rtmr1": rtmr1, "rtmr2": rtmr2, "rtmr3": RTMR3_ZERO},
+    }.get(claims.platform)
+    if expected is None:
+        raise NotAuthentic("no build is measured for this platform", reason="measurement_type_unknown")
+    wrong = tuple(name for name, value in expected.items() if claims.measurements.get(name, "").lower() != value)
+    return Golden("sigstore", len(expected) - len(wrong), wrong)

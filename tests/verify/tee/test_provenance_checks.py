@@ -16,10 +16,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from tee_worlds import sigstore as world
 from tee_worlds.sigstore import Leaf
 
+from gateway.errors import FormatError
 from gateway.model.verdict import Outcome
 from gateway.verify.provenance.log import root_of
 from gateway.verify.provenance.measurement import HARDWARE, MULTIPLATFORM
-from gateway.verify.provenance.verify import PLAN, IdentityPolicy
+from gateway.verify.provenance.verify import PLAN, IdentityPolicy, from_inputs
 
 T0 = int(world.SIGNED.timestamp())
 
@@ -449,3 +450,28 @@ def test_another_leaf_key_with_the_same_name_is_refused() -> None:
     refused(
         world.verify(world.make_bundle(Leaf(issuer=world.STRANGER))), "provenance_certificate", "fulcio_chain_invalid"
     )
+
+
+def test_inputs_by_role() -> None:
+    """A manifest's roles and parameters are the function's arguments; a missing or unknown one is told."""
+    bundle, root = world.genuine()
+    blobs = {"bundle": bundle, "trust_root": root}
+    params = {"repository": world.REPOSITORY, "predicate_types": [MULTIPLATFORM], "artifact_digest": world.ARTIFACT}
+    assert from_inputs(blobs, params, world.NOW).claims.authentic
+    other = from_inputs(blobs, {**params, "artifact_digest": "00" * 32}, world.NOW)
+    assert other.claims.reject_code == "subject_digest_mismatch"
+    for role in blobs:
+        with pytest.raises(FormatError) as missing:
+            from_inputs({k: v for k, v in blobs.items() if k != role}, params, world.NOW)
+        assert missing.value.reason == "input_missing"
+    for bad in ({}, {**params, "unheard_of": 1}, {**params, "entries_min": "1"}):
+        with pytest.raises(FormatError) as malformed:
+            from_inputs(blobs, bad, world.NOW)
+        assert malformed.value.reason == "param_malformed"
+
+
+def test_short_lived_certificates_are_judged_at_the_logs_time() -> None:
+    """networks.md section 12 row 19: by the clock of whoever asks, every archived bundle would have expired."""
+    leaf = Leaf(end=world.SIGNED + timedelta(seconds=1))
+    assert world.verify(world.make_bundle(leaf), now=world.NOW + 10**8).claims.authentic
+    refused(world.verify(world.make_bundle(leaf, at=(T0 + 2,)), now=T0), "provenance_certificate", "cert_expired")

@@ -15,15 +15,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tee_worlds import sigstore as world
 
 from gateway.errors import FormatError
-from gateway.model.tee import Platform, TcbStatus, TeeClaims, TeeResult
+from gateway.model.tee import Golden, Platform, TcbStatus, TeeClaims, TeeResult
 from gateway.model.verdict import Check, Outcome
-from gateway.verify.provenance.measurement import MULTIPLATFORM, RTMR3_ZERO, SEV, TDX
+from gateway.verify.provenance.measurement import MULTIPLATFORM, RTMR3_ZERO, SEV, TDX, read_measurement
 from gateway.verify.tee.findings import NotAuthentic
 from gateway.verify.tee.roots import TrustRoots
 from gateway.verify.tee.tinfoil import (
     MAX_UNPACKED_BYTES,
     check_hpke_key,
     document_hash,
+    golden_of,
     measurement_of,
     read_report_data,
     unpack,
@@ -143,6 +144,22 @@ def test_the_measurement_of_evidence() -> None:
     for claims in (snp(platform=Platform.AWS_NITRO), snp(measurements={}), tdx(measurements={"mr_td": D})):
         with pytest.raises(NotAuthentic):
             measurement_of(claims)
+
+
+BUILD = read_measurement({"type": MULTIPLATFORM, "registers": [world.SNP, world.RTMR1, world.RTMR2]})
+
+
+def test_evidence_is_compared_with_a_build() -> None:
+    """The comparison counts what matches and names what does not; a register that is missing does not match."""
+    assert golden_of(snp(), BUILD) == Golden("sigstore", 1)
+    assert golden_of(tdx(), BUILD) == Golden("sigstore", 3)
+    assert golden_of(snp(measurements={}), BUILD) == Golden("sigstore", 0, ("launch",))
+    later = tdx(measurements={**tdx().measurements, "rtmr3": A, "rtmr1": B})
+    assert golden_of(later, BUILD) == Golden("sigstore", 1, ("rtmr1", "rtmr3"))
+    with pytest.raises(NotAuthentic):
+        golden_of(snp(platform=Platform.AWS_NITRO), BUILD)
+    with pytest.raises(NotAuthentic):
+        golden_of(snp(), measurement_of(snp()))
 
 
 @pytest.mark.parametrize(
