@@ -245,8 +245,8 @@ class _QeIdentity(msgspec.Struct, frozen=True):
 def _collateral(given: Mapping[str, str], families: Families) -> bytes:
     """The suite's collateral in the form that `QuoteCollateralV3` has as JSON. Signed texts keep their exact bytes."""
     try:
-        tcb = msgspec.json.decode(given["tcb_info_json"], type=_TcbInfo)
-        qe = msgspec.json.decode(given["qe_identity_json"], type=_QeIdentity)
+        tcb = msgspec.json.decode(given["tcb_info_json"].encode("utf-8", "replace"), type=_TcbInfo)
+        qe = msgspec.json.decode(given["qe_identity_json"].encode("utf-8", "replace"), type=_QeIdentity)
     except msgspec.DecodeError:
         raise FormatError("the collateral is not JSON of the expected form") from None
     chains = {**families.tdx_chain, **given}
@@ -306,7 +306,7 @@ def _authentic(result: TeeResult) -> TeeClaims:
 
 
 def _one_certificate(pem: str) -> bytes:
-    chain = load_pem_chain(pem.encode())
+    chain = load_pem_chain(pem.encode("utf-8", "replace"))
     if len(chain) != 1:
         raise FormatError("one certificate is expected")
     return der_of(chain[0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import copy
 import gzip
 import hashlib
 import json
@@ -12,6 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tee_worlds import sigstore as world
 
 from gateway.errors import FormatError
@@ -547,3 +551,47 @@ def test_the_small_stages() -> None:
     assert judge("ehbp-key-binding", wrong, families()).reason == "ehbp_key_binding_mismatch"
     assert judge("ehbp-key-binding", {**key, "report_data_hex": "zz"}, families()).reason == "input_malformed"
     assert judge("no such stage", {"schema_version": "1"}, families()).reason == "input_malformed"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=8,
+)
+INPUTS = {
+    "verify-attestation-sev": sev_input(policy={"min_tcb_bl_spl": 1, "expected_measurement_hex": A}),
+    "verify-attestation-tdx": tdx_input(policy={"expected_mrseam_allowlist": [A]}),
+    "verify-sigstore": sigstore_input(),
+    "verify-measurement": {"schema_version": "1", "source": ENCLAVE, "target": ENCLAVE},
+    "verify-hardware-measurements": {
+        "schema_version": "1",
+        "enclave_measurement": ENCLAVE,
+        "hardware_measurements": [{"id": "a", "mrtd": A, "rtmr0": B}],
+    },
+    "verify-full": {"schema_version": "1", "mode": "standard", "sigstore": {}, "attestation_sev": sev_input()},
+    "ehbp-key-binding": {"schema_version": "1", "report_data_hex": "00" * 64, "offered_hpke_public_key_hex": "00" * 32},
+}
+
+
+@given(st.sampled_from(sorted(INPUTS)), st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_input_is_judged(stage: str, data: st.DataObject) -> None:
+    """Whatever stands in the place of a member, a judgement comes back and nothing is raised."""
+    document = copy.deepcopy(INPUTS[stage])
+    holder = document
+    while True:
+        name = data.draw(st.sampled_from(sorted(holder)))
+        if not isinstance(holder[name], dict) or not holder[name] or data.draw(st.booleans()):
+            break
+        holder = holder[name]
+    holder[name] = data.draw(VALUES)
+    judge(stage, document, families())
+
+
+@given(st.binary(max_size=2048))
+@settings(max_examples=300, deadline=None)
+def test_any_document_is_unpacked_or_refused(packed_bytes: bytes) -> None:
+    """Random bytes, and random bytes behind a gzip header, are unpacked or refused with FormatError."""
+    for data in (packed_bytes, gzip.compress(b"x", mtime=0)[:10] + packed_bytes):
+        with contextlib.suppress(FormatError):
+            assert len(unpack(base64.b64encode(data).decode())) <= MAX_UNPACKED_BYTES
