@@ -138,7 +138,7 @@ def test_two_entries_must_both_hold() -> None:
     twice = copy.deepcopy(two)
     entries = twice["verificationMaterial"]["tlogEntries"]
     entries[1] = entries[0]
-    refused(world.verify(twice, policy=policy(entries_min=2)), "provenance_log", "tlog_count_out_of_range")
+    refused(world.verify(twice), "provenance_log", "tlog_count_out_of_range")
     bad = copy.deepcopy(two)
     bad["verificationMaterial"]["tlogEntries"][1]["integratedTime"] = str(T0 + 2)
     refused(world.verify(bad), "provenance_log", "rekor_set_invalid")
@@ -384,6 +384,29 @@ OURS = {"name": "release.json", "digest": {"sha256": world.ARTIFACT}}
 def test_statements_about_something_else(changes: dict[str, Any], rule: dict[str, Any], reason: str) -> None:
     """Another artefact, or a type that the rule does not list; an empty list allows nothing."""
     refused(world.verify(signed(**changes), policy=policy(**rule)), "provenance_statement", reason)
+
+
+def test_a_type_on_the_list_is_allowed() -> None:
+    """Each list allows what stands on it."""
+    rule = policy(
+        statement_types=("other", "https://in-toto.io/Statement/v1"), predicate_types=("other", MULTIPLATFORM)
+    )
+    assert world.verify(world.make_bundle(), policy=rule).claims.authentic
+
+
+def test_a_refusal_says_what_was_found_and_expected() -> None:
+    """What was compared stands in the check, escaped and cut; where nothing was, the sentence does."""
+    checks = world.verify(world.make_bundle(), policy=policy(repository="\x1b" + "a" * 100)).checks
+    (check,) = [c for c in checks if c.outcome is Outcome.CONTRAINDICATED]
+    assert check.found == world.REPOSITORY
+    assert check.expected is not None
+    assert (check.expected[:5], len(check.expected)) == ("\\x1ba", 80)
+    checks = world.verify(world.make_bundle(), world.make_trust_root(tlogs=[])).checks
+    (check,) = [c for c in checks if c.outcome is Outcome.CONTRAINDICATED]
+    assert check.found == "no key of the trust root is this log's at that time"
+    checks = world.verify(world.make_bundle(), digest="00" * 32).checks
+    (check,) = [c for c in checks if c.outcome is Outcome.CONTRAINDICATED]
+    assert (check.found, check.expected) == (world.ARTIFACT, "00" * 32)
 
 
 def test_without_a_digest_any_artefact_serves() -> None:
