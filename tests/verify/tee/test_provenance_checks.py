@@ -110,6 +110,39 @@ def test_each_mutated_part_of_the_log_entry_is_refused() -> None:
         refused(world.verify(edited(change)), "provenance_log", reason)
 
 
+def noted(change: Callable[[str], str]) -> Any:
+    """The verdict over a bundle whose checkpoint was changed as text."""
+    note = proof(world.make_bundle())["checkpoint"]["envelope"]
+    return world.verify(edited(lambda b: proof(b)["checkpoint"].update(envelope=change(note))))
+
+
+def forged(note: str) -> str:
+    """The same text under the log's key hint, and a signature that is not the log's."""
+    text = note.split("\n\n")[0] + "\n"
+    payload = world.log_id(world.LOG)[:4] + world.sign(world.STRANGER, text.encode())
+    return f"{text}\n— log.example {world.b64(payload)}\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(forged, id="the log's hint, another's signature"),
+        pytest.param(lambda note: note.replace("— ", "- "), id="another dash"),
+        pytest.param(lambda note: note.replace("— log", "— l\x1bog"), id="a control character"),
+        pytest.param(lambda note: note + "— a AAAAAAAA\n" * 16, id="too many lines"),
+        pytest.param(lambda note: note + "\n", id="another blank line"),
+    ],
+)
+def test_checkpoints_that_are_not_the_logs_note(change: Callable[[str], str]) -> None:
+    """A hint is no signature, and a genuine signature in another form of note is not read."""
+    refused(noted(change), "provenance_log", "rekor_inclusion_invalid")
+
+
+def test_other_signatures_beside_the_logs_are_passed_over() -> None:
+    """A checkpoint may carry cosignatures, 16 lines in all."""
+    assert noted(lambda note: note + "— witness AAAAAAAA\n" * 15).claims.authentic
+
+
 @pytest.mark.parametrize("text", ["log.example - 42\n", "log.example - 42\nx\n", "log.example - 42\n11\nAAAA\n"])
 def test_a_signed_checkpoint_without_size_and_root(text: str) -> None:
     """A note that the log signed and that is no checkpoint shows nothing."""
@@ -300,6 +333,7 @@ TROJAN = b"refs/heads/main@refs/tags/v1"
         (ext(_1=None, _8=None), "oidc_issuer_mismatch"),
         (ext(_5=b"evil/router", _12=world.utf8("https://github.com/evil/router")), "workflow_repository_mismatch"),
         (ext(_5=b"evil/router"), "workflow_repository_mismatch"),  # the two forms disagree
+        (ext(_12=world.utf8("https://github.com/evil/router")), "workflow_repository_mismatch"),
         (ext(_5=None, _12=None), "workflow_repository_mismatch"),
         (ext(_6=b"refs/heads/main", _14=world.utf8("refs/heads/main")), "workflow_ref_prefix_mismatch"),
         (ext(_6=TROJAN, _14=world.utf8(TROJAN.decode())), "workflow_ref_prefix_mismatch"),
