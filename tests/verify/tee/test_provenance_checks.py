@@ -112,8 +112,9 @@ def test_each_mutated_part_of_the_log_entry_is_refused() -> None:
 
 def noted(change: Callable[[str], str]) -> Any:
     """The verdict over a bundle whose checkpoint was changed as text."""
-    note = proof(world.make_bundle())["checkpoint"]["envelope"]
-    return world.verify(edited(lambda b: proof(b)["checkpoint"].update(envelope=change(note))))
+    return world.verify(
+        edited(lambda b: proof(b)["checkpoint"].update(envelope=change(proof(b)["checkpoint"]["envelope"])))
+    )
 
 
 def forged(note: str) -> str:
