@@ -141,6 +141,26 @@ def test_a_trust_root_that_cannot_be_used(bundle: dict[str, Any], change: Change
     assert result.checks[0].outcome is Outcome.CONTRAINDICATED
 
 
+def keyed(spki: bytes) -> dict[str, Any]:
+    """A trust root whose log has that key under its own id, said to be P-256."""
+    key = {"rawBytes": world.b64(spki), "keyDetails": "PKIX_ECDSA_P256_SHA_256"}
+    log_id = {"keyId": world.b64(world.hashlib.sha256(spki).digest())}
+    return world.make_trust_root(tlogs=[world.log_key(world.LOG, publicKey=key, logId=log_id)])
+
+
+def test_a_key_is_of_the_kind_that_its_details_say(bundle: dict[str, Any]) -> None:
+    """A key on another curve, or of another algorithm, is refused even under its own id."""
+    ed = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+    for spki in (
+        world.spki(world.key(1, ec.SECP384R1)),
+        ed.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+    ):
+        assert world.verify(bundle, keyed(spki)).claims.reject_code == "trust_root_invalid"
+    assert world.verify(bundle, keyed(world.spki(world.key(world.LOG)))).claims.authentic
+    many = world.make_trust_root(tlogs=[world.log_key(world.LOG)] * 64)
+    assert world.verify(bundle, many).claims.authentic
+
+
 @pytest.mark.parametrize("data", [b"", b"not json", b"[]", b" " * 300_000])
 def test_bytes_that_are_no_trust_root(bundle: dict[str, Any], data: bytes) -> None:
     """Anything but JSON of the form is refused as a trust root."""
