@@ -343,6 +343,7 @@ TROJAN = b"refs/heads/main@refs/tags/v1"
         (ext(_8=b"not DER"), "bundle_malformed"),
         (ext(_8=b"\x0c\x05four"), "bundle_malformed"),
         (ext(_8=b"\x0c"), "bundle_malformed"),
+        (ext(_8=b"\x16" + world.utf8(world.GITHUB)[1:]), "bundle_malformed"),  # an IA5String
         (ext(_1=b"\xff\xfe"), "bundle_malformed"),
         (ext(_5=b"example/\x1b[2Jrouter"), "bundle_malformed"),
         (ext(_5=b"a" * 3000), "bundle_malformed"),
@@ -380,7 +381,9 @@ def test_the_prefix_of_a_ref_is_a_prefix() -> None:
     )
 
 
-@pytest.mark.parametrize("names", [(), (world.SIGNER, "https://other.example/"), ("https://evil.example/x",)])
+@pytest.mark.parametrize(
+    "names", [(), (world.SIGNER, "https://other.example/"), ("https://evil.example/x",), (world.SIGNER + "\x1b",)]
+)
 def test_the_signing_workflow_may_be_pinned(names: tuple[str, ...]) -> None:
     """Where the rule names the workflow, the certificate must be for exactly one URI, which begins so."""
     rule = policy(signer_prefix=f"https://github.com/{world.REPOSITORY}/.github/workflows/build.yml@")
