@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("gateway.cli.serve", "run the gateway"),
     "demo": ("gateway.cli.demo", "three nodes (one dishonest), the gateway, and real requests through the openai SDK"),
     "verify": ("gateway.cli.verify", "check a receipt bundle, or a receipt with its proof, offline"),
+    "appraise": ("gateway.cli.appraise", "appraise evidence of a trusted execution environment, offline"),
     "keys": ("gateway.cli.keys", "create, list and revoke API keys"),
     "policy": ("gateway.cli.policy", "check and show policies"),
     "audit": ("gateway.cli.audit", "export and verify the audit log"),
