@@ -1,7 +1,7 @@
 """The second opinion on an Intel quote: dcap-qvl, asked the same question at the same time under the same root.
 
-dcap-qvl refuses four kinds of quote that are genuine, by rules that cannot be turned off: debug, SEPT_VE_DISABLE off, a
-service TD, and TD attributes that it does not name (migratable is one). It comes to these rules after every signature,
+dcap-qvl refuses five kinds of quote that are genuine, by rules that cannot be turned off: debug, SEPT_VE_DISABLE off,
+migratable, a service TD, and TD attributes that nobody has a name for. It comes to these rules after every signature,
 date and TCB level was checked, so such a refusal is still an opinion on all that. It counts as one only where our own
 reading of the quote says that the rule applies; any other refusal contradicts us.
 """
@@ -17,13 +17,11 @@ from gateway.model.tee import TcbStatus
 from gateway.text import plain
 
 from .pcs import Collateral
-from .quote import TD_DEBUG, TD_SEPT_VE_DISABLE, EnclaveReport, Quote, TdReport
+from .quote import EnclaveReport, Quote, TdReport
 
 VERSION = dcap_qvl.__version__
 #: The root that is compiled into dcap-qvl.
 BUILT_IN_ROOT = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
-#: TDATTRIBUTES that dcap-qvl 0.7 names: DEBUG, SEPT_VE_DISABLE, PKS, KL, PERFMON.
-_NAMED = TD_DEBUG | TD_SEPT_VE_DISABLE | 1 << 30 | 1 << 31 | 1 << 63
 
 
 class Opinion(msgspec.Struct, frozen=True):
@@ -82,5 +80,6 @@ def _rules(body: TdReport | EnclaveReport) -> set[str]:
     if isinstance(body, TdReport):
         applies["SEPT_VE_DISABLE is not enabled"] = not body.sept_ve_disable
         applies["Invalid MR service TD"] = body.service_td
-        applies["Reserved bits in TD attributes are set"] = bool(body.attributes & ~_NAMED)
+        applies["TD migration is enabled"] = body.migratable
+        applies["Reserved bits in TD attributes are set"] = body.unnamed_attributes
     return {words for words, holds in applies.items() if holds}

@@ -225,7 +225,7 @@ def check_crl(crl: Crl, issuer: x509.Certificate, now: float) -> None:
         raise NotAuthentic("a revocation list is not signed by its issuer", reason="crl_bad_signature")
     if now < crl.this_update:
         raise NotAuthentic("a revocation list was issued after this moment", reason="crl_not_yet_valid")
-    if now > crl.next_update:
+    if now >= crl.next_update:  # at that second the next list is due; webpki counts so too
         raise NotAuthentic("a revocation list is past its next update", reason="crl_expired")
 
 
