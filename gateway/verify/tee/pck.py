@@ -27,7 +27,7 @@ _Values = dict[bytes, tuple[int, bytes]]
 
 
 class Pck(msgspec.Struct, frozen=True):
-    """The members of the extension. The last four are None where the certificate has none (Processor CA)."""
+    """The members of the extension. The last four are None under the Processor CA; nothing rests on `sgx_type`."""
 
     ppid: bytes
     components: bytes
@@ -35,7 +35,7 @@ class Pck(msgspec.Struct, frozen=True):
     cpu_svn: bytes
     pce_id: bytes
     fmspc: bytes
-    sgx_type: int
+    sgx_type: int | None = None
     platform_instance_id: bytes | None = None
     dynamic_platform: bool | None = None
     cached_keys: bool | None = None
@@ -70,7 +70,7 @@ def _pck(content: bytes) -> Pck:
         cpu_svn=_octets(tcb, 18, 16),
         pce_id=_octets(top, 3, 2),
         fmspc=_octets(top, 4, 6),
-        sgx_type=_number(top, 5, 0xFF, _ENUMERATED),
+        sgx_type=_number(top, 5, 0xFF, _ENUMERATED) if b"\x05" in top else None,
         platform_instance_id=_octets(top, 6, 16) if b"\x06" in top else None,
         dynamic_platform=_flag(flags, 1),
         cached_keys=_flag(flags, 2),
