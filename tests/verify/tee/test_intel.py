@@ -11,7 +11,8 @@ from typing import Any
 import dcap_qvl
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from tee_worlds.intel import (
     DAY,
     PCK,
@@ -37,7 +38,8 @@ from tee_worlds.intel import (
 from gateway.errors import FormatError
 from gateway.model.tee import FreshnessClass, HostTrust, Platform, TcbStatus, TeeResult
 from gateway.model.verdict import Outcome
-from gateway.verify.tee import dcap
+from gateway.verify.tee import dcap, pcs
+from gateway.verify.tee.findings import NotAuthentic
 from gateway.verify.tee.intel import PLAN, from_inputs, verify_intel
 from gateway.verify.tee.roots import VENDOR_ROOTS, Anchor, TrustRoots
 
@@ -303,6 +305,8 @@ REFUSED: dict[str, Case] = {
         pck_crl=crl(W.ca, OTHER.ca_key, **FOREIGN_CRL).hex()))),
     "pck-crl-signed-by-another-kind-of-key": ("tee_revocation", "crl_bad_signature", lambda: judge(collateral=edited(
         pck_crl=crl(W.ca, P384, **FOREIGN_CRL).hex()))),
+    "pck-crl-of-no-known-algorithm": ("tee_revocation", "crl_bad_signature", lambda: judge(collateral=edited(
+        pck_crl=json.loads(W.collateral())["pck_crl"].replace("2a8648ce3d040302", "2a8648ce3d04037f")))),
     "crl-expired": ("tee_revocation", "crl_expired", lambda: judge(collateral=W.collateral(crl_ends=NOW - 1))),
     "crl-from-the-future": ("tee_revocation", "crl_not_yet_valid", lambda: judge(collateral=W.collateral(crl_begins=NOW + 1))),
     "root-revoked": ("tee_revocation", "root_revoked", lambda: judge(collateral=W.collateral(revoked=[W.root]))),
@@ -369,6 +373,18 @@ def test_a_chain_without_its_closing_nul_is_read() -> None:
 def test_refused_levels_stand_in_the_claims(name: str, status: TcbStatus) -> None:
     """A revoked or unlisted level is refused, and the claims say which of the two it was."""
     assert REFUSED[name][2]().claims.tcb_status is status
+
+
+def test_a_list_of_a_key_that_cannot_sign() -> None:
+    """A revocation list held against a key that signs nothing at all is not signed by it."""
+    key = x25519.X25519PrivateKey.from_private_bytes(b"k" * 32).public_key()
+    builder = x509.CertificateBuilder().subject_name(W.ca.subject).issuer_name(W.root.subject).public_key(key)
+    dates = W.ca.not_valid_before_utc, W.ca.not_valid_after_utc
+    builder = builder.serial_number(1).not_valid_before(dates[0]).not_valid_after(dates[1])
+    listed = pcs.load_crl(bytes.fromhex(json.loads(W.collateral())["pck_crl"]))
+    with pytest.raises(NotAuthentic) as caught:
+        pcs.check_crl(listed, builder.sign(W.root_key, hashes.SHA256()), NOW)
+    assert caught.value.reason == "crl_bad_signature"
 
 
 @pytest.mark.parametrize(("moment", "held"), [(-1.0, True), (-0.5, True), (0.0, False), (0.5, False)])
