@@ -92,7 +92,7 @@ class _Case(msgspec.Struct, frozen=True):
     collateral: pcs.Collateral
     pck_chain: pcs.Chain
     roots: TrustRoots
-    now: float
+    evaluated_at: float
     lowest_evaluation: int | None
     raw: dict[str, Any]
 
@@ -166,7 +166,7 @@ def _check_chains(case: _Case) -> Root:
                 reason="chain_untrusted_root",
             )
         pcs.check_roles(chain, roles)
-        pcs.check_held(chain, case.now)
+        pcs.check_held(chain, case.evaluated_at)
     assert root is not None  # every chain was held to it
     return root
 
@@ -179,10 +179,10 @@ def _check_documents(case: _Case) -> tuple[tcb.TcbInfo, tcb.QeIdentity]:
     collateral = case.collateral
     _check_signed(collateral.tcb_info, "tcb")
     info = tcb.read_tcb_info(collateral.tcb_info.text)
-    _check_dates(info, "tcb", case.now)
+    _check_dates(info, "tcb", case.evaluated_at)
     _check_signed(collateral.qe_identity, "qe")
     identity = tcb.read_qe_identity(collateral.qe_identity.text)
-    _check_dates(identity, "qe", case.now)
+    _check_dates(identity, "qe", case.evaluated_at)
     _check_evaluation(info, identity, case.lowest_evaluation)
     return info, identity
 
@@ -240,7 +240,7 @@ def _check_revocation(case: _Case) -> None:
     collateral, (pck, authority, root) = case.collateral, case.pck_chain
     if collateral.root_crl.parsed.issuer != root.subject:
         raise NotAuthentic("the root's revocation list is of another issuer", reason="root_no_crl")
-    pcs.check_crl(collateral.root_crl, root, case.now)
+    pcs.check_crl(collateral.root_crl, root, case.evaluated_at)
     signers = collateral.tcb_info.chain[0], collateral.qe_identity.chain[0]
     for certificate, name, reason in (
         (root, "root", "root_revoked"),
@@ -250,7 +250,7 @@ def _check_revocation(case: _Case) -> None:
         _check_unlisted(collateral.root_crl, certificate, name, reason)
     if collateral.pck_crl.parsed.issuer != authority.subject:
         raise NotAuthentic("the PCK revocation list is of another issuer", reason="pck_no_crl")
-    pcs.check_crl(collateral.pck_crl, authority, case.now)
+    pcs.check_crl(collateral.pck_crl, authority, case.evaluated_at)
     _check_unlisted(collateral.pck_crl, pck, "PCK", "pck_revoked")
 
 
@@ -307,7 +307,7 @@ def _check_standing(f: Findings, case: _Case, info: tcb.TcbInfo, identity: tcb.Q
 
 def _check_second(case: _Case, found: tcb.Standing, root: Root) -> str:
     """What dcap-qvl says, for the record. Raises `NotAuthentic` with the reason `verifiers_disagree`."""
-    second = dcap.opinion(case.quote, case.collateral, der_of(case.root), root.fingerprint, case.now)
+    second = dcap.opinion(case.quote, case.collateral, der_of(case.root), root.fingerprint, case.evaluated_at)
     case.raw["dcap_qvl"] = second.words
     agrees = second.status is found.status and second.advisories == set(found.advisories)
     if not agrees and second.rule is None:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from gateway.crypto.canonical import strict_json
 from gateway.crypto.certificates import ChainError, check_chain, in_date, is_ca, load_pem_chain
 from gateway.errors import FormatError
+from gateway.text import plain
 
 from .findings import NotAuthentic
 
@@ -105,7 +106,7 @@ def read_collateral(data: bytes) -> Collateral:
         try:
             envelope = msgspec.convert(value, _Envelope)
         except msgspec.ValidationError as error:
-            raise FormatError(f"the collateral is not what it should be: {str(error)[:80]}") from None
+            raise FormatError(f"the collateral is not what it should be: {plain(str(error), 80)}") from None
         return Collateral(
             tcb_info=_document(envelope.tcb_info, envelope.tcb_info_signature, envelope.tcb_info_issuer_chain),
             qe_identity=_document(

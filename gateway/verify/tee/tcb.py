@@ -21,6 +21,7 @@ from msgspec import Meta
 from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 from gateway.model.tee import TcbStatus
+from gateway.text import plain
 
 from .findings import NotAuthentic
 from .pck import Pck
@@ -179,7 +180,7 @@ def _read(text: bytes, kind: type[_T], reason: str) -> _T:
         document = msgspec.convert(strict_json(text, max_bytes=MAX_DOCUMENT_BYTES), kind)
         unix(document.issue_date), unix(document.next_update)
     except msgspec.ValidationError as error:
-        raise FormatError(f"a document is not what it should be: {str(error)[:80]}", reason=reason) from None
+        raise FormatError(f"a document is not what it should be: {plain(str(error), 80)}", reason=reason) from None
     except FormatError as error:
         raise FormatError(error.message, reason=reason) from None
     return document

@@ -237,6 +237,7 @@ REFUSED: dict[str, Case] = {
     "json-too-long": ("tee_format", "collateral_malformed", lambda: judge(collateral=b" " * 524_289)),
     "member-missing": ("tee_format", "collateral_malformed", lambda: judge(collateral=b'{"pck_crl":""}')),
     "member-twice": ("tee_format", "collateral_malformed", lambda: judge(collateral=W.collateral()[:-1] + b',"tcb_info":"{}"}')),
+    "member-of-another-type": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(pck_crl=[1]))),
     "crl-not-hex": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(pck_crl="zz"))),
     "crl-with-spaces": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(pck_crl="30 00"))),
     "crl-empty": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(pck_crl=""))),

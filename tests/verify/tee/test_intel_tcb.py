@@ -247,6 +247,8 @@ BAD_INFO: dict[str, dict[str, Any]] = {
     "component-fraction": first_level(tcb={"sgxtcbcomponents": [{"svn": 0.5}] * 16, "tdxtcbcomponents": [{"svn": 0}] * 16, "pcesvn": 0}),
     "pcesvn-huge": first_level(tcb={"sgxtcbcomponents": [{"svn": 0}] * 16, "tdxtcbcomponents": [{"svn": 0}] * 16, "pcesvn": 65_536}),
     "status-unknown": first_level(tcbStatus="Fine"),
+    "status-hostile": first_level(tcbStatus="\x1b[2J\u202e" * 50),
+    "member-hostile": {"tdxModuleIdentities": [{"\x1b[2J": 1}]},
     "status-never-issued": first_level(tcbStatus="TDRelaunchAdvised"),
     "advisory-hostile": first_level(advisoryIDs=["\x1b[2J"]),
     "level-date": first_level(tcbDate="today"),
