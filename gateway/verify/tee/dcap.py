@@ -1,9 +1,9 @@
 """The second opinion on an Intel quote: dcap-qvl, asked the same question at the same time under the same root.
 
-dcap-qvl refuses five kinds of quote that are genuine, by rules that cannot be turned off: debug, SEPT_VE_DISABLE off,
-migratable, a service TD, and TD attributes that nobody has a name for. It comes to these rules after every signature,
-date and TCB level was checked, so such a refusal is still an opinion on all that. It counts as one only where our own
-reading of the quote says that the rule applies; any other refusal contradicts us.
+dcap-qvl refuses some quotes that are genuine, by rules that cannot be turned off: debug, profiling, SEPT_VE_DISABLE
+off, migratable, a service TD or its extension, and TD attributes that it has no name for. It comes to these rules after
+every signature, date and TCB level was checked, so such a refusal is still an opinion on all that. It counts as one only
+where our own reading of the quote says that the rule applies; any other refusal contradicts us.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ def _rules(body: TdReport | EnclaveReport) -> set[str]:
     if isinstance(body, TdReport):
         applies["SEPT_VE_DISABLE is not enabled"] = not body.sept_ve_disable
         applies["Invalid MR service TD"] = body.service_td
+        applies["TD profiling is enabled"] = body.profiling
+        applies["SERVTD_EXT is enabled"] = body.service_td_ext
         applies["TD migration is enabled"] = body.migratable
         applies["Reserved bits in TD attributes are set"] = body.unnamed_attributes
     return {words for words, holds in applies.items() if holds}

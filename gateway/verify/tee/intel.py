@@ -238,7 +238,7 @@ def _check_revocation(case: _Case) -> None:
     Raises `NotAuthentic` with the reason root_no_crl|pck_no_crl|crl_...|root_revoked|tcb_signer_revoked|pck_revoked.
     """
     collateral, (pck, authority, root) = case.collateral, case.pck_chain
-    if collateral.root_crl.parsed.issuer != root.subject:
+    if collateral.root_crl.issuer != root.subject:
         raise NotAuthentic("the root's revocation list is of another issuer", reason="root_no_crl")
     pcs.check_crl(collateral.root_crl, root, case.evaluated_at)
     signers = collateral.tcb_info.chain[0], collateral.qe_identity.chain[0]
@@ -248,7 +248,7 @@ def _check_revocation(case: _Case) -> None:
         (authority, "PCK CA", "pck_revoked"),
     ):
         _check_unlisted(collateral.root_crl, certificate, name, reason)
-    if collateral.pck_crl.parsed.issuer != authority.subject:
+    if collateral.pck_crl.issuer != authority.subject:
         raise NotAuthentic("the PCK revocation list is of another issuer", reason="pck_no_crl")
     pcs.check_crl(collateral.pck_crl, authority, case.evaluated_at)
     _check_unlisted(collateral.pck_crl, pck, "PCK", "pck_revoked")
@@ -344,7 +344,9 @@ def _td_flags(body: TdReport) -> dict[str, bool | int]:
     return {
         "sept_ve_disable": body.sept_ve_disable,
         "migratable": body.migratable,
+        "profiling": body.profiling,
         "service_td": body.service_td,
+        "service_td_ext": body.service_td_ext,
         "unnamed_attributes": body.unnamed_attributes,
     }
 

@@ -37,6 +37,15 @@ PCK_CHAIN = ((PCK_NAME,), PCK_CA_NAMES, (ROOT_NAME,))
 _SHA256 = ec.ECDSA(hashes.SHA256())
 #: CRLNumber and AuthorityKeyIdentifier. Another (a delta list, a list for some certificates only) changes the meaning.
 _CRL_EXTENSIONS = {x509.CRLNumber.oid, x509.AuthorityKeyIdentifier.oid}
+_CRL_ERRORS = (
+    ValueError,
+    TypeError,
+    OverflowError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 Chain = tuple[x509.Certificate, ...]
 
@@ -46,6 +55,7 @@ class Crl(msgspec.Struct, frozen=True):
 
     der: bytes
     parsed: x509.CertificateRevocationList
+    issuer: x509.Name
     this_update: float
     next_update: float
 
@@ -140,13 +150,15 @@ def load_crl(der: bytes) -> Crl:
     try:
         crl = x509.load_der_x509_crl(der)
         oids = {extension.oid for extension in crl.extensions}
-        begins, ends = crl.last_update_utc, crl.next_update_utc
-        len(crl)  # reads the entries, so that a broken one is found here
-    except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+        # The library reads these only when asked, so that a broken one is found here and nowhere later.
+        issuer, begins, ends = crl.issuer, crl.last_update_utc, crl.next_update_utc
+        for entry in crl:
+            entry.serial_number  # noqa: B018
+    except _CRL_ERRORS as error:
         raise FormatError(f"a revocation list is malformed: {type(error).__name__}") from None
     if ends is None or not oids <= _CRL_EXTENSIONS:
         raise FormatError("a revocation list has no end, or an extension that changes its meaning")
-    return Crl(der, crl, begins.timestamp(), ends.timestamp())
+    return Crl(der, crl, issuer, begins.timestamp(), ends.timestamp())
 
 
 @lru_cache(maxsize=64)

@@ -34,9 +34,14 @@ _V5_BODIES = {2: 584, 3: 648}
 _ENCLAVE_REPORT, _TD_REPORT = 384, 584
 _QE_REPORT_DATA, _PCK_CHAIN = 6, 5
 
-TD_DEBUG, TD_SEPT_VE_DISABLE, TD_MIGRATABLE = 1 << 0, 1 << 28, 1 << 29
-#: Bits of TDATTRIBUTES with a meaning besides those three: LASS, PKS, KL, PERFMON.
-_TD_NAMED = TD_DEBUG | TD_SEPT_VE_DISABLE | TD_MIGRATABLE | 1 << 27 | 1 << 30 | 1 << 31 | 1 << 63
+#: TDATTRIBUTES. The whole first byte (TUD) is for TDs under debug: "if any of these bits is set, the TD is untrusted".
+TD_DEBUG, TD_PROFILING, TD_SERVICE_EXT, TD_SEPT_VE_DISABLE, TD_MIGRATABLE = 0xFF, 0x70, 1 << 17, 1 << 28, 1 << 29
+_DEBUG_BIT = 1
+#: All bits with a name: those above, and ICSSD, LASS, PKS, KL, TPA, PERFMON.
+_TD_NAMED = (
+    _DEBUG_BIT | TD_PROFILING | TD_SERVICE_EXT | TD_SEPT_VE_DISABLE | TD_MIGRATABLE
+    | 1 << 16 | 1 << 27 | 1 << 30 | 1 << 31 | 1 << 62 | 1 << 63
+)  # fmt: skip
 _SGX_DEBUG = 1 << 1
 
 
@@ -67,7 +72,17 @@ class TdReport(msgspec.Struct, frozen=True):
 
     @property
     def debug(self) -> bool:
+        """Whether the host may look into the TD: the debug bit, or any other of its byte."""
         return bool(self.attributes & TD_DEBUG)
+
+    @property
+    def profiling(self) -> bool:
+        """Whether the host may profile the TD: HGS+, performance or platform monitoring."""
+        return bool(self.attributes & TD_PROFILING)
+
+    @property
+    def service_td_ext(self) -> bool:
+        return bool(self.attributes & TD_SERVICE_EXT)
 
     @property
     def sept_ve_disable(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import struct
@@ -13,6 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
+from cryptography.hazmat.primitives.serialization import Encoding
 from tee_worlds.intel import (
     DAY,
     PCK,
@@ -111,7 +113,8 @@ def test_the_claims_of_a_tdx_quote() -> None:
     assert (claims.debug, claims.product, claims.machine_id_kind) == (False, "10A06F000000", "ppid")
     assert claims.machine_id == hashlib.sha256(hashlib.md5(b"ppid").digest()).hexdigest()
     assert claims.flags == {
-        "sept_ve_disable": True, "migratable": False, "service_td": False, "unnamed_attributes": False,
+        "sept_ve_disable": True, "migratable": False, "service_td": False, "profiling": False, "service_td_ext": False,
+        "unnamed_attributes": False,
         "dynamic_platform": True, "cached_keys": False, "smt": True,
     }  # fmt: skip
     assert claims.tcb == {
@@ -162,6 +165,10 @@ def test_a_machine_of_the_processor_ca() -> None:
     ("report", "flag", "rule"),
     [
         ({"attributes": SEPT | 1}, ("debug", True), "Debug mode is enabled"),
+        ({"attributes": SEPT | 1 << 4}, ("profiling", True), "TD profiling is enabled"),
+        ({"attributes": SEPT | 1 << 6}, ("debug", True), "TD profiling is enabled"),
+        ({"attributes": SEPT | 1 << 17}, ("service_td_ext", True), "SERVTD_EXT is enabled"),
+        ({"attributes": SEPT | 1 << 1}, ("debug", True), "Reserved bits in TD attributes are set"),
         ({"attributes": 0}, ("sept_ve_disable", False), "SEPT_VE_DISABLE is not enabled"),
         ({"attributes": SEPT | 1 << 29}, ("migratable", True), "TD migration is enabled"),
         ({"attributes": SEPT | 1 << 40}, ("unnamed_attributes", True), "Reserved bits in TD attributes are set"),
@@ -182,9 +189,9 @@ def test_what_dcap_qvl_never_lets_pass_is_authentic_with_its_flag(
     assert dcap_says(quote, W.collateral()) == rule
 
 
-@pytest.mark.parametrize("bit", [27, 30, 31, 63])
+@pytest.mark.parametrize("bit", [16, 27, 30, 31, 62, 63])
 def test_named_attributes_are_no_surprise(bit: int) -> None:
-    """LASS, PKS, KL and PERFMON are names that both verifiers know."""
+    """ICSSD, LASS, PKS, KL, TPA and PERFMON are names that both verifiers know."""
     claims = judge(W.quote(attributes=SEPT | 1 << bit)).claims
     assert claims.authentic
     assert claims.flags["unnamed_attributes"] is False
@@ -208,6 +215,10 @@ def flipped(data: bytes, at: int) -> bytes:
 
 def without_nul(world: World = W) -> bytes:
     return world.sign_quote(td_report(), chain_text=pem(world.pck, world.ca, world.root).encode())
+
+
+def pem_of(der: bytes) -> bytes:
+    return b"-----BEGIN CERTIFICATE-----\n" + base64.b64encode(der) + b"\n-----END CERTIFICATE-----\n"
 
 
 QE_AT = 48 + 584 + 4 + 128 + 6  # where the QE report of a version 4 quote starts
@@ -242,6 +253,15 @@ REFUSED: dict[str, Case] = {
     "crl-with-spaces": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(pck_crl="30 00"))),
     "crl-empty": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(pck_crl=""))),
     "crl-no-der": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(root_ca_crl="3000"))),
+    "crl-version": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(
+        pck_crl=json.loads(W.collateral())["pck_crl"].replace("020101300a", "020121300a", 1)))),
+    "crl-issuer-broken": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(
+        root_ca_crl=json.loads(W.collateral())["root_ca_crl"].replace("0603550403", "0703550403", 1)))),
+    "crl-entry-broken": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(
+        pck_crl=json.loads(W.collateral(revoked=[W.signer]))["pck_crl"].replace(
+            f"{W.signer.serial_number:x}"[-30:] + "17", f"{W.signer.serial_number:x}"[-30:] + "16", 1)))),
+    "pck-version": ("tee_format", "pck_malformed", lambda: judge(W.sign_quote(td_report(), chain_text=pem_of(
+        W.pck.public_bytes(Encoding.DER).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x21", 1))))),
     "crl-partial": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(pck_crl=crl(
         W.ca, W.ca_key, begins=NOW - 1, ends=NOW + 1, extra=x509.DeltaCRLIndicator(1)).hex()))),
     "signature-short": ("tee_format", "collateral_malformed", lambda: judge(collateral=edited(tcb_info_signature="00"))),
@@ -496,6 +516,8 @@ def refused_by(monkeypatch: pytest.MonkeyPatch, error: Exception, quote: bytes) 
 @pytest.mark.parametrize(
     "words",
     ["Debug mode is enabled", "SEPT_VE_DISABLE is not enabled", "Invalid MR service TD", "TD migration is enabled",
+     "TD profiling is enabled", "SERVTD_EXT is enabled",
+        "TD profiling is enabled", "SERVTD_EXT is enabled",
      "Reserved bits in TD attributes are set"],
 )  # fmt: skip
 def test_a_rule_counts_only_where_it_applies(monkeypatch: pytest.MonkeyPatch, words: str) -> None:

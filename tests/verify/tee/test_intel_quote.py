@@ -120,14 +120,18 @@ def test_enclave_fields_stand_where_the_layout_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bit", "name"), [(0, "debug"), (28, "sept_ve_disable"), (29, "migratable"), (1, "unnamed_attributes"),
-                      (26, "unnamed_attributes"), (62, "unnamed_attributes")]
+    ("bit", "names"),
+    [
+        (0, ["debug"]), (1, ["debug", "unnamed_attributes"]), (4, ["debug", "profiling"]), (6, ["debug", "profiling"]),
+        (7, ["debug", "unnamed_attributes"]), (8, ["unnamed_attributes"]), (16, []), (17, ["service_td_ext"]), (27, []),
+        (28, ["sept_ve_disable"]), (29, ["migratable"]), (32, ["unnamed_attributes"]), (62, []), (63, []),
+    ],
 )  # fmt: skip
-def test_attribute_bits(bit: int, name: str) -> None:
-    """Each attribute is its own bit of the little-endian word."""
+def test_attribute_bits(bit: int, names: list[str]) -> None:
+    """Each attribute is its own bit of the little-endian word, and any of the debug byte is debug."""
     report = parse_quote(W.quote(attributes=1 << bit)).body
-    names = ("debug", "sept_ve_disable", "migratable", "unnamed_attributes")
-    assert [one for one in names if getattr(report, one)] == [name]
+    known = ("debug", "profiling", "service_td_ext", "sept_ve_disable", "migratable", "unnamed_attributes")
+    assert [one for one in known if getattr(report, one)] == names
 
 
 def test_authentication_data_of_any_length_is_read() -> None:
