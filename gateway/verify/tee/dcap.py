@@ -1,9 +1,9 @@
 """The second opinion on an Intel quote: dcap-qvl, asked the same question at the same time under the same root.
 
 dcap-qvl refuses some quotes that are genuine, by rules that cannot be turned off: debug, profiling, SEPT_VE_DISABLE
-off, migratable, a service TD or its extension, and TD attributes that it has no name for. It comes to these rules after
-every signature, date and TCB level was checked, so such a refusal is still an opinion on all that. It counts as one only
-where our own reading of the quote says that the rule applies; any other refusal contradicts us.
+off, migratable, a service TD or its extension, and TD attributes that it has no name for. It comes to these rules
+after every signature, date and TCB level was checked, so such a refusal is still an opinion on all that. It counts as
+one only where our own reading of the quote says that the rule applies; any other refusal contradicts us.
 """
 
 from __future__ import annotations

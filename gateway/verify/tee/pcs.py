@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 from gateway.crypto.canonical import strict_json
-from gateway.crypto.certificates import ChainError, check_chain, in_date, is_ca, load_pem_chain
+from gateway.crypto.certificates import ChainError, check_chain, fingerprint, in_date, is_ca, load_pem_chain
 from gateway.errors import FormatError
 from gateway.text import plain
 
@@ -170,6 +170,7 @@ def load_chain(pem: bytes) -> Chain:
 # --- Who signed what
 
 
+@lru_cache(maxsize=64)
 def check_roles(chain: Chain, roles: tuple[tuple[str, ...], ...]) -> None:
     """Hold the length and the common names of `chain` to `roles`: a PCK certificate must not sign documents.
 
@@ -187,13 +188,22 @@ def check_roles(chain: Chain, roles: tuple[tuple[str, ...], ...]) -> None:
         raise NotAuthentic("the leaf of a chain is a CA", reason="cert_wrong_role")
 
 
+@lru_cache(maxsize=256)
+def print_of(certificate: x509.Certificate) -> str:
+    """SHA-256 of the certificate's DER, lower-case hex."""
+    return fingerprint(certificate)
+
+
 def _common_name(certificate: x509.Certificate) -> str | None:
     names = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(names[0].value) if len(names) == 1 else None
 
 
 def check_held(chain: Chain, now: float) -> None:
-    """Every certificate in date at `now` and signed by the next, the root by itself. Raises `ChainError`."""
+    """Every certificate of two or more in date at `now` and signed by the next, the root by itself.
+
+    Raises `ChainError`.
+    """
     for place, certificate in enumerate(chain):
         if not in_date(certificate, now):
             raise ChainError(
@@ -201,11 +211,23 @@ def check_held(chain: Chain, now: float) -> None:
                 f"{certificate.not_valid_after_utc:%Y-%m-%d}",
                 reason="cert_expired_or_not_yet_valid",
             )
-    _held_together(chain)
+    _held_together(chain[1:])
+    _check_leaf(chain[0], chain[1])
+
+
+@lru_cache(maxsize=256)
+def _check_leaf(leaf: x509.Certificate, issuer: x509.Certificate) -> None:
+    try:
+        leaf.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise ChainError("certificate 0 of the chain is not signed by the next", reason="chain_broken") from None
+    if not is_ca(issuer):
+        raise ChainError("certificate 1 of the chain is not a CA", reason="issuer_not_ca")
 
 
 @lru_cache(maxsize=64)
 def _held_together(chain: Chain) -> None:
+    # All above the leaf, apart from it: PCK certificates are many, and the two above them nearly always the same.
     # Asked at the moment when the youngest begins. If not all are in date then, they never are together, and
     # `check_held` has said so before it comes here.
     check_chain(chain, max(certificate.not_valid_before_utc.timestamp() for certificate in chain))

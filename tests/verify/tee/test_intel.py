@@ -505,6 +505,23 @@ def test_disagreement_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         assert result.claims.raw["dcap_qvl"] == words
 
 
+@pytest.mark.parametrize(
+    ("quote", "collateral", "words"),
+    [
+        (flipped(W.quote(attributes=SEPT | 1), 48 + 520), {}, "ISV enclave report signature is invalid"),
+        (W.quote(attributes=SEPT | 1, tee_tcb_svn=bytes(16)), {}, "No matching TCB level found"),
+        (W.quote(attributes=SEPT | 1), {"tcb_info": W.tcb_info(tcbLevels=[level("Revoked")])}, "TCB status is invalid: Revoked"),
+        (W.quote(attributes=SEPT | 1), {"tcb_info": W.tcb_info(nextUpdate="2027-01-15T07:59:59Z")}, "TCBInfo expired"),
+        (W.sign_quote(td_report(attributes=SEPT | 1), qe={"product": 9}), {}, "QE ISVPRODID mismatch: expected 2, got 9"),
+        (W.sign_quote(td_report(attributes=SEPT | 1), qe={"svn": 1}), {}, "QE ISVSVN 1 is below minimum required 2"),
+    ],
+    ids=["signature", "level", "revoked", "expired", "qe", "qe-level"],
+)  # fmt: skip
+def test_dcap_qvl_comes_to_its_rules_last(quote: bytes, collateral: dict[str, Any], words: str) -> None:
+    """A debug quote with another fault is refused by dcap-qvl for the fault: a rule's refusal means that all else held."""
+    assert dcap_says(quote, W.collateral(**collateral)).startswith(words)
+
+
 def refused_by(monkeypatch: pytest.MonkeyPatch, error: Exception, quote: bytes) -> TeeResult:
     def refuse(*_: object) -> None:
         raise error
@@ -517,7 +534,6 @@ def refused_by(monkeypatch: pytest.MonkeyPatch, error: Exception, quote: bytes) 
     "words",
     ["Debug mode is enabled", "SEPT_VE_DISABLE is not enabled", "Invalid MR service TD", "TD migration is enabled",
      "TD profiling is enabled", "SERVTD_EXT is enabled",
-        "TD profiling is enabled", "SERVTD_EXT is enabled",
      "Reserved bits in TD attributes are set"],
 )  # fmt: skip
 def test_a_rule_counts_only_where_it_applies(monkeypatch: pytest.MonkeyPatch, words: str) -> None:
