@@ -117,6 +117,17 @@ def test_a_current_module_below_every_level_is_refused(svn2: bytes) -> None:
     assert (claims.tcb_status, claims.reject_code) == ("OutOfDate", "verifiers_disagree")
 
 
+@pytest.mark.parametrize(("platform", "status"), [("OutOfDate", "OutOfDate"), ("UpToDate", "TDRelaunchAdvised")])
+def test_relaunch_helps_only_a_platform_that_is_sound(platform: str, status: str) -> None:
+    """The first level that the SGX versions reach must be sound, even where a lower one was matched for TDX."""
+    claims = judge(
+        W.quote(version=5, tee_tcb_svn2=svn(9, 1, 9)),
+        tcbLevels=[level(platform, tdx=(5, 0, 4)), level()],
+        tdxModuleIdentities=[module("TDX_01", part_level(9), part_level(7, "OutOfDate"))],
+    )
+    assert (claims.tcb_status, claims.raw["dcap_qvl"], claims.authentic) == (status, status, True)
+
+
 def test_relaunch_into_a_module_that_nobody_lists() -> None:
     """A second version that names an unlisted module is refused."""
     identities = [module("TDX_01", part_level(9), part_level(7, "OutOfDate"))]
