@@ -52,7 +52,6 @@ def load_certificate(der: bytes) -> x509.Certificate:
         UnsupportedAlgorithm,
         x509.InvalidVersion,  # no ValueError, unlike everything else that is wrong with a version
         x509.DuplicateExtension,
-        x509.InvalidVersion,  # no ValueError, unlike everything else that is wrong with a version
         x509.UnsupportedGeneralNameType,
     ) as error:
         raise FormatError(f"not a certificate: {type(error).__name__}") from None

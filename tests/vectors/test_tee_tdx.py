@@ -210,7 +210,7 @@ def test_quotes_of_networks_have_their_form(quote: bytes) -> None:
 
 #: Folder number -> our reason and status. `policy` cases are refused there by a policy, here by what the evidence is.
 #: `verifiers_disagree` are cases whose made-up revocation lists lack the extensions without which dcap-qvl reads none;
-#: our own status stands beside it. 349 refuses version 3 of a TD_QE identity, which Intel has introduced since.
+#: our own status stands beside it. 349 has version 3 of a QE identity, which no genuine collateral here has.
 TINFOIL = {
     "300": ("tcb_not_supported", "Unsupported"), "310": ("quote_bad_version_tee", None),
     "311": ("quote_bad_version_tee", None), "313": ("quote_bad_qe_vendor", None), "314": ("quote_too_short", None),
@@ -222,7 +222,7 @@ TINFOIL = {
     "340": ("tcb_bad_signature", None), "341": ("tcb_expired", None), "342": ("qe_bad_signature", None),
     "343": ("tcb_expired", None), "344": ("tcb_bad_signature", None), "345": ("qe_bad_signature", None),
     "346": ("tcb_evaluation_too_low", None), "347": ("qe_report_data_mismatch", None),
-    "348": ("qe_identity_mismatch", None), "349": ("verifiers_disagree", "UpToDate"),
+    "348": ("qe_identity_mismatch", None), "349": ("qe_malformed", None),
     "360": ("verifiers_disagree", "SWHardeningNeeded"),
     "362": ("verifiers_disagree", "ConfigurationAndSWHardeningNeeded"), "363": ("verifiers_disagree", "OutOfDate"),
     "364": ("verifiers_disagree", "OutOfDateConfigurationNeeded"),

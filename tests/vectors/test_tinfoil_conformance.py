@@ -73,7 +73,8 @@ SUITE_CODES = {
     "tcb_expired": ("TCB_INFO_EXPIRED",),
     "qe_expired": ("QE_IDENTITY_EXPIRED",),
     "qe_bad_signature": ("QE_IDENTITY_SIGNATURE_INVALID",),
-    "qe_identity_mismatch": ("QE_IDENTITY_FIELD_MISMATCH",),
+    "qe_identity_mismatch": ("QE_IDENTITY_FIELD_MISMATCH", "QE_IDENTITY_ID_INVALID"),
+    "qe_malformed": ("QE_IDENTITY_VERSION_INVALID",),
 }
 #: Where we refuse before the suite's question is reached, and why; such a case is not counted as agreement.
 STRICTER = {
@@ -98,6 +99,12 @@ def family(name: str) -> Any:
         pytest.skip(f"gateway.verify.tee.{name} is not there")
 
 
+def intel(blobs: Any, params: Any, roots: Any, now: float) -> TeeResult:
+    """Our own reading alone: dcap-qvl refuses the suite's synthetic revocation lists for want of extensions."""
+    verify = importlib.import_module("gateway.verify.tee.intel").verify_intel
+    return verify(blobs["quote"], blobs["collateral"], roots=roots, now=now, second_opinion=False)
+
+
 def no_family(*_: object) -> TeeResult:
     raise AssertionError("this stage asks no family")
 
@@ -118,7 +125,7 @@ def families(folder: str) -> Families:
     sev, tdx = vendor_chains()
     return Families(
         snp=family("snp") if folder in ("attestation-sev", "verify-full") else no_family,
-        intel=family("intel") if folder == "attestation-tdx" else no_family,
+        intel=intel if folder == "attestation-tdx" else no_family,
         roots=VENDOR_ROOTS,
         sev_chain=sev,
         tdx_chain=tdx,

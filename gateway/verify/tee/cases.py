@@ -141,7 +141,7 @@ def _problems(expected: Expected, result: TeeResult) -> list[str]:
 
 
 def _claimed(result: TeeResult, name: str, value: Any) -> bool:
-    record = msgspec.to_builtins(result.claims)
+    record = msgspec.json.decode(msgspec.json.encode(result.claims))
     raw = record.pop("raw")
     found = raw[name] if name in raw else record.get(name)
     return bool(found == value)

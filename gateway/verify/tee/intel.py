@@ -55,17 +55,24 @@ PLAN = (
 
 
 def verify_intel(
-    quote: bytes, collateral: bytes, *, roots: TrustRoots, now: float, lowest_evaluation: int | None = None
+    quote: bytes,
+    collateral: bytes,
+    *,
+    roots: TrustRoots,
+    now: float,
+    lowest_evaluation: int | None = None,
+    second_opinion: bool = True,
 ) -> TeeResult:
     """Appraise a DCAP `quote` under `collateral` (dcap-qvl's QuoteCollateralV3 as JSON) at `now`, Unix seconds.
 
     `lowest_evaluation` is the highest TCB evaluation number that the caller has seen for this platform: collateral
-    below it is validly signed and out of use, and whoever chooses it chooses the verdict. Total for any bytes.
+    below it is validly signed and out of use, and whoever chooses it chooses the verdict. Without `second_opinion`
+    our own reading stands alone, for evidence in forms that dcap-qvl does not read. Total for any bytes.
     """
     platform = Platform.INTEL_SGX if is_sgx(quote) else Platform.INTEL_TDX
 
     def verify(f: Findings) -> None:
-        _verify(f, quote, collateral, roots, lowest_evaluation)
+        _verify(f, quote, collateral, roots, lowest_evaluation, second_opinion)
 
     return examine(platform, quote, now, PLAN, verify)
 
@@ -102,7 +109,9 @@ class _Case(msgspec.Struct, frozen=True):
         return self.collateral.tcb_info.chain[-1]
 
 
-def _verify(f: Findings, quote: bytes, collateral: bytes, roots: TrustRoots, lowest: int | None) -> None:
+def _verify(
+    f: Findings, quote: bytes, collateral: bytes, roots: TrustRoots, lowest: int | None, second_opinion: bool
+) -> None:
     # 1. The form of both.
     with f.step("tee_format") as step:
         parsed = parse_quote(quote)
@@ -146,7 +155,8 @@ def _verify(f: Findings, quote: bytes, collateral: bytes, roots: TrustRoots, low
     # 7. The security version, twice.
     with f.step("tee_tcb") as step:
         found = _check_standing(f, case, info, identity, pck)
-        step.found = f"{found.status.value}; dcap-qvl {dcap.VERSION}: {_check_second(case, found, root)}"
+        second = _check_second(case, found, root) if second_opinion else "not asked"
+        step.found = f"{found.status.value}; dcap-qvl {dcap.VERSION}: {second}"
 
 
 # --- 2. Chains

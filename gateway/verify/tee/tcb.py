@@ -1,6 +1,6 @@
 """What Intel says of a platform's security version: TCB info, QE identity, and the status that follows from both.
 
-TCB info version 3 and enclave identity version 2 and 3 (Intel, "PCS API version 4"; the rules are those of Intel's
+TCB info version 3 and enclave identity version 2 (Intel, "PCS API version 4"; the rules are those of Intel's
 Quote Verification Library, `TcbLevelCheck`, `TdxModuleCheck`, `TDRelaunchCheck`). Specs/tee.md section 2.1 steps 4, 6
 and 7. The documents come here after their signatures held, and still nothing in them is taken for granted: a number
 out of range, fifteen components for sixteen, or a status that is no status is a malformed document.
@@ -130,7 +130,7 @@ class QeIdentity(msgspec.Struct, frozen=True, rename="camel"):
     """What a genuine quoting enclave looks like, and how its versions stand."""
 
     id: str
-    version: Literal[2, 3]
+    version: Literal[2]
     issue_date: _Time
     next_update: _Time
     tcb_evaluation_data_number: _Number
@@ -203,7 +203,7 @@ def check_qe(report: EnclaveReport, identity: QeIdentity, tee: str) -> None:
     The identity's mask covers the debug bit of the enclave's attributes, and a debug quoting enclave is refused even if
     one day it should not: its memory can be read, its key with it.
     """
-    if identity.id != ("TD_QE" if tee == "tdx" else "QE") or (tee == "sgx" and identity.version != 2):
+    if identity.id != ("TD_QE" if tee == "tdx" else "QE"):
         raise _qe_mismatch("id")
     pairs = (
         ("miscselect", report.misc_select, identity.miscselect, identity.miscselect_mask),

@@ -348,7 +348,7 @@ REFUSED: dict[str, Case] = {
     "pck-says-nothing": ("tee_identity", "pck_malformed", lambda: judge(
         W.sign_quote(td_report(), chain=(NO_EXTENSION, W.ca, W.root)))),
     "qe-of-sgx": ("tee_identity", "qe_identity_mismatch", lambda: judge(collateral=W.collateral(qe_identity=W.qe_identity(sgx=True)))),
-    "qe-identity-version": ("tee_identity", "qe_identity_mismatch", lambda: judge(W.sgx_quote(), W.collateral(
+    "qe-identity-version": ("tee_collateral", "qe_malformed", lambda: judge(W.sgx_quote(), W.collateral(
         sgx=True, qe_identity=W.qe_identity(sgx=True, version=3)))),
     "qe-miscselect": ("tee_identity", "qe_identity_mismatch", lambda: judge(W.sign_quote(td_report(), qe={"misc_select": 1}))),
     "qe-attributes": ("tee_identity", "qe_identity_mismatch", lambda: judge(W.sign_quote(td_report(), qe={"attributes": 0x05}))),
