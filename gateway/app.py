@@ -239,6 +239,9 @@ class Gateway:
         now = _now_ms()
         record = msgspec.json.encode(session)
         self._submit(put_evidence(session.evidence_digest, "application/json", now, document), len(document))
+        for data in attestation.endorsements.values():  # judged again years later, it is by these that it has to be
+            digest = sha256(data).hexdigest()
+            self._submit(put_evidence(digest, "application/octet-stream", now, data), len(data))
         self._submit(put_session(session.id, node.id, now, record), len(record))
 
     def _archive_policies(self, files: Mapping[str, bytes]) -> None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import httpx
 import msgspec
 import structlog
 
 from gateway.adapter import Adapter, RawEvidence
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, FormatError
 from gateway.model.node import AttestedSession, Node
+from gateway.model.tee import TeeResult
 from gateway.model.verdict import AttestationResult
 from gateway.upstream.connection import DANGEROUS_ANY_KEY
 from gateway.upstream.errors import ChannelError
 from gateway.upstream.origin import parse_origin
 from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.transport import control_client
+from gateway.verify.aci import parse_report
 from gateway.verify.appraise import appraise_node, attested_session
+from gateway.verify.node_evidence import TeeEvidence, read_evidence, verify_evidence
+from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
 
 log = structlog.get_logger("veriroute.fleet")
 
@@ -28,21 +32,43 @@ log = structlog.get_logger("veriroute.fleet")
 EVIDENCE_S = 30.0
 
 
+class Endorsements(msgspec.Struct, frozen=True):
+    """The vendor's documents for one item of evidence, by role; or the stable `problem` for which there are none."""
+
+    blobs: Mapping[str, bytes]
+    problem: str | None = None
+
+
+#: Brings what an item of evidence has to be held against.
+Endorse = Callable[[TeeEvidence], Awaitable[Endorsements]]
+
+
 class Attestation(msgspec.Struct, frozen=True):
-    """One appraisal: its result, the session when the evidence parsed, and the evidence as it came."""
+    """One appraisal: its result, the session when the evidence parsed, and evidence and endorsements as they came."""
 
     result: AttestationResult
     session: AttestedSession | None
     document: bytes | None
+    endorsements: Mapping[str, bytes] = {}
 
 
 class Attester:
     """Fetches and appraises. Evidence is self-proving, so it may come over any TLS key; which one is recorded."""
 
     def __init__(
-        self, pool: UpstreamPool, *, now: Callable[[], float], lifetime_s: float, allow_http: bool, allow_private: bool
+        self,
+        pool: UpstreamPool,
+        *,
+        now: Callable[[], float],
+        lifetime_s: float,
+        allow_http: bool,
+        allow_private: bool,
+        endorse: Endorse | None = None,
+        roots: TrustRoots = VENDOR_ROOTS,
     ) -> None:
         self._now = now
+        self._endorse = endorse
+        self._roots = roots
         self._lifetime = lifetime_s
         self._allow_http, self._allow_private = allow_http, allow_private
         self._client = control_client(
@@ -53,17 +79,45 @@ class Attester:
         """Appraise `node` now. Never raises for what the node does."""
         nonce = secrets.token_hex(32)
         evidence = await self._evidence(node, adapter, nonce)
+        tee, problem, blobs = await self._tee(evidence, nonce)
         now = self._now()
         result, report = appraise_node(
-            node, evidence.document, evidence.problem, nonce, now=now, spki=evidence.spki, tls=evidence.tls
+            node, evidence.document, problem, nonce, now=now, spki=evidence.spki, tls=evidence.tls, tee=tee
         )
         if report is None or evidence.document is None:
             return Attestation(result, None, evidence.document)
         digest = hashlib.sha256(evidence.document).hexdigest()
         session = attested_session(
-            node, report, result, evidence_digest=digest, established=now, lifetime_s=self._lifetime
+            node,
+            report,
+            result,
+            evidence_digest=digest,
+            established=now,
+            lifetime_s=self._lifetime,
+            tee=tee.claims if tee is not None else None,
         )
-        return Attestation(result, session, evidence.document)
+        return Attestation(result, session, evidence.document, blobs)
+
+    async def _tee(self, evidence: RawEvidence, nonce: str) -> tuple[TeeResult | None, str | None, Mapping[str, bytes]]:
+        """What the verifier finds of hardware evidence; without a result, what was missing."""
+        if evidence.document is None:
+            return None, evidence.problem, {}
+        try:
+            report = parse_report(evidence.document)
+            item = read_evidence(report)
+            if item is None:
+                return None, None, {}
+            endorsed = Endorsements({}) if self._endorse is None else await self._endorse(item)
+            if endorsed.problem is not None:
+                return None, endorsed.problem, {}
+            digest, now = report.keyset.digest, self._now()
+            result = verify_evidence(
+                item, endorsed.blobs, keyset_digest=digest, nonce=nonce, roots=self._roots, now=now
+            )
+        except FormatError as error:  # an evidence member that is none, or a document that the kind needs and lacks
+            missing = error.reason == "input_missing"
+            return None, "collateral_unavailable" if missing else "malformed", {}
+        return result, None, endorsed.blobs
 
     async def _evidence(self, node: Node, adapter: Adapter, nonce: str) -> RawEvidence:
         """What the adapter brings. One that raises, or does not come back, has brought nothing."""

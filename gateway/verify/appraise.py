@@ -9,7 +9,9 @@ What has to be shown, in this order, each as one check:
  6. channel_bound  the TLS key of the channel is one that the keyset names
 
 Evidence of `platform: software` proves possession of the pinned key and nothing about the machine, so `tee_attested`
-is refuted, not unknown: there is no hardware evidence to wait for.
+is refuted, not unknown: there is no hardware evidence to wait for. Hardware evidence comes here verified
+(`node_evidence`): it has to hold, and to commit to the keyset and our nonce. What a policy makes of the machine behind
+it is left open (`tee_rules`).
 """
 
 from __future__ import annotations
@@ -21,21 +23,32 @@ import msgspec
 from gateway.crypto.signatures import is_weak_ed25519, verify_ed25519
 from gateway.errors import FormatError
 from gateway.model.node import AttestedSession, Node
+from gateway.model.tee import BindingStatus, HostTrust, TcbStatus, TeeClaims, TeeResult
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome, worst
 
 from . import aci
+from .node_evidence import HARDWARE, platform_of
 
 #: A keyset that runs longer than this is treated as one that never ends (some deployments say 2^64-1).
 LONGEST_KEYSET_S = 10 * 366 * 86400
 
 
 def appraise_node(
-    node: Node, document: bytes | None, problem: str | None, nonce: str, *, now: float, spki: bytes | None, tls: bool
+    node: Node,
+    document: bytes | None,
+    problem: str | None,
+    nonce: str,
+    *,
+    now: float,
+    spki: bytes | None,
+    tls: bool,
+    tee: TeeResult | None = None,
 ) -> tuple[AttestationResult, aci.Report | None]:
     """Appraise the answer to `GET /v1/aci/attestation?nonce=…`.
 
     `document` is its body, None with a `problem` when it could not be had; `spki` the SHA-256 of the TLS leaf key of
-    the connection it came over. Total: whatever the bytes are, the answer is a list of checks.
+    the connection it came over; `tee` what the verifier found of its hardware evidence, if it has any: without it,
+    `problem` says what was missing. Total: whatever the bytes are, the answer is a list of checks.
     """
     # 1. evidence
     report: aci.Report | None = None
@@ -53,17 +66,18 @@ def appraise_node(
         ]
         outcome = Outcome.CONTRAINDICATED if reason == "malformed" else Outcome.NONE
         checks = (Check(id="evidence", outcome=outcome, reason=reason, found=problem), *missing)
-        return AttestationResult(checks, _claims(checks, None)), None
+        return AttestationResult(checks, _claims(checks, None, None)), None
+    claims = tee.claims if tee is not None else None
     checks = (
-        Check(id="evidence", outcome=Outcome.AFFIRMING, found=f"ACI report, platform {_platform(report)}"),
-        _key_bound(node, report),
+        _evidence(report, claims, problem),
+        _key_bound(node, report, claims),
         _key_weak(report),
         _keyset_valid(report, now),
-        _fresh(report, nonce),
+        _fresh(report, nonce, claims),
         _channel_bound(report, spki, tls),
-        Check("tee_rules", Outcome.NONE, "no_tee_evidence"),
+        Check("tee_rules", Outcome.NONE, "no_tee_evidence" if claims is None else "left_to_policy"),
     )
-    return AttestationResult(checks, _claims(checks, report)), report
+    return AttestationResult(checks, _claims(checks, report, claims)), report
 
 
 def attested_session(
@@ -74,9 +88,12 @@ def attested_session(
     evidence_digest: str,
     established: float,
     lifetime_s: float,
+    tee: TeeClaims | None = None,
 ) -> AttestedSession:
-    """The session that an appraisal establishes: content-addressed, and never longer than the keyset lasts."""
+    """The session that an appraisal establishes: content-addressed, and never longer than keyset or collateral last."""
     expires = min(established + lifetime_s, float(report.keyset.not_after))
+    if tee is not None and tee.collateral.expires is not None:
+        expires = min(expires, tee.collateral.expires)
     session = AttestedSession(
         id="",
         node=node.id,
@@ -94,6 +111,7 @@ def attested_session(
         capabilities=report.extensions,
         endpoints=report.endpoints,
         models=report.models,
+        tee=() if tee is None else (tee,),
     )
     return msgspec.structs.replace(session, id=aci.session_id(session_document(session)))
 
@@ -114,11 +132,34 @@ def session_document(session: AttestedSession) -> dict[str, Any]:
     }
 
 
-def _key_bound(node: Node, report: aci.Report) -> Check:
-    # 2. the pin is the root of trust here; what the report says of itself must agree with what we computed
+def _evidence(report: aci.Report, tee: TeeClaims | None, problem: str | None) -> Check:
+    # 1. hardware evidence has to hold; that it could not be looked at is not that it does not
+    platform = platform_of(report)
+    if platform not in HARDWARE:
+        return Check("evidence", Outcome.AFFIRMING, None, f"ACI report, platform {platform}")
+    if tee is None:
+        outcome = Outcome.CONTRAINDICATED if problem == "malformed" else Outcome.NONE
+        return Check("evidence", outcome, problem or "collateral_unavailable", f"ACI report, platform {platform}")
+    if not tee.authentic:
+        return Check("evidence", Outcome.CONTRAINDICATED, tee.reject_code, tee.reject_detail, over=tee.evidence_format)
+    if tee.root is None:  # signed by a key that nobody vouches for
+        return Check("evidence", Outcome.NONE, "root_unknown", tee.evidence_format)
+    root = f"root=TEST ({tee.root.name})" if tee.root.test else tee.root.name
+    return Check("evidence", Outcome.AFFIRMING, None, f"{tee.platform.value}, {root}", over=tee.evidence_format)
+
+
+def _held(tee: TeeClaims | None) -> bool:
+    """Whether hardware evidence holds and commits to this keyset and our nonce."""
+    return tee is not None and tee.authentic and tee.root is not None and tee.binding.status is BindingStatus.BOUND
+
+
+def _key_bound(node: Node, report: aci.Report, tee: TeeClaims | None) -> Check:
+    # 2. the pin, or the hardware, is the root of trust here; what the report says of itself must agree with both
     found = report.keyset.digest
     if report.stated_digest != found:
         return Check("key_bound", Outcome.CONTRAINDICATED, "digest_misstated", report.stated_digest, found)
+    if node.pin is None and tee is not None and _held(tee):
+        return Check("key_bound", Outcome.AFFIRMING, None, found, None, f"{tee.platform.value}, {tee.binding.kind}")
     if node.pin is None:
         return Check("key_bound", Outcome.NONE, "no_pin", found, "nodes.pin in the settings")
     if node.pin != found:
@@ -147,13 +188,22 @@ def _keyset_valid(report: aci.Report, now: float) -> Check:
     return Check("keyset_valid", Outcome.AFFIRMING, None, f"not_after {report.keyset.not_after}")
 
 
-def _fresh(report: aci.Report, nonce: str) -> Check:
+def _fresh(report: aci.Report, nonce: str, tee: TeeClaims | None) -> Check:
     # 5. rebuild the statement from our nonce; nothing of the sender's wording is trusted
     expected = aci.statement(report.keyset.digest, nonce)
     if report.report_data != aci.report_data(expected):
         return Check("fresh", Outcome.CONTRAINDICATED, "nonce_mismatch", "report_data", over="attestation statement")
-    if _platform(report) != "software":
-        return Check("fresh", Outcome.NONE, "platform_unsupported", _platform(report), "software")
+    platform = platform_of(report)
+    if platform in HARDWARE:
+        if tee is None or not tee.authentic:
+            return Check("fresh", Outcome.NONE, "no_evidence", platform)
+        if not _held(tee):
+            return Check("fresh", Outcome.CONTRAINDICATED, "unbound", tee.binding.detail, over=tee.binding.kind)
+        return Check("fresh", Outcome.AFFIRMING, None, "our nonce, in what the hardware signed", over=tee.binding.kind)
+    if platform != "software":
+        return Check(
+            "fresh", Outcome.NONE, "platform_unsupported", platform, "software, " + ", ".join(sorted(HARDWARE))
+        )
     signature = report.evidence.get("signature")
     try:
         raw = bytes.fromhex(signature) if isinstance(signature, str) else b""
@@ -180,24 +230,70 @@ def _channel_bound(report: aci.Report, spki: bytes | None, tls: bool) -> Check:
     return Check("channel_bound", Outcome.AFFIRMING, None, spki.hex())
 
 
-def _platform(report: aci.Report) -> str:
-    platform = report.evidence.get("platform")
-    return platform[:40] if isinstance(platform, str) else report.tee_type[:40]
-
-
-def _claims(checks: tuple[Check, ...], report: aci.Report | None) -> tuple[Claim, ...]:
+def _claims(checks: tuple[Check, ...], report: aci.Report | None, tee: TeeClaims | None) -> tuple[Claim, ...]:
     by_id = {c.id: c for c in checks}
     claims = [_claim(name, by_id[name]) for name in ("key_bound", "fresh", "channel_bound")]
-    if report is not None and _platform(report) == "software":
+    if report is not None and platform_of(report) == "software":
         for name in ("tee_attested", "executed_in_tee"):
             claims.append(Claim(name, "refuted", "verifier_derived", "platform: software"))
+        claims += [_unknown(name, "not_evidenced") for name in ("gpu_attested", "tcb_up_to_date")]
+        claims.append(_unknown("host_trust", "not_evidenced"))
     else:
-        claims += [Claim(name, "unknown", None, "no_evidence") for name in ("tee_attested", "executed_in_tee")]
-    for name in ("gpu_attested", "tcb_up_to_date", "os_known_good", "serving_software_known_good"):
-        claims.append(Claim(name, "unknown", None, "not_evidenced"))
-    claims.append(Claim("model_weights_provenance", "unknown", None, "not_evidenced"))
-    claims.append(Claim("host_trust", "unknown", None, "not_evidenced"))
+        claims += _tee_claims(report, tee)
+    claims += [_unknown(name, "not_evidenced") for name in _NEVER_SHOWN]
     return tuple(claims)
+
+
+#: What no evidence of today's nodes shows by itself; policy's `tee.measurements` is how an operator says it.
+_NEVER_SHOWN = ("os_known_good", "serving_software_known_good", "model_weights_provenance")
+
+
+def _unknown(name: str, reason: str) -> Claim:
+    return Claim(name, "unknown", None, reason)
+
+
+def _tee_claims(report: aci.Report | None, tee: TeeClaims | None) -> list[Claim]:
+    """What hardware evidence says of the machine. Nothing follows from evidence that does not hold, or is not bound."""
+    names = ("tee_attested", "executed_in_tee", "gpu_attested", "tcb_up_to_date", "host_trust")
+    if report is None or tee is None:
+        return [_unknown(name, "no_evidence") for name in names]
+    if not tee.authentic or tee.binding.status is BindingStatus.MISMATCH:
+        reason = tee.reject_code or "unbound"
+        refuted = [Claim("tee_attested", "refuted", "verifier_derived", reason)]
+        return refuted + [_unknown(name, "no_evidence") for name in names[1:]]
+    if not _held(tee):
+        return [_unknown(name, "unbound") for name in names]
+    claims = [Claim("tee_attested", "asserted", "hardware_proven")]
+    # That the model runs in there, and is not only relayed from there, is the node's own word.
+    direct = report.serving == "direct"
+    claims.append(
+        Claim("executed_in_tee", "asserted", "provider_asserted")
+        if direct
+        else _unknown("executed_in_tee", "not_evidenced")
+    )
+    gpus = bool(tee.children) and all(
+        child.authentic and child.root is not None and child.binding.status is BindingStatus.BOUND
+        for child in tee.children
+    )
+    if gpus:
+        claims += [Claim(name, "asserted", "hardware_proven") for name in ("gpu_attested", "gpu_linked")]
+    else:
+        claims.append(_unknown("gpu_attested", "not_evidenced"))
+    claims.append(_tcb_claim(tee))
+    if tee.host_trust is HostTrust.HYPERSCALER:
+        claims.append(Claim("host_trust", "asserted", "verifier_derived", tee.host_trust.value))
+    else:
+        claims.append(_unknown("host_trust", tee.host_trust.value))
+    return claims
+
+
+def _tcb_claim(tee: TeeClaims) -> Claim:
+    status = tee.tcb_status
+    if status is TcbStatus.UP_TO_DATE:
+        return Claim("tcb_up_to_date", "asserted", "verifier_derived")
+    if status is None or status is TcbStatus.NOT_APPLICABLE:
+        return _unknown("tcb_up_to_date", status.value if status else "not_evidenced")
+    return Claim("tcb_up_to_date", "refuted", "verifier_derived", status.value)
 
 
 def _claim(name: str, check: Check) -> Claim:

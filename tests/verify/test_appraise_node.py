@@ -108,10 +108,10 @@ def nameless() -> dict[str, Any]:
     return document
 
 
-def other_platform() -> dict[str, Any]:
+def other_platform(name: str = "sgx") -> dict[str, Any]:
     document = report()
     document["attestation"]["evidence"] = {"quote": "00"}
-    document["attestation"]["tee_type"] = "tdx"
+    document["attestation"]["tee_type"] = name
     return document
 
 
@@ -137,6 +137,8 @@ WEAK = keyset(receipt_signing_keys=[{"key_id": "w", "algo": "ed25519", "public_k
         (not_hex(), "fresh", Outcome.CONTRAINDICATED, "statement_signature"),
         (nameless(), "fresh", Outcome.CONTRAINDICATED, "statement_signature"),
         (other_platform(), "fresh", Outcome.NONE, "platform_unsupported"),
+        (other_platform("tdx"), "fresh", Outcome.NONE, "no_evidence"),
+        (other_platform("tdx"), "evidence", Outcome.NONE, "collateral_unavailable"),
         (report(keyset(tls_public_keys=[])), "channel_bound", Outcome.NONE, "no_tls_key"),
     ],
 )

@@ -175,7 +175,7 @@ _RULES: dict[BindingRule, _Rule] = {
     BindingRule.DSTACK: _Rule(_TDX | _SNP, _REPORT_DATA, at.dstack),
     BindingRule.DSTACK_TLS: _Rule(_TDX | _SNP, _REPORT_DATA, at.dstack_tls, tls=True),
     BindingRule.DSTACK_NONCE_SHA256: _Rule(_TDX | _SNP, _REPORT_DATA, at.dstack_nonce_sha256),
-    BindingRule.ACI: _Rule(CPU, _REPORT_DATA, at.aci_statement),
+    BindingRule.ACI: _Rule(CPU | _NITRO, ("report_data or user_data",), at.aci_statement),
     BindingRule.ACI_NO_NONCE: _Rule(CPU, _REPORT_DATA, at.aci_statement_no_nonce),
     BindingRule.ZERO_G_ASCII: _Rule(_TDX, _REPORT_DATA, at.zero_g_ascii),
     BindingRule.ZERO_G_TAPP: _Rule(_TDX, _REPORT_DATA, at.zero_g_tapp),

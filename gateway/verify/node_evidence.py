@@ -1,0 +1,109 @@
+"""TEE evidence inside an ACI report: what it is, what it needs, and the keyset that it speaks for.
+
+    {"platform": "tdx",   "quote": "<hex>"}                 report_data of the quote
+    {"platform": "snp",   "report": "<hex>"}                report_data of the report
+    {"platform": "nitro", "document": "<base64>"}           user_data of the document
+                                                            … is SHA-256(statement) and 32 zero bytes
+    beside any of them "nvidia_payload": {…}                each device's nonce is the first 32 of those bytes
+
+A statement names the digest of the keyset and our nonce (`gateway.verify.aci`), so evidence that holds and commits to
+it shows that this machine has these keys, now. The vendor's documents are never taken from the report: whoever chooses
+them chooses the verdict.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+
+import msgspec
+
+from gateway.errors import FormatError
+from gateway.model.tee import Binding, BindingStatus, Freshness, FreshnessClass, TeeClaims, TeeResult
+
+from . import aci
+from .tee.bindings import BindingInputs, BindingRule, bind
+from .tee.findings import MAX_EVIDENCE_BYTES
+from .tee.kinds import kind_of
+from .tee.roots import TrustRoots
+
+#: `evidence.platform` -> the member that holds the evidence, its encoding, and its kind in `tee.kinds`.
+_FORMS: Mapping[str, tuple[str, str, str]] = {
+    "tdx": ("quote", "hex", "tdx"),
+    "snp": ("report", "hex", "snp"),
+    "nitro": ("document", "base64", "nitro"),
+}
+HARDWARE = frozenset(_FORMS)
+_OTHER_NAMES = {"sev-snp": "snp", "aws-nitro": "nitro"}
+
+
+class TeeEvidence(msgspec.Struct, frozen=True):
+    """Raw evidence: its `kind` and `role` in `tee.kinds`, its bytes, and the accelerators' payload if there is one."""
+
+    kind: str
+    role: str
+    data: bytes
+    gpu: bytes | None = None
+
+
+def platform_of(report: aci.Report) -> str:
+    """What the report says that its evidence is, at most 40 characters: software, one of `HARDWARE`, or anything."""
+    stated = report.evidence.get("platform")
+    platform = (stated if isinstance(stated, str) else report.tee_type)[:40]
+    return _OTHER_NAMES.get(platform, platform)
+
+
+def read_evidence(report: aci.Report) -> TeeEvidence | None:
+    """The TEE evidence in `report`, None when its platform is not one of `HARDWARE`. Raises `FormatError`."""
+    platform = platform_of(report)
+    if platform not in _FORMS:
+        return None
+    member, encoding, kind = _FORMS[platform]
+    text = report.evidence.get(member)
+    if not isinstance(text, str) or len(text) > 2 * MAX_EVIDENCE_BYTES:
+        raise FormatError(f"evidence.{member} is not {encoding} text")
+    try:
+        data = bytes.fromhex(text) if encoding == "hex" else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raise FormatError(f"evidence.{member} is not {encoding}") from None
+    payload = report.evidence.get("nvidia_payload")
+    gpu = None if payload is None else msgspec.json.encode(payload)
+    return TeeEvidence(kind, kind_of(kind).inputs[0], data, gpu)
+
+
+def verify_evidence(
+    evidence: TeeEvidence,
+    collateral: Mapping[str, bytes],
+    *,
+    keyset_digest: str,
+    nonce: str,
+    roots: TrustRoots,
+    now: float,
+) -> TeeResult:
+    """Verify, and hold what holds to the statement of `keyset_digest` and `nonce` (64 hex digits).
+
+    `collateral` maps roles of the kind to the vendor's documents, as we fetched them. Raises `FormatError` with the
+    reason `input_missing` when one that the kind needs is not there.
+    """
+    kind = kind_of(evidence.kind)
+    result = kind.verify({**collateral, evidence.role: evidence.data}, {}, roots, now)
+    held = BindingInputs(keyset_digest=keyset_digest, nonce=bytes.fromhex(nonce))
+    claims = result.claims
+    binding = bind(BindingRule.ACI, claims, held)
+    freshness = claims.freshness
+    if binding.status is BindingStatus.BOUND:
+        freshness = Freshness(FreshnessClass.CHALLENGE, freshness.issued_at, freshness.age_s)
+    children = () if evidence.gpu is None else (_gpu(evidence.gpu, claims, roots, now),)
+    bound = msgspec.structs.replace(claims, binding=binding, freshness=freshness, children=children)
+    return TeeResult(result.checks, bound)
+
+
+def _gpu(payload: bytes, cpu: TeeClaims, roots: TrustRoots, now: float) -> TeeClaims:
+    """The accelerators' claims, tied to the machine by the nonce that its own evidence commits to."""
+    from .tee.nvidia_payload import verify_payload
+
+    first = bytes.fromhex((cpu.report_data or "")[:64])
+    claims = verify_payload(payload, roots=roots, now=now, nonce=first or None).claims
+    binding = bind(BindingRule.GPU_CHUTES, claims, BindingInputs(cpu=cpu)) if first else Binding()
+    return msgspec.structs.replace(claims, binding=binding)
