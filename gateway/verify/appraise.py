@@ -263,7 +263,8 @@ def _tee_claims(report: aci.Report | None, tee: TeeClaims | None) -> list[Claim]
         return refuted + [_unknown(name, "no_evidence") for name in names[1:]]
     if not _held(tee):
         return [_unknown(name, "unbound") for name in names]
-    claims = [Claim("tee_attested", "asserted", "hardware_proven")]
+    test = "root=TEST" if tee.root is not None and tee.root.test else None
+    claims = [Claim("tee_attested", "asserted", "hardware_proven", test)]
     # That the model runs in there, and is not only relayed from there, is the node's own word.
     direct = report.serving == "direct"
     claims.append(

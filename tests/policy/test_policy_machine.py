@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from gateway.model.node import AttestedSession
 from gateway.model.tee import Binding, BindingStatus, Platform, Root, TcbStatus, TeeClaims
 from gateway.model.verdict import Check, Claim, Outcome
@@ -76,3 +78,11 @@ def test_the_answer_of_such_a_node_is_judged_with_its_machine() -> None:
     bad = decide(answer, policy(""), Phase.RESPONSE, node=session(machine(debug=True)))
     assert (bad.verdict, bad.failing) == (Outcome.CONTRAINDICATED, ("tee_rules",))
     assert decide(answer, policy(""), Phase.RESPONSE, node=session(machine())).verdict is Outcome.AFFIRMING
+
+
+def test_a_test_root_is_the_settings_to_allow() -> None:
+    """A session under a test root exists only where a dangerous setting made it; policy judges the rest of it."""
+    tested = msgspec.structs.replace(machine(), root=Root("ours", "00" * 32, test=True))
+    assert decide(session(tested), policy(""), Phase.NODE).verdict is Outcome.AFFIRMING
+    weak = msgspec.structs.replace(tested, debug=True)
+    assert decide(session(weak), policy(""), Phase.NODE).verdict is Outcome.CONTRAINDICATED

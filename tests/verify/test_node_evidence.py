@@ -91,6 +91,7 @@ def test_a_machine_whose_quote_names_our_nonce_and_its_keys() -> None:
     assert claims["host_trust"][0] == "unknown"
     assert tee.claims.freshness.kind is FreshnessClass.CHALLENGE
     assert "root=TEST" in str(result.checks[0].found)
+    assert next(c.reason for c in result.claims if c.name == "tee_attested") == "root=TEST"
     session = attested_session(
         Node("n", "aci", "https://n.example", ("m",)), report, result, evidence_digest="00", established=NOW,
         lifetime_s=1e9, tee=tee.claims,
