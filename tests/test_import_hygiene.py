@@ -117,3 +117,10 @@ def test_versions_agree() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert gateway.__version__ == project["version"] == version("veriroute")
+
+
+@pytest.mark.parametrize("module", ["gateway.app", "gateway.cli.serve", "gateway.cli.appraise"])
+def test_what_serves_loads_no_test_material(module: str) -> None:
+    """The worlds that make evidence under roots of their own are not even loaded where evidence is judged."""
+    statement = f"import sys, {module}; assert not [n for n in sys.modules if n.startswith('gateway.testing')]"
+    loaded(statement)

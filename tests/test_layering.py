@@ -22,6 +22,7 @@ RANKS = {
     "gateway.logs": 1,
     "gateway.verify": 2,
     "gateway.log": 2,
+    "gateway.testing": 3,
     "gateway.policy": 3,
     "gateway.exchange": 3,
     "gateway.routing": 4,
@@ -56,6 +57,7 @@ ADAPTERS_MAY = (
     "gateway.verify",
     "gateway.adapter",
     "gateway.exchange.stream",
+    "gateway.testing",
 )
 TUI_MAY = (
     "gateway.errors", "gateway.model", "gateway.verify", "gateway.log", "gateway.policy", "gateway.admin_client",
@@ -83,6 +85,17 @@ def imports(name: str, tree: ast.Module, path: Path) -> Iterator[str]:
                 base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield f"{base}.{alias.name}"
+
+
+def test_only_the_reference_node_uses_test_material() -> None:
+    """Nothing of the gateway imports `gateway.testing`, and of the adapters nothing but the node that needs it."""
+    users = {
+        name
+        for package in ("gateway", "adapters", "tui")
+        for name, tree, path in modules(package)
+        if any(target.startswith("gateway.testing") for target in imports(name, tree, path))
+    }
+    assert {name for name in users if not name.startswith("gateway.testing.")} == {"adapters.selfhosted.machine"}
 
 
 def rank_of(name: str) -> tuple[str, int]:
