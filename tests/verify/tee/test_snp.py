@@ -13,6 +13,7 @@ from gateway.errors import FormatError
 from gateway.model.tee import HostTrust, Platform, TcbStatus, TeeResult
 from gateway.model.verdict import Outcome
 from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
+from gateway.verify.tee.rules import TeeRules, judge, violations
 from gateway.verify.tee.snp import PLAN, from_inputs
 
 MILAN, GENOA, TURIN = World("Milan"), World("Genoa"), World("Turin")
@@ -301,6 +302,17 @@ def test_pitfall_turin_layout() -> None:
     assert claims.authentic
     assert claims.tcb["reported"] == {"fmc": 5, "bl": 6, "tee": 7, "snp": 8, "ucode": 9}
     assert not world.verify(world.report(patch={0x1A8: b"\1"})).claims.authentic
+
+
+def test_a_rule_can_ask_for_least_versions() -> None:
+    """Least versions are held to the lower of what is reported and what the guest was launched on."""
+    levels = {part: level for part, level in GENOA.levels.items() if part != "fmc"}
+    below = levels | {"ucode": levels["ucode"] - 1}
+    least = TeeRules(minimum_svn={"ucode": levels["ucode"], "snp": levels["snp"]}, test_roots="allow", binding="any")
+    for launch, reasons in ((levels, ()), (below, ("svn_low",))):
+        claims = GENOA.verify(GENOA.report(launch=launch)).claims
+        assert claims.tcb["svn"] == launch
+        assert violations(judge(claims, least)) == reasons
 
 
 def test_pitfall_vlek_taken_for_vcek() -> None:
