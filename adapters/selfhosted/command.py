@@ -5,6 +5,7 @@ examples:
   veriroute node --port 9001 --identity node.json --backend http://127.0.0.1:11434/v1
   veriroute node --identity node.json --print-pin          # for the gateway's settings, before the node runs
   veriroute node --port 0 --json --dishonest tamper        # a node that lies, to see it caught
+  veriroute node --identity node.json --tee tdx --tee-root world   # TDX evidence under a test root, world/root.der
 
 The pin that it prints is the digest of its keyset; put it into the gateway's settings (nodes.pin).
 """
@@ -16,13 +17,16 @@ import json
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 from gateway.errors import ConfigError
 
 HELP = "run the reference node: serve a model, or front a backend, and sign what passes"
-_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
+_TEES = ("tdx", "snp", "nitro")
+_MACHINE_MODES = ("debug", "unbound", "stale-tcb", "foreign-root")
+_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate", *_MACHINE_MODES)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--backend-key-env", metavar="NAME", help="environment variable that holds the backend's API key")
     add("--tls-cert", type=Path, metavar="PEM", help="serve TLS with this certificate; its key joins the keyset")
     add("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
+    add("--tee", choices=_TEES, help="show synthetic evidence of such a machine, under a test root")
+    add("--tee-root", type=Path, metavar="DIR", help="the machine's folder: its keys, root.der and collateral")
+    add("--tee-gpu", action="store_true", help="add the evidence of one synthetic GPU, tied to the machine's")
     add("--dishonest", choices=_MODES, help="lie in this way, for demonstrations and tests")
-    add("--dishonest-after", type=int, default=0, metavar="N", help="be honest for the first N answers")
+    add("--dishonest-after", type=int, default=0, metavar="N", help="be honest for the first N answers, or reports")
     add("--print-pin", action="store_true", help="print the identity's pin and end; serve nothing")
     add("--json", action="store_true", help="print one JSON line when ready")
     add("--quiet", action="store_true", help="print nothing when ready")
@@ -54,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--tls-cert and --tls-key go together")
     if args.dishonest_after and not args.dishonest:
         raise ConfigError("--dishonest-after says when --dishonest begins; give both")
+    if (args.tee is None) != (args.tee_root is None):
+        raise ConfigError("--tee and --tee-root go together")
+    if args.tee is None and (args.tee_gpu or args.dishonest in _MACHINE_MODES):
+        raise ConfigError("--tee-gpu and lies about the machine are for --tee; give both")
     if args.backend_key_env and not args.backend:
         raise ConfigError("--backend-key-env is for --backend; give both")
     if args.print_pin and not args.identity:
@@ -68,19 +79,30 @@ def run(args: argparse.Namespace) -> int:
     from .node import Node
     from .server import serve
 
+    mischief = Mischief(args.dishonest, args.dishonest_after) if args.dishonest else None
+    about_machine = args.dishonest in _MACHINE_MODES
+    attester = None
+    if args.tee is not None:
+        from .machine import open_machine
+
+        attester = open_machine(
+            args.tee, args.tee_root, time.time(), gpu=args.tee_gpu, mischief=mischief if about_machine else None
+        )
     node = Node(
         identity,
         _source(args),
         spki=spki,
-        mischief=Mischief(args.dishonest, args.dishonest_after) if args.dishonest else None,
+        mischief=None if about_machine else mischief,
         fronts_backend=args.backend is not None,
+        attester=attester,
     )
     listener = _listen(args.host, args.port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     url = f"{'https' if args.tls_cert else 'http'}://{shown}:{port}"
     tls = (str(args.tls_cert), str(args.tls_key)) if args.tls_cert else None
-    return serve(node, listener, tls, lambda: _say_ready(args, url, node.pin))
+    root_sha256 = attester.root_sha256 if attester else None
+    return serve(node, listener, tls, lambda: _say_ready(args, url, node.pin, root_sha256))
 
 
 def _source(args: argparse.Namespace):  # type: ignore[no-untyped-def]
@@ -106,9 +128,11 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
-def _say_ready(args: argparse.Namespace, url: str, pin: str) -> None:
+def _say_ready(args: argparse.Namespace, url: str, pin: str, root_sha256: str | None) -> None:
+    root = args.tee_root / "root.der" if root_sha256 else None
     if args.json:
-        line = json.dumps({"event": "ready", "url": url, "pin": pin})
+        tee = {"tee": args.tee, "root": str(root), "root_sha256": root_sha256} if root else {}
+        line = json.dumps({"event": "ready", "url": url, "pin": pin, **tee})
     elif args.quiet:
         return
     else:
@@ -116,7 +140,8 @@ def _say_ready(args: argparse.Namespace, url: str, pin: str) -> None:
             f"identity in {args.identity}" if args.identity else "new keys, gone when it stops (--identity keeps them)"
         )
         lie = f"\nwarning    this node is dishonest on purpose: {args.dishonest}" if args.dishonest else ""
-        line = f"node       {url}\npin        {pin}\nkeys       {kept}{lie}"
+        tee = f"\ntest root  {root} ({args.tee}: made up, for tests; no hardware is behind it)" if root else ""
+        line = f"node       {url}\npin        {pin}\nkeys       {kept}{tee}{lie}"
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -1,10 +1,19 @@
 """A node that lies, for demonstrations and tests of whoever should notice. Never on by itself.
 
+About its answers:
+
 tamper      other bytes leave than those that were signed
 swap-model  the answer and the receipt bear another model's name than the one asked for
 wrong-key   receipts and running signatures are made by a key that is not in the keyset, under a key id that is
 replay      the first answer of its form is given again, byte for byte, with its old receipt
 truncate    JSON stops short of its Content-Length; a stream ends properly as HTTP, but before its terminator
+
+About its machine (with --tee; made in `machine`):
+
+debug         the evidence is of a machine that its host can look into
+unbound       genuine evidence that commits to another keyset
+stale-tcb     the platform is behind its vendor's security level
+foreign-root  the evidence is signed under another root than the one that stands in the folder
 """
 
 from __future__ import annotations
@@ -18,7 +27,9 @@ from gateway.crypto.signatures import Ed25519Signer
 from .identity import Key
 from .wire import Asked, Headers
 
-MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
+ANSWER_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
+MACHINE_MODES = ("debug", "unbound", "stale-tcb", "foreign-root")
+MODES = ANSWER_MODES + MACHINE_MODES
 OTHER_MODEL = "veriroute-lm-0-swapped"
 
 _MODEL = re.compile(rb'("model"\s*:\s*")[^"\\]*"')
@@ -38,7 +49,7 @@ class Recording:
 
 
 class Mischief:
-    """Decides, request by request, whether to lie. The first `after` answers are honest."""
+    """Decides, request by request, whether to lie. The first `after` answers, or reports of evidence, are honest."""
 
     def __init__(self, mode: str, after: int = 0) -> None:
         self.mode = mode

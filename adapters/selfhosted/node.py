@@ -15,7 +15,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from gateway import __version__
@@ -27,6 +27,9 @@ from .identity import Identity, keyset, pin
 from .receipts import ReceiptStore, Seal, Sealer, attestation
 from .source import PATHS, Source, Stream, Whole
 
+if TYPE_CHECKING:
+    from .machine import Attester
+
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _LAST = {
     "/v1/chat/completions": re.compile(rb"(?m)^data: ?\[DONE\]\r?$"),
@@ -37,7 +40,7 @@ _LAST = {
 
 
 class Node:
-    """One node. `spki` is the digest of the TLS key it is served with."""
+    """One node. `spki` is the digest of the TLS key it is served with, `attester` its machine when it has one."""
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Node:
         spki: bytes | None = None,
         mischief: dishonest.Mischief | None = None,
         fronts_backend: bool = False,
+        attester: Attester | None = None,
     ) -> None:
         self.keyset = keyset(identity, spki)
         self.pin = pin(self.keyset)
@@ -54,6 +58,7 @@ class Node:
         self._source = source
         self._mischief = mischief
         self._fronts_backend = fronts_backend
+        self._attester = attester
         self._store = ReceiptStore()
         self._sealer = Sealer(identity.active, self.pin, self._store)
         self._foreign = Sealer(dishonest.foreign(identity.active), self.pin, self._store)
@@ -133,7 +138,12 @@ class Node:
             "image_provenance": None,
             "package": f"veriroute {__version__}",
         }
-        return attestation(self._identity, self.keyset, nonces[0] if nonces else None, capabilities, provenance)
+        nonce, attest = nonces[0] if nonces else None, self._attest if self._attester else None
+        return attestation(self._identity, self.keyset, nonce, capabilities, provenance, attest)
+
+    def _attest(self, statement: bytes, nonce: str | None) -> tuple[str, dict[str, Any]]:
+        assert self._attester is not None
+        return self._attester.attest(statement, nonce, time.time())
 
     async def _exchange(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
         asked = wire.asked(scope)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from gateway.crypto.canonical import jcs
@@ -116,23 +117,30 @@ def attestation(
     nonce: str | None,
     capabilities: dict[str, Any],
     provenance: dict[str, Any],
+    attest: Callable[[bytes, str | None], tuple[str, dict[str, Any]]] | None = None,
 ) -> dict[str, Any]:
-    """The ACI report for `nonce`: a signed statement by software about itself, and nothing about the machine."""
+    """The ACI report for `nonce`.
+
+    `attest` makes `tee_type` and `evidence` of a statement and the nonce in it. Without one the evidence is a signed
+    statement by software about itself, and nothing about the machine.
+    """
     digest = aci.keyset_digest(keyset)
     statement = aci.statement(digest, nonce)
+    if attest is None:
+        signature = identity.active.signer.sign(statement).hex()
+        shown = {"platform": "software", "statement": statement.decode(), "signature": signature}
+        tee_type, evidence = "none", shown
+    else:
+        tee_type, evidence = attest(statement, nonce)
     return {
         "api_version": "aci/1",
         "workload_keyset_digest": digest,
         "attestation": {
-            "tee_type": "none",
+            "tee_type": tee_type,
             "workload_keyset": keyset,
             "report_data": aci.report_data(statement).hex(),
             "source_provenance": provenance,
-            "evidence": {
-                "platform": "software",
-                "statement": statement.decode(),
-                "signature": identity.active.signer.sign(statement).hex(),
-            },
+            "evidence": evidence,
         },
         "service_capabilities": capabilities,
     }

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
 from pathlib import Path
 
+import cbor2
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from node_kit import take_apart
 
 from adapters.selfhosted.dishonest import MODES
 from gateway.crypto.canonical import jcs
 from gateway.crypto.signatures import Ed25519Signer, verify_ed25519
+from gateway.testing.tee.machines import Gpu, NitroMachine, SnpMachine, TdxMachine
 from gateway.verify import aci
 
 PAGE = (Path(__file__).parents[2] / "docs/node-profile.md").read_text("utf-8")
@@ -42,6 +46,27 @@ def test_the_attestation_example() -> None:
     assert aci.statement(pin, nonce).decode() == statement
     assert verify_ed25519(KEY, statement.encode(), bytes.fromhex(signature))
     assert f"`{aci.report_data(statement.encode()).hex()}`" in PAGE
+
+
+def test_where_hardware_commits() -> None:
+    """The page's offsets and slots are those at which evidence of each kind holds the page's report_data and nonce."""
+    statement = block("statement").split("\n")[0].encode()
+    nonce, data = bytes.fromhex(json.loads(statement)["nonce"]), aci.report_data(statement)
+    places = {
+        name: (int(a), int(b)) for name, a, b in re.findall(r"^\| `([\w-]+)` \|.* bytes (\d+) to (\d+)", PAGE, re.M)
+    }
+    assert sorted(places) == ["sev-snp", "tdx"]
+    quote = bytes.fromhex(TdxMachine("page", 1.795e9).evidence(data, nonce, 1.795e9)["quote"])
+    assert quote[slice(*places["tdx"])] == data
+    keys = rsa.generate_private_key(65537, 2048), rsa.generate_private_key(65537, 2048)
+    report = bytes.fromhex(SnpMachine("page", keys=keys).evidence(data, nonce, 1.795e9)["report"])
+    assert (len(report), report[slice(*places["sev-snp"])]) == (1184, data)
+    document = base64.b64decode(NitroMachine("page", 1.795e9).evidence(data, nonce, 1.795e9)["document"], validate=True)
+    members = cbor2.loads(cbor2.loads(document)[2])
+    assert (members["user_data"], members["nonce"]) == (data, nonce)
+    assert f"accelerator's nonce is `{data[:32].hex()}`" in PAGE
+    payload = Gpu("page").payload(data)
+    assert base64.b64decode(payload["evidence_list"][0]["evidence"])[4:36] == data[:32]
 
 
 def test_the_stream_example() -> None:

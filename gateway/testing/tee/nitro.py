@@ -73,9 +73,10 @@ def at(seconds: float) -> datetime.datetime:
 class World:
     """One root, one chain below it, and documents signed by its leaf at `now`."""
 
-    def __init__(self, now: float = NOW, seed: str = "nitro") -> None:
+    def __init__(self, now: float = NOW, seed: str = "nitro", label: str | None = None) -> None:
+        """`label` stands in the certificates' names; for want of one it is `seed`, which then is no secret."""
         self.now = now
-        self.seed = seed
+        self.label = label or seed
         self.root_key, self.region_key, self.zone_key, self.host_key, self.leaf_key = (
             ec_key(f"{seed} {name}") for name in ("root", "region", "zone", "host", "leaf")
         )
@@ -135,7 +136,7 @@ class World:
         return x509.Name(
             [
                 x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Test, not Amazon"),
-                x509.NameAttribute(NameOID.COMMON_NAME, f"{self.seed}.{name}.test.nitro-enclaves"),
+                x509.NameAttribute(NameOID.COMMON_NAME, f"{self.label}.{name}.test.nitro-enclaves"),
             ]
         )
 
