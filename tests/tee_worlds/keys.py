@@ -22,7 +22,7 @@ from gateway.crypto.keccak import keccak256
 from gateway.crypto.secp256k1 import eip191_digest
 from gateway.crypto.signatures import Ed25519Signer
 from gateway.errors import FormatError
-from gateway.model.tee import BindingStatus, Platform, TeeClaims
+from gateway.model.tee import BindingStatus, Platform, Root, TeeClaims
 from gateway.verify.preimages import PreimageRule, preimage
 from gateway.verify.signed_text import judge_signed_text, parse_signed_text
 from gateway.verify.tee.bindings import BindingInputs, BindingRule, bind
@@ -109,6 +109,7 @@ def genuine(message: bytes = MESSAGE) -> dict[Alg, tuple[bytes, bytes]]:
 
 def claims(platform: Platform = Platform.INTEL_TDX, *, authentic: bool = True, **members: object) -> TeeClaims:
     """Claims of evidence that some verifier found authentic, or not."""
+    members = {"root": Root("a root", "00" * 32), **members}
     return TeeClaims(platform=platform, evidence_sha256="00" * 32, authentic=authentic, evaluated_at=0.0, **members)  # type: ignore[arg-type]
 
 

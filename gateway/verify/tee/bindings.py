@@ -7,7 +7,8 @@ a nonce, Nitro's slots - ties it to the key that signs responses or to the chann
 which slot of the claims is compared, and builds what has to stand there, to its last byte:
 
     BOUND     the slot is exactly what follows from the inputs
-    UNBOUND   the evidence is not authentic, its slot is absent or all zero, or the caller has no input to hold it to
+    UNBOUND   the evidence is not authentic or ends in no root, its slot is absent or all zero, or the caller has no
+              input to hold it to
     MISMATCH  the slot holds something else; also when only a part of it is as expected
 
 Nothing is BOUND by default, by prefix or by one half. The caller takes the inputs from what it will rely on - the TLS
@@ -30,7 +31,7 @@ from gateway.model.tee import Binding, BindingStatus, Platform, TeeClaims
 from . import commitments as at
 from .commitments import CPU, MAX_TEXT, BindingInputs, Unbound, report_data, unhex
 
-__all__ = ["BindingInputs", "BindingRule", "bind"]
+__all__ = ["GPU_OF_THIS_MACHINE", "BindingInputs", "BindingRule", "bind"]
 
 _ZERO_G_ASCII = re.compile(rb"0x[0-9a-fA-F]{40}")
 
@@ -64,6 +65,10 @@ class BindingRule(enum.StrEnum):
     GPU_CHUTES = "gpu-nonce-of-cpu-chutes"
 
 
+#: The rules that show that the machine itself asked the device. `GPU_NONCE` shows that some device answered us.
+GPU_OF_THIS_MACHINE = frozenset((BindingRule.GPU_SECRETVM, BindingRule.GPU_CHUTES))
+
+
 class _Rule(msgspec.Struct, frozen=True):
     platforms: frozenset[Platform]
     slots: tuple[str, ...]
@@ -93,6 +98,8 @@ def _slots(rule: _Rule, claims: TeeClaims) -> tuple[bytes, ...]:
     """What the evidence commits to, as it stands in authentic claims."""
     if not claims.authentic:
         raise Unbound("the evidence is not authentic")
+    if claims.root is None:
+        raise Unbound("the evidence ends in no root: anybody can make it")
     if claims.platform not in rule.platforms:
         raise Unbound(f"the rule is not for {claims.platform}")
     slots = tuple(_SLOTS[name](claims) for name in rule.slots)

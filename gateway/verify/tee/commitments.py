@@ -242,7 +242,7 @@ def gpu_of_cpu(at: int) -> Callable[[BindingInputs], tuple[bytes]]:
     """The GPU's nonce as 32 bytes of the CPU's report_data, from `at`; only of CPU evidence that is authentic."""
 
     def expect(inputs: BindingInputs) -> tuple[bytes]:
-        if inputs.cpu is None or not inputs.cpu.authentic or inputs.cpu.platform not in CPU:
+        if inputs.cpu is None or not inputs.cpu.authentic or inputs.cpu.root is None or inputs.cpu.platform not in CPU:
             raise Unbound("no authentic CPU evidence was given to hold the GPU to")
         half = report_data(inputs.cpu)[at : at + 32]
         return (_given(half, "half of the CPU's report_data", 32),)

@@ -11,13 +11,15 @@ with a reason that ends in `_unknown`. A rule that asks for nothing (no allow-li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from gateway.model.tee import BindingStatus, FreshnessClass, HostTrust, Platform, TcbStatus, TeeClaims
 from gateway.model.verdict import Check, Outcome
+
+from .bindings import GPU_OF_THIS_MACHINE
 
 #: rule id -> what is true when it is met.
 RULES = {
@@ -77,12 +79,15 @@ BASELINE = TeeRules(milan="allow", binding="any")
 CASES = msgspec.structs.replace(BASELINE, test_roots="allow", unknown="allow")
 
 _GPUS = (Platform.NVIDIA_GPU, Platform.NVIDIA_SWITCH)
+_INTEL = (Platform.INTEL_TDX, Platform.INTEL_SGX)
 
 #: Claims' flags that weaken an environment: flag -> (the value that is good, the violation).
 _FLAGS: Mapping[str, tuple[bool | int, str]] = {
     "sept_ve_disable": (True, "sept_ve_disable"),
     "migratable": (False, "migratable"),
     "service_td": (False, "service_td"),
+    "service_td_ext": (False, "service_td"),
+    "unnamed_attributes": (False, "unnamed_attributes"),  # what a bit without a name weakens, nobody can say
     "vmpl": (0, "vmpl"),
 }
 
@@ -128,12 +133,23 @@ def _listed(values: Iterable[str]) -> str:
     return ", ".join(sorted(values))[:200]
 
 
+def _records(claims: TeeClaims) -> Iterator[TeeClaims]:
+    """The record and all that stand under it: hardware under a virtual TPM, devices under a machine."""
+    yield claims
+    for child in claims.children:
+        yield from _records(child)
+
+
 def _root(claims: TeeClaims, rules: TeeRules) -> Check:
-    if claims.root is None:
+    # Each part rests on a root of its own; one that was made for tests speaks for the whole.
+    roots = [record.root for record in _records(claims) if record.authentic]
+    if None in roots:
         return _bad("tee_root", "root_unknown")
-    if claims.root.test and rules.test_roots != "allow":
-        return _bad("tee_root", "test_root", f"root=TEST ({claims.root.name})")
-    return _good("tee_root", f"root=TEST ({claims.root.name})" if claims.root.test else claims.root.name)
+    test = next((root for root in roots if root is not None and root.test), None)
+    if test is not None:
+        found = f"root=TEST ({test.name})"
+        return _good("tee_root", found) if rules.test_roots == "allow" else _bad("tee_root", "test_root", found)
+    return _good("tee_root", roots[0].name if roots[0] else None)
 
 
 def _platform(claims: TeeClaims, rules: TeeRules) -> Check:
@@ -164,10 +180,13 @@ def _advisories(claims: TeeClaims, rules: TeeRules) -> Check:
 
 
 def _evaluation(claims: TeeClaims, rules: TeeRules) -> Check:
-    number = claims.tcb.get("eval_number")
-    if not rules.minimum_evaluation or claims.platform not in (Platform.INTEL_TDX, Platform.INTEL_SGX):
+    # Intel's quote may stand under another record, as on an Azure machine; the lowest number counts.
+    stated = [record.tcb.get("eval_number") for record in _records(claims) if record.platform in _INTEL]
+    numbers = [number for number in stated if isinstance(number, int)]
+    number = min(numbers, default=None)
+    if not rules.minimum_evaluation or not stated:
         return _unasked("tee_evaluation", None if number is None else str(number))
-    if not isinstance(number, int):
+    if number is None or len(numbers) < len(stated):
         return _bad("tee_evaluation", "evaluation_unknown", None, f"at least {rules.minimum_evaluation}")
     if number < rules.minimum_evaluation:
         return _bad("tee_evaluation", "evaluation_old", str(number), f"at least {rules.minimum_evaluation}")
@@ -191,9 +210,10 @@ def _minimum_svn(claims: TeeClaims, rules: TeeRules) -> Check:
 def _debug(claims: TeeClaims, rules: TeeRules) -> Check:
     if claims.debug is None:
         return _bad("tee_debug", "debug_unknown")
-    if claims.debug and rules.debug != "allow":
+    on = any(record.debug for record in _records(claims))
+    if on and rules.debug != "allow":
         return _bad("tee_debug", "debug", "on", "off")
-    return _good("tee_debug", "on" if claims.debug else "off")
+    return _good("tee_debug", "on" if on else "off")
 
 
 def _configuration(claims: TeeClaims, rules: TeeRules) -> Check:
@@ -252,15 +272,21 @@ def _host(claims: TeeClaims, rules: TeeRules) -> Check:
 
 
 def _product(claims: TeeClaims, rules: TeeRules) -> Check:
-    product = claims.product or ""
-    if claims.platform is not Platform.AMD_SEV_SNP:
-        return _unasked("tee_product", product or None)
-    if not product:
+    amd = [record for record in _records(claims) if record.platform is Platform.AMD_SEV_SNP or _is_milan(record)]
+    if not amd:
+        return _unasked("tee_product", claims.product)
+    if not all(record.product for record in amd):
         return _bad("tee_product", "product_unknown")
-    hosted = claims.host_trust is HostTrust.HYPERSCALER
-    if product.lower().startswith("milan") and (rules.milan == "refuse" or (rules.milan == "hosted" and not hosted)):
-        return _bad("tee_product", "milan", product)
-    return _good("tee_product", product)
+    # Asked of the report's own record: what stands above it can only repeat what the report says.
+    hosted = all(record.host_trust is HostTrust.HYPERSCALER for record in amd if _is_milan(record))
+    milan = next((record.product for record in amd if _is_milan(record)), None)
+    if milan and (rules.milan == "refuse" or (rules.milan == "hosted" and not hosted)):
+        return _bad("tee_product", "milan", milan)
+    return _good("tee_product", amd[0].product)
+
+
+def _is_milan(claims: TeeClaims) -> bool:
+    return (claims.product or "").lower().startswith("milan")
 
 
 def _freshness(claims: TeeClaims, rules: TeeRules) -> Check:
@@ -307,8 +333,11 @@ def _gpu(claims: TeeClaims, rules: TeeRules) -> Check:
         return _unasked("tee_gpu", "none") if rules.gpu == "any" else _bad("tee_gpu", "gpu_unknown")
     if not all(gpu.authentic for gpu in gpus):
         return _bad("tee_gpu", "gpu_not_authentic", next(gpu.reject_code for gpu in gpus if not gpu.authentic))
-    if any(gpu.binding.status is not BindingStatus.BOUND for gpu in gpus):
+    # Bound to our nonce is not enough: whoever can relay a nonce can have it answered by another machine's device.
+    if not all(gpu.binding.status is BindingStatus.BOUND and gpu.binding.kind in GPU_OF_THIS_MACHINE for gpu in gpus):
         return _bad("tee_gpu", "gpu_unlinked", f"{len(gpus)} accelerators")
+    if differ := [golden.kind for gpu in gpus for golden in gpu.golden if golden.mismatched]:
+        return _bad("tee_gpu", "gpu_mismatch", _listed(differ))
     return _good("tee_gpu", f"{len(gpus)} accelerators")
 
 

@@ -456,3 +456,19 @@ def test_how_much_of_a_claim_is_read(length: int, status: BindingStatus) -> None
     """A claim of more than 4096 bytes is not read."""
     said = evidence(R.NITRO_PUBLIC_KEY, public_key=b"\7" * length)
     assert bind(R.NITRO_PUBLIC_KEY, said, only(R.NITRO_PUBLIC_KEY)).status is status
+
+
+@pytest.mark.parametrize("rule", list(BindingRule))
+def test_pitfall_evidence_without_a_root_binds_nothing(rule: BindingRule) -> None:
+    """Evidence whose parts fit together and end in no root can be made by anybody, and so speaks for no key."""
+    rootless = msgspec.structs.replace(evidence(rule), root=None)
+    assert bind(rule, evidence(rule), only(rule)).status is BOUND
+    assert bind(rule, rootless, only(rule)).status is UNBOUND
+
+
+def test_pitfall_a_gpu_of_rootless_cpu_evidence() -> None:
+    """CPU evidence that ends in no root chose no nonce for anybody's GPU."""
+    cpu = msgspec.structs.replace(CPU_OF_GPU, root=None)
+    asked = evidence(BindingRule.GPU_CHUTES)
+    assert bind(BindingRule.GPU_CHUTES, asked, BindingInputs(cpu=CPU_OF_GPU)).status is BOUND
+    assert bind(BindingRule.GPU_CHUTES, asked, BindingInputs(cpu=cpu)).status is UNBOUND

@@ -12,6 +12,7 @@ from gateway.model.tee import (
     BindingStatus,
     Freshness,
     FreshnessClass,
+    Golden,
     HostTrust,
     Platform,
     Revocation,
@@ -67,7 +68,8 @@ ASKING = TeeRules(
     revocation="required",
     gpu="required",
 )
-LINKED = gpu(binding=Binding(BindingStatus.BOUND, "gpu-nonce"))
+replace = msgspec.structs.replace
+LINKED = gpu(binding=Binding(BindingStatus.BOUND, "gpu-nonce-of-cpu-secretvm"))
 
 
 def outcome_of(rule: str, found: TeeClaims, rules: TeeRules) -> Check:
@@ -131,6 +133,13 @@ def test_what_is_not_asked_is_not_affirmed() -> None:
         ("tee_gpu", "gpu_unknown", {"children": ()}),
         ("tee_gpu", "gpu_not_authentic", {"children": (LINKED, gpu(authentic=False, reject_code="nv_bad_signature"))}),
         ("tee_gpu", "gpu_unlinked", {"children": (LINKED, gpu(binding=Binding()))}),
+        ("tee_gpu", "gpu_unlinked", {"children": (gpu(binding=Binding(BindingStatus.BOUND, "gpu-nonce")),)}),
+        ("tee_gpu", "gpu_mismatch", {"children": (replace(LINKED, golden=(Golden("driver:1", 3, ("gpu_m2",)),)),)}),
+        ("tee_root", "test_root", {"children": (replace(LINKED, root=Root("ours", "00" * 32, test=True)),)}),
+        ("tee_root", "root_unknown", {"children": (replace(LINKED, root=None),)}),
+        ("tee_debug", "debug", {"children": (replace(LINKED, debug=True),)}),
+        ("tee_configuration", "service_td", {"flags": {"service_td_ext": True}}),
+        ("tee_configuration", "unnamed_attributes", {"flags": {"unnamed_attributes": True}}),
     ],
 )
 def test_each_rule_refuses_what_it_is_for(rule: str, reason: str, changes: dict[str, Any]) -> None:
@@ -180,6 +189,32 @@ def test_milan_is_taken_from_a_cloud_only() -> None:
     assert violations(judge(hosted, TeeRules(milan="refuse"))) == ("milan",)
     assert accepted(judge(own, TeeRules(milan="allow")))
     assert accepted(judge(msgspec.structs.replace(own, product="Genoa"), TeeRules(milan="refuse")))
+
+
+def azure(hardware: TeeClaims, **changes: Any) -> TeeClaims:
+    """A virtual TPM over `hardware`, which it repeats as the verifier does."""
+    same = {name: getattr(hardware, name) for name in ("product", "tcb_status", "tcb", "debug")}
+    return claims(platform=Platform.AZURE_VTPM, **same, flags={}, children=(hardware,), **changes)
+
+
+def test_pitfall_a_virtual_tpm_hides_no_milan() -> None:
+    """Milan's keys can be read out under a virtual TPM too: the hardware's own record says who holds the machine."""
+    own = claims(platform=Platform.AMD_SEV_SNP, product="Milan-B0", tcb_status=TcbStatus.NOT_APPLICABLE, flags={})
+    cloud = azure(own, host_trust=HostTrust.HYPERSCALER)
+    assert violations(judge(cloud, TeeRules(milan="refuse"))) == ("milan",)
+    assert violations(judge(cloud, TeeRules())) == ("milan",)
+    assert accepted(judge(cloud, TeeRules(milan="allow")))
+    assert accepted(judge(azure(replace(own, product="Genoa")), TeeRules(milan="refuse")))
+    assert violations(judge(azure(replace(own, product=None)), TeeRules())) == ("product_unknown",)
+
+
+def test_pitfall_old_collateral_under_a_virtual_tpm() -> None:
+    """The evaluation of Intel's documents is asked for where the quote stands under another record."""
+    rules = TeeRules(minimum_evaluation=18)
+    assert accepted(judge(azure(claims()), rules))
+    assert violations(judge(azure(claims(tcb={"eval_number": 17})), rules)) == ("evaluation_old",)
+    assert violations(judge(azure(claims(tcb={})), rules)) == ("evaluation_unknown",)
+    assert accepted(judge(claims(platform=Platform.AWS_NITRO), rules))
 
 
 def test_a_listed_machine_is_a_known_one() -> None:
