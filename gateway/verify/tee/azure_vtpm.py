@@ -61,13 +61,17 @@ TDX_PLAN = (
 _HARDWARE = ("tee_chain", "tee_collateral", "tee_revocation", "tee_identity", "tee_tcb")
 
 #: SHA-384 of the keys with which Microsoft signs the ID block of its paravisor, as public reports of Azure machines
-#: show them (2023 and 2025). Only Azure launches what they signed, so they tell Azure's machines from anybody's.
+#: show them (2023 and 2025). A report that names one is of a guest that Microsoft signed, launched by whoever has the
+#: signed block: the processor shows who built the guest, and no certificate shows whose processor it is.
 AZURE_ID_KEYS = frozenset(
     {
         "0356215882a825279a85b300b0b742931d113bf7e32dde2e50ffde7ec743ca491ecdd7f336dc28a6e0b2bb57af7a44a3",
         "942fd93ebde6ea7a96efadeafc60f1c6b3d10e703b1dafd7555b92f7f3d32d0e006767648cba5b102af3d65756af4177",
     }
 )
+#: Products whose chip keys software of the machine's owner can read out: a report of one may be written whole, the ID
+#: key's digest included, so nothing in it tells a cloud's machine from anybody's (specs/tee.md section 5).
+FORGEABLE = "Milan"
 
 
 def verify_azure_vtpm(
@@ -85,7 +89,8 @@ def verify_azure_vtpm(
 
     `data` is the JSON above; `arks` are AMD roots in DER (at least one on SNP), `crl` AMD's list. `td` is the result
     for this very TD quote, if there is one. `host_trust` is hyperscaler_attested only when the ID key of an SNP report
-    is in `id_keys`: the HCL format itself can be imitated on any machine. Raises nothing for any bytes.
+    is in `id_keys` and the product is none of `FORGEABLE`: the HCL format itself can be imitated on any machine.
+    Raises nothing for any bytes.
     """
     try:
         parsed: Evidence | FormatError = parse_evidence(data)
@@ -153,7 +158,7 @@ def _on_snp(
     ark = ark_of(ask, arks) if arks else b""
     result = verify_snp(evidence.hcl.report, vcek, ask, ark, roots=roots, now=f.evaluated_at, crl=crl)
     claims = _adopt(f, result)
-    if claims.measurements["id_key_digest"] in id_keys:
+    if claims.measurements["id_key_digest"] in id_keys and not (claims.product or "").startswith(FORGEABLE):
         f.set(host_trust=HostTrust.HYPERSCALER)
     hardware = {
         "product": claims.product,

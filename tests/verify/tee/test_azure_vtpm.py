@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from tee_worlds.amd import DAY, NOW, World, rsa_key
-from tee_worlds.azure import NONCE, PCRS, AzureWorld, attest, hcl, jwk, rsassa, runtime, td_quote, td_report
+from tee_worlds.azure import ID_KEY, NONCE, PCRS, AzureWorld, attest, hcl, jwk, rsassa, runtime, td_quote, td_report
 
 from gateway.errors import FormatError
 from gateway.model.tee import FreshnessClass, HostTrust, Platform, Root, TcbStatus, TeeClaims, TeeResult
@@ -19,8 +19,10 @@ from gateway.verify.tee.azure_hcl import MAX_HCL_BYTES, parse_hcl
 from gateway.verify.tee.azure_vtpm import SNP_PLAN, TDX_PLAN, from_inputs
 from gateway.verify.tee.findings import MAX_EVIDENCE_BYTES
 from gateway.verify.tee.roots import VENDOR_ROOTS
+from gateway.verify.tee.rules import TeeRules, accepted, judge, violations
 
 WORLD = AzureWorld()
+GENOA = AzureWorld(World("Genoa"))
 GENUINE = WORLD.evidence()
 
 
@@ -44,7 +46,7 @@ def test_a_genuine_machine() -> None:
     assert claims.measurements["launch"] == claims.children[0].measurements["launch"]
     assert (claims.flags["secure_boot"], claims.flags["vmpl"]) == (True, 0)
     assert (claims.nonce, claims.freshness.kind) == (NONCE.hex(), FreshnessClass.CHALLENGE)
-    assert claims.host_trust is HostTrust.HYPERSCALER
+    assert claims.host_trust is HostTrust.UNKNOWN_OPERATOR
     assert claims.machine_id == hashlib.sha256(WORLD.hardware.chip).hexdigest()
     assert claims.root is not None
     assert claims.root.test
@@ -69,9 +71,20 @@ def test_pitfall_the_nonce_is_in_extra_data() -> None:
 
 def test_pitfall_the_format_alone_is_not_azure() -> None:
     """Anybody's SNP machine can show an HCL report: without Microsoft's ID key the operator stays unknown."""
-    elsewhere = WORLD.evidence(report={"id_key_digest": bytes(48)})
-    assert WORLD.verify(elsewhere).claims.host_trust is HostTrust.UNKNOWN_OPERATOR
-    assert WORLD.verify(GENUINE, id_keys=frozenset()).claims.host_trust is HostTrust.UNKNOWN_OPERATOR
+    genuine, elsewhere = GENOA.evidence(), GENOA.evidence(report={"id_key_digest": bytes(48)})
+    assert GENOA.verify(genuine).claims.host_trust is HostTrust.HYPERSCALER
+    assert GENOA.verify(elsewhere).claims.host_trust is HostTrust.UNKNOWN_OPERATOR
+    assert GENOA.verify(genuine, id_keys=frozenset()).claims.host_trust is HostTrust.UNKNOWN_OPERATOR
+
+
+def test_pitfall_a_forged_milan_names_any_id_key() -> None:
+    """Who reads out a Milan's key writes Microsoft's ID key into a report, so there the key is no sign of a cloud."""
+    claims = WORLD.verify(GENUINE).claims
+    assert claims.measurements["id_key_digest"] == ID_KEY.hex()
+    assert claims.host_trust is HostTrust.UNKNOWN_OPERATOR
+    rules = TeeRules(binding="any", test_roots="allow")
+    assert violations(judge(claims, rules)) == ("milan",)
+    assert accepted(judge(GENOA.verify(GENOA.evidence()).claims, rules))
 
 
 @pytest.mark.parametrize(("algorithm", "name"), [(1, "sha256"), (2, "sha384"), (3, "sha512")])
