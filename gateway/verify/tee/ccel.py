@@ -79,6 +79,8 @@ def appraise_ccel(claims: TeeClaims, ccel: bytes | None) -> tuple[Check, Check]:
 
     They prove the digests and nothing by name: whether RTMR0 to RTMR3 are good is a question for reference values.
     """
+    if not claims.authentic:
+        return unknown("rtmr_log", "quote_not_authentic"), unknown("rtmr_replay", "quote_not_authentic")
     if ccel is None:
         return unknown("rtmr_log", "no_event_log"), unknown("rtmr_replay", "no_event_log")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,3 +139,11 @@ def test_no_mutation_replays_with_other_digests(data: bytes) -> None:
     if replayed.outcome is Outcome.AFFIRMING:
         extended = [(e.register, e.digest) for e in parse_ccel(data) if e.register is not None]
         assert extended == [(e.register, e.digest) for e in parse_ccel(GENUINE) if e.register is not None]
+
+
+def test_pitfall_registers_of_a_refused_quote() -> None:
+    """Registers that nobody signed are compared with nothing."""
+    good = claims(LOG.rtmrs())
+    assert appraise_ccel(good, LOG.data)[1].outcome is Outcome.AFFIRMING
+    for check in appraise_ccel(msgspec.structs.replace(good, authentic=False), LOG.data):
+        assert (check.outcome, check.reason) == (Outcome.NONE, "quote_not_authentic")
