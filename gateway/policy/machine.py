@@ -22,7 +22,8 @@ def under(session: AttestedSession, policy: CompiledPolicy) -> tuple[Check, ...]
     if not session.tee:
         return session.checks
     answer = _answer(session, policy)
-    return tuple([answer if check.id == TEE_RULES else check for check in session.checks])
+    checks = tuple([answer if check.id == TEE_RULES else check for check in session.checks])
+    return checks if answer in checks else (*checks, answer)  # a list without a place for it must not lose it
 
 
 def _answer(session: AttestedSession, policy: CompiledPolicy) -> Check:

@@ -14,9 +14,10 @@ from collections.abc import Iterable
 from typing import cast
 
 from gateway.errors import PolicyLoosens
+from gateway.model.tee import HostTrust
 
 from .build import compile_policy, value_of
-from .schema import KEYS, MODES, CompiledPolicy, Key, Order, PolicyRef, Scalar
+from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, Key, Order, PolicyRef, Scalar
 from .tree import both, implies
 
 
@@ -51,6 +52,7 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
     """The loosest policy that is as strict as both: commutative, idempotent, and it permits only what both permit."""
     refs = tuple(sorted({*left.refs, *right.refs}))
     values = {key.path: _meet(key, value_of(left, key.path), value_of(right, key.path)) for key in KEYS}
+    values["tee.host_trust"] = _meet_host_trust(left, right)
     return compile_policy(
         refs,
         digest_of(refs),
@@ -110,6 +112,18 @@ def _meet(key: Key, left: Scalar, right: Scalar) -> Scalar:
         return _meet_modes(_names(left), _names(right))
     pick = min if key.order is Order.LOWER else max
     return pick(cast("float", left), cast("float", right))
+
+
+def _meet_host_trust(left: CompiledPolicy, right: CompiledPolicy) -> Scalar:
+    """Who may hold the machine. A list of machines makes those on it known, so it narrows one rule and widens this
+    one: a side without a list, to which no machine is known, must not come to know those of the other."""
+    sides = []
+    for side, other in ((left, right), (right, left)):
+        trusted = side.tee.host_trust
+        if trusted is not None and side.tee.machines is None and other.tee.machines is not None:
+            trusted = trusted - {HostTrust.KNOWN_MACHINE.value}
+        sides.append(None if trusted is None else tuple(sorted(trusted)))
+    return _meet(BY_PATH["tee.host_trust"], *sides)
 
 
 def _meet_modes(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:

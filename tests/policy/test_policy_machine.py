@@ -86,3 +86,11 @@ def test_a_test_root_is_the_settings_to_allow() -> None:
     assert decide(session(tested), policy(""), Phase.NODE).verdict is Outcome.AFFIRMING
     weak = msgspec.structs.replace(tested, debug=True)
     assert decide(session(weak), policy(""), Phase.NODE).verdict is Outcome.CONTRAINDICATED
+
+
+def test_the_answer_is_never_lost() -> None:
+    """A session whose list has no place for the answer is refused all the same."""
+    found = session(machine(debug=True))
+    bare = msgspec.structs.replace(found, checks=found.checks[:-1])
+    assert under(bare, policy(""))[-1].reason == "debug"
+    assert decide(bare, policy(""), Phase.NODE).reason == "tee_rules"

@@ -8,12 +8,25 @@ from hypothesis import strategies as st
 from policy_strategies import NODE_RESULTS, RESPONSE_RESULTS, TREES, policies
 
 from gateway.errors import PolicyLoosens
+from gateway.model.tee import (
+    Binding,
+    BindingStatus,
+    Freshness,
+    FreshnessClass,
+    HostTrust,
+    Platform,
+    Revocation,
+    Root,
+    TcbStatus,
+    TeeClaims,
+)
 from gateway.model.verdict import AttestationResult, Outcome
 from gateway.policy import CompiledPolicy, Phase, decide, demand_verified, loosens, meet, parse_policy, tighten
 from gateway.policy.build import IDLE, compile_policy, value_of
 from gateway.policy.schema import BY_PATH, PolicyRef
 from gateway.policy.tree import All, Any, AtLeast, Leaf, Tree, both, implies, leaves, normal
 from gateway.policy_files import read_policies
+from gateway.verify.tee.rules import accepted, judge, violations
 
 BUILTIN = read_policies()
 REQUIRE = '[require]\nall = ["evidence", "signature"]\n'
@@ -332,3 +345,56 @@ def test_normal_form_ignores_order_and_nesting() -> None:
         assert normal(Any(order)) == normal(Any((A, B, C)))
         assert normal(AtLeast(2, order)) == normal(AtLeast(2, (A, B, C)))
     assert normal(All((Any((A,)),))) == normal(AtLeast(1, (A,))) == A
+
+
+MACHINES = st.sampled_from(("a" * 64, "b" * 64, None))
+RECORDS = st.builds(
+    TeeClaims,
+    platform=st.sampled_from(Platform),
+    evidence_sha256=st.just("00"),
+    authentic=st.just(True),
+    evaluated_at=st.just(0.0),
+    product=st.sampled_from((None, "Milan", "Genoa")),
+    root=st.just(Root("r", "00")),
+    tcb_status=st.sampled_from(TcbStatus),
+    tcb=st.sampled_from(({}, {"eval_number": 40, "svn": {"ucode": 8, "snp": 3}}, {"eval_number": 99})),
+    advisory_ids=st.sampled_from(((), ("a",), ("b", "c"))),
+    debug=st.booleans(),
+    flags=st.sampled_from(({}, {"migratable": True})),
+    measurements=st.sampled_from(({}, {"mr_td": "aa"}, {"mr_td": "bb", "rtmr0": "cc"}, {"launch": "dd"})),
+    machine_id=MACHINES,
+    host_trust=st.sampled_from(HostTrust),
+    freshness=st.builds(Freshness, st.sampled_from(FreshnessClass), st.none(), st.sampled_from((None, 5.0, 80.0))),
+    binding=st.builds(Binding, st.sampled_from(BindingStatus)),
+    revocation=st.builds(Revocation, st.sampled_from(("ok", "stale", "absent"))),
+)
+
+
+@given(policies(), policies(), RECORDS)
+@settings(max_examples=400, deadline=None)
+def test_what_the_meet_takes_of_a_machine_both_take(
+    left: CompiledPolicy, right: CompiledPolicy, claims: TeeClaims
+) -> None:
+    """No machine is accepted under both policies together that one of them refuses."""
+    if accepted(judge(claims, meet(left, right).tee_rules)):
+        assert accepted(judge(claims, left.tee_rules))
+        assert accepted(judge(claims, right.tee_rules))
+
+
+def test_pitfall_asking_for_a_machine_makes_it_known_to_nobody_else() -> None:
+    """A caller that lists a machine does not make it one that the policy of its key knows."""
+    base = policy_of('[tee]\nbinding = "any"\nhost_trust = ["known_machine"]\n', name="base")
+    asked = policy_of(f'[tee]\nbinding = "any"\nmachines = ["{"a" * 64}"]\n', name="asked")
+    theirs = TeeClaims(
+        platform=Platform.INTEL_TDX,
+        evidence_sha256="00",
+        authentic=True,
+        tcb_status=TcbStatus.UP_TO_DATE,
+        debug=False,
+        machine_id="a" * 64,
+        root=Root("r", "00"),
+        evaluated_at=0.0,
+    )
+    assert violations(judge(theirs, base.tee_rules)) == ("host_trust",)
+    assert violations(judge(theirs, tighten(base, asked).tee_rules)) == ("host_trust",)
+    assert meet(base, asked).tee == meet(asked, base).tee
