@@ -94,7 +94,7 @@ def apply_mutation(data: bytes, step: Mapping[str, Any]) -> bytes:
     try:
         operation = _OPERATIONS[step["op"]]
         return operation(data, step)
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
         raise FormatError(f"a mutation cannot be applied: {type(error).__name__} {str(error)[:60]}") from None
 
 

@@ -69,7 +69,9 @@ def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: Tr
     try:
         challenge = None if nonce is None else bytes.fromhex(nonce)
     except (ValueError, TypeError):
-        raise FormatError("the parameter nonce is not hex", reason="input_invalid") from None
+        challenge = b""
+    if challenge == b"":
+        raise FormatError("the parameter nonce is not hex", reason="input_invalid")
     return verify_cca(blobs["token"], blobs["cpak"], roots=roots, now=now, challenge=challenge)
 
 

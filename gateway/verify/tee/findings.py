@@ -20,6 +20,7 @@ with the reason `not_reached`, and the claims say `authentic: false` and hold wh
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -130,6 +131,8 @@ def examine(
     """Run `verify` and list every check of `plan`. Total for any bytes: only `FormatError` may come out of `verify`."""
     findings = Findings(platform, evidence, now)
     try:
+        if not math.isfinite(now):  # every comparison with it fails, those that ask whether a thing is too old as well
+            raise FormatError("the time of the evaluation is no number")
         if len(evidence) > MAX_EVIDENCE_BYTES:
             raise FormatError(f"the evidence has {len(evidence)} bytes; at most {MAX_EVIDENCE_BYTES} are read")
         verify(findings)

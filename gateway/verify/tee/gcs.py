@@ -25,7 +25,7 @@ from gateway.text import plain
 
 from .findings import Findings, NotAuthentic, examine
 from .roots import TrustRoots
-from .tokens import check_audience, check_issuer, check_times, shown
+from .tokens import check_audience, check_issuer, check_times, seconds_param, shown, text_param
 
 PLAN = ("tee_format", "tee_chain", "tee_signature", "tee_identity", "tee_nonce", "tee_age")
 ISSUER = "https://confidentialcomputing.googleapis.com"
@@ -154,17 +154,21 @@ def _submodule(claims: Json, name: str) -> Json:
 
 
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
-    """`token`; `params`: aud (which must be given), nonce, iss, max_age. Raises `FormatError` input_missing."""
+    """`token`; `params`: aud (which must be given), nonce, iss, max_age.
+
+    Raises `FormatError` input_missing, param_malformed.
+    """
     if "token" not in blobs:
         raise FormatError("there is no token", reason="input_missing")
-    if not isinstance(params.get("aud"), str):
+    audience = text_param(params, "aud")
+    if audience is None:
         raise FormatError("there is no audience that the token must be for", reason="input_missing")
     return verify_gcs(
         blobs["token"],
         roots=roots,
         now=now,
-        audience=params["aud"],
-        nonce=params.get("nonce"),
-        issuer=params.get("iss", ISSUER),
-        max_age=params.get("max_age"),
+        audience=audience,
+        nonce=text_param(params, "nonce"),
+        issuer=text_param(params, "iss") or ISSUER,
+        max_age=seconds_param(params, "max_age"),
     )

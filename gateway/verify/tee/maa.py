@@ -16,7 +16,7 @@ by its hash, the claims are what somebody chose to have said, and the check stay
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gateway.crypto.jose import Json, check_signature, read_compact
@@ -26,7 +26,16 @@ from gateway.text import plain
 
 from .findings import Findings, NotAuthentic, examine
 from .roots import TrustRoots
-from .tokens import check_issuer, check_times, shown, signed_by, signer_of, with_given_set
+from .tokens import (
+    check_issuer,
+    check_times,
+    seconds_param,
+    shown,
+    signed_by,
+    signer_of,
+    text_param,
+    with_given_set,
+)
 
 PLAN = ("tee_format", "tee_chain", "tee_signature", "tee_identity", "tee_nonce", "tee_age")
 ALGORITHMS = ("RS256",)
@@ -40,7 +49,7 @@ def verify_maa(
     roots: TrustRoots,
     now: float,
     issuer: str,
-    policy_hashes: Collection[str] = (),
+    policy_hashes: frozenset[str] = frozenset(),
     nonce: str | None = None,
     max_age: float | None = None,
     extra_roots: tuple[bytes, ...] = (),
@@ -62,7 +71,7 @@ def _verify(
     jwks: bytes,
     roots: TrustRoots,
     issuer: str,
-    policy_hashes: Collection[str],
+    policy_hashes: frozenset[str],
     nonce: str | None,
     max_age: float | None,
     extra_roots: tuple[bytes, ...],
@@ -97,7 +106,7 @@ def _check_jku(header: Json, issuer: str) -> None:
         )
 
 
-def _check_identity(f: Findings, claims: Json, issuer: str, policy_hashes: Collection[str]) -> None:
+def _check_identity(f: Findings, claims: Json, issuer: str, policy_hashes: frozenset[str]) -> None:
     stated = claims.get("x-ms-policy-hash")
     with f.step("tee_identity") as step:
         check_issuer(claims, issuer)
@@ -164,21 +173,31 @@ def _is_hex(value: object) -> bool:
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
     """`token` and `jwks`; `params`: iss (which must be given), nonce, policy_hashes, max_age.
 
-    As with NRAS, a key set without a ground of its own is pinned as a test anchor. Raises `FormatError` input_missing.
+    As with NRAS, a key set without a ground of its own is pinned as a test anchor. Raises `FormatError` input_missing,
+    param_malformed.
     """
     for role in ("token", "jwks"):
         if role not in blobs:
             raise FormatError(f"there is no {role}", reason="input_missing")
-    if not isinstance(params.get("iss"), str):
+    issuer = text_param(params, "iss")
+    if issuer is None:
         raise FormatError("there is no issuer that the token must be of", reason="input_missing")
     return verify_maa(
         blobs["token"],
         blobs["jwks"],
         roots=with_given_set(roots, "maa", blobs["jwks"]),
         now=now,
-        issuer=params["iss"],
-        policy_hashes=params.get("policy_hashes", ()),
-        nonce=params.get("nonce"),
-        max_age=params.get("max_age"),
+        issuer=issuer,
+        policy_hashes=_policy_hashes(params.get("policy_hashes", ())),
+        nonce=text_param(params, "nonce"),
+        max_age=seconds_param(params, "max_age"),
         extra_roots=tuple(blob for role, blob in blobs.items() if role.startswith("root:")),
     )
+
+
+def _policy_hashes(value: object) -> frozenset[str]:
+    """One hash as text, or a list of them: text is no list of its letters, each of which a token could name."""
+    hashes = [value] if isinstance(value, str) else value
+    if not isinstance(hashes, (list, tuple)) or not all(isinstance(item, str) and item for item in hashes):
+        raise FormatError("the parameter policy_hashes is not a list of texts", reason="param_malformed")
+    return frozenset(hashes)

@@ -97,9 +97,12 @@ def _nonce_of(params: Mapping[str, Any]) -> bytes | None:
     if text is None:
         return None
     try:
-        return bytes.fromhex(text)
+        nonce = bytes.fromhex(text)
     except (ValueError, TypeError):
-        raise FormatError("the parameter nonce is not hex", reason="input_invalid") from None
+        nonce = b""
+    if not nonce:  # an empty one would be met by a document that holds an empty one
+        raise FormatError("the parameter nonce is not hex", reason="input_invalid")
+    return nonce
 
 
 def _seconds(params: Mapping[str, Any], name: str) -> float | None:

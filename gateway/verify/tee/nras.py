@@ -31,7 +31,17 @@ from gateway.text import plain
 
 from .findings import Findings, NotAuthentic, examine
 from .roots import TrustRoots
-from .tokens import Signer, check_issuer, check_times, shown, signed_by, signer_of, with_given_set
+from .tokens import (
+    Signer,
+    check_issuer,
+    check_times,
+    seconds_param,
+    shown,
+    signed_by,
+    signer_of,
+    text_param,
+    with_given_set,
+)
 
 PLAN = (
     "tee_format",
@@ -266,7 +276,7 @@ def _child(f: Findings, name: str, claims: Json, text: bytes, signer: Signer) ->
 
 
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
-    """`bundle` and `jwks`; `params`: nonce, iss. Raises `FormatError` input_missing.
+    """`bundle` and `jwks`; `params`: nonce, iss, max_age. Raises `FormatError` input_missing, param_malformed.
 
     A key set that arrives beside the evidence is believed only for a look at it: unless `roots` has a ground of its
     own, the set is pinned for this one call as a test anchor, so the claims say `root.test` and nothing relies on them.
@@ -279,8 +289,8 @@ def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: Tr
         blobs["jwks"],
         roots=with_given_set(roots, "nvidia_nras", blobs["jwks"]),
         now=now,
-        nonce=params.get("nonce"),
-        issuer=params.get("iss", ISSUER),
-        max_age=params.get("max_age"),
+        nonce=text_param(params, "nonce"),
+        issuer=text_param(params, "iss") or ISSUER,
+        max_age=seconds_param(params, "max_age"),
         extra_roots=tuple(blob for role, blob in blobs.items() if role.startswith("root:")),
     )

@@ -11,7 +11,8 @@ A key is believed on one of two grounds, never because a key set or a header nam
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from cryptography import x509
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.crypto.certificates import ChainError, der_of, expires, fingerprint, in_date, is_ca, load_certificate
 from gateway.crypto.jose import Json, PublicKey, certificates_of, find_key, key_of
+from gateway.errors import FormatError
 from gateway.model.tee import Collateral, Root
 
 from .findings import NotAuthentic
@@ -179,3 +181,22 @@ def with_given_set(roots: TrustRoots, vendor: str, key_set: bytes) -> TrustRoots
     """`roots`, and last of all the key set itself as a test anchor."""
     digest = hashlib.sha256(key_set).hexdigest()
     return TrustRoots((*roots.anchors, Anchor(vendor, "key set given with the evidence", digest, test=True)))
+
+
+def text_param(params: Mapping[str, Any], name: str) -> str | None:
+    """A parameter that is text, None when it was not given.
+
+    Raises `FormatError` param_malformed, also for an empty one: a nonce of nothing is met by tokens that hold nothing.
+    """
+    value = params.get(name)
+    if value is not None and (not isinstance(value, str) or not value):
+        raise FormatError(f"the parameter {name} is not text", reason="param_malformed")
+    return value
+
+
+def seconds_param(params: Mapping[str, Any], name: str) -> float | None:
+    """A parameter in seconds, None when it was not given. Raises `FormatError` param_malformed."""
+    value = params.get(name)
+    if value is not None and (type(value) not in (int, float) or not 0 <= value < 1 << 53):
+        raise FormatError(f"the parameter {name} is not a number of seconds", reason="param_malformed")
+    return value

@@ -365,5 +365,12 @@ def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: Tr
 
 
 def nonce_of(params: Mapping[str, Any]) -> bytes | None:
-    """The nonce that the evidence was asked for, from its hex; None without one. Raises `FormatError`."""
-    return unhex(params["nonce"], "the nonce") if "nonce" in params else None
+    """The nonce that the evidence was asked for, from its hex; None without one.
+
+    Raises `FormatError`, with the reason `param_malformed` for an empty one, which evidence without a nonce would meet.
+    """
+    if "nonce" not in params:
+        return None
+    if not params["nonce"]:
+        raise FormatError("the nonce is empty", reason="param_malformed")
+    return unhex(params["nonce"], "the nonce")

@@ -130,6 +130,7 @@ def test_mutations(step: dict[str, Any], expected: bytes) -> None:
         (b"", {}),
         (b"", {"op": "write", "offset": 0, "hex": "xx"}),
         (b"a", {"op": "replace_text", "old": "b", "new": "c"}),
+        (b"a", {"op": "replace_text", "old": 1, "new": "c"}),
         (b"[]", {"op": "json_set", "field": "a", "value": 1}),
         (b"{", {"op": "json_set", "field": "a", "value": 1}),
     ],

@@ -73,3 +73,11 @@ def test_a_root_is_known_by_its_digest_and_vendor() -> None:
     assert (found.name, found.fingerprint, found.test) == ("ours", digest, True)
     assert roots.find("intel", b"Hello World") is None
     assert roots.find("amd", b"Hello World!") is None
+
+
+@pytest.mark.parametrize("now", [float("nan"), float("inf"), float("-inf")])
+def test_pitfall_a_time_that_is_no_number(now: float) -> None:
+    """No limit is exceeded at a time that compares with nothing, so nothing is examined at such a time."""
+    result = examine(Platform.TPM2, b"x", now, PLAN, lambda f: None)
+    assert (result.claims.authentic, result.claims.reject_code) == (False, "malformed")
+    assert examine(Platform.TPM2, b"x", 0.0, PLAN, lambda f: None).claims.authentic
