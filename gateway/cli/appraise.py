@@ -25,6 +25,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import hashlib
+import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -257,19 +259,33 @@ def _pairs(items: Iterable[str], option: str) -> Iterable[tuple[str, str]]:
 
 
 def _params(params: dict[str, str]) -> dict[str, Any]:
-    """Numbers as numbers: the limits of a family are in seconds."""
-    return {
-        name: float(v) if name.endswith("_s") and v.replace(".", "", 1).isdigit() else v for name, v in params.items()
-    }
+    """Numbers as numbers, by the parameter's name: a nonce of digits is a nonce."""
+    return {name: _number(value) if name in _NUMBERS else value for name, value in params.items()}
+
+
+_NUMBERS = ("max_age_s", "future_skew_s", "max_age", "lowest_evaluation")
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text  # the family says what it wants
 
 
 def _time(text: str | None) -> float:
     if text is None:
         return time.time()
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        if not math.isfinite(seconds):
+            raise Usage(f"--now takes RFC 3339 or seconds since 1970, not {text!r}")
+        return seconds
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:
@@ -306,4 +322,10 @@ def _print(rows: Iterable[str]) -> None:
 
 
 def _print_json(document: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    """JSON in ASCII: evidence holds text from outside, and what JSON leaves as it is may still command a terminal."""
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    sys.stdout.write("".join(text if text.isascii() else map(_ascii, text)) + "\n")
+
+
+def _ascii(char: str) -> str:
+    return char if char.isascii() else json.dumps(char)[1:-1]

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from tee_worlds import tokens
 from tee_worlds.nitro import World, der
+from tee_worlds.nvidia import NOW as TOKENS_NOW
 
 from gateway.cli import main
 
@@ -91,6 +94,13 @@ def test_a_policy_judges(files: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         (["--kind", "nitro", "--evidence", "DOC", "--collateral", "DOC"], "has no collateral"),
         (["--kind", "snp", "--evidence", "DOC"], "its inputs are report, ek, ask"),
         (["--kind", "nitro", "--evidence", "DOC", "--now", "yesterday"], "--now takes RFC 3339"),
+        (["--kind", "nitro", "--evidence", "DOC", "--now", "nan"], "--now takes RFC 3339"),
+        (["--kind", "nitro", "--evidence", "DOC", "--now", "1e999"], "--now takes RFC 3339"),
+        (["--kind", "nitro", "--evidence", "DOC", "--param", "max_age_s=soon"], "max_age_s is not a number"),
+        (
+            ["--kind", "tdx", "--evidence", "DOC", "--collateral", "DOC", "--param", "lowest_evaluation=1.5"],
+            "whole number",
+        ),
         (["--kind", "nitro", "--evidence", "DOC", "--now", "2025-01-01T00:00:00"], "--now needs a time zone"),
         (["--kind", "nitro", "--evidence", "DOC", "--root", "x"], "--root takes NAME=VALUE"),
         (["--kind", "nitro", "--evidence", "DOC", "--policy", "nosuch"], "there is no policy 'nosuch'"),
@@ -164,3 +174,26 @@ def test_a_manifest_cannot_reach_outside(folder: Path, capsys: pytest.CaptureFix
     code, out, _ = appraise(capsys, "--manifest", folder)
     assert code == 1
     assert "outside of its folder" in out
+
+
+def test_pitfall_json_of_hostile_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Text of the evidence that would command a terminal stands in the JSON as escapes, and is the same when read."""
+    hostile = "\x9b31m\u202e\U000e0041\x1b]0;x\x07"
+    (tmp_path / "token").write_bytes(tokens.gcs_token(hwmodel=hostile))
+    (tmp_path / "root.der").write_bytes(tokens.gcs_chain()[-1].public_bytes(Encoding.DER))
+    code, out, _ = appraise(
+        capsys, "--kind", "gcs", "--evidence", tmp_path / "token", "--now", str(TOKENS_NOW), "--json",
+        "--trust-test-root", tmp_path / "root.der", "--param", f"aud={tokens.AUDIENCE}",
+    )  # fmt: skip
+    assert code == 1
+    assert out.isascii()
+    assert "\x1b" not in out
+    assert json.loads(out)["claims"]["raw"]["hwmodel"] == hostile
+
+
+def test_numbers_of_the_command_line(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Limits are numbers, whole or not, and a number below zero is none."""
+    given = [*item(files), "--trust-test-root", files / "root.der"]
+    for age, word in (("4", "nitro_stale"), ("3.5", "nitro_stale"), ("6", "refused: test_root")):
+        assert word in appraise(capsys, *given, "--param", f"max_age_s={age}")[1]
+    assert appraise(capsys, *given, "--param", "max_age_s=-1")[0] == 2
