@@ -142,6 +142,7 @@ def ocsp_response(
     until: float | None = NOW + DAY,
     issuer_key: str | None = None,
     responder: x509.Certificate | None = None,
+    more: Sequence[x509.Certificate] = (),
     responder_key: object = None,
     digest: hashes.HashAlgorithm | None = None,
     id_digest: hashes.HashAlgorithm | None = None,
@@ -164,7 +165,7 @@ def ocsp_response(
     own = certificate(name_of("responder"), key, name_of("responder"), key_of("responder"), ca=False)
     builder = builder.responder_id(ocsp.OCSPResponderEncoding.NAME, own)
     if responder is not None:
-        builder = builder.certificates([responder])
+        builder = builder.certificates([responder, *more])
     chosen = None if isinstance(key, ed25519.Ed25519PrivateKey) else digest or hashes.SHA384()
     made = builder.sign(key, chosen)  # type: ignore[arg-type]
     return made.public_bytes(Encoding.DER)

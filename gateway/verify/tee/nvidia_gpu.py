@@ -98,8 +98,8 @@ def _verify(
     with f.step("tee_identity") as step:
         step.found, product = _check_identity(f, raw, report, chain)
     raw["rim_ids"] = list(rim_ids(report, product))
-    _check_ocsp(f, ocsp, chain)
-    check_manifests(f, report, product, rims, roots, expires(chain))
+    ends = _check_ocsp(f, ocsp, chain)
+    check_manifests(f, report, product, rims, roots, ends)
 
 
 def _check_nonce(f: Findings, report: spdm.Report, nonce: bytes | None) -> None:
@@ -209,18 +209,24 @@ def _set_device(f: Findings, raw: dict[str, Any], leaf: x509.Certificate, certif
     return product or None
 
 
-def _check_ocsp(f: Findings, responses: Sequence[bytes], chain: Sequence[x509.Certificate]) -> None:
+def _check_ocsp(f: Findings, responses: Sequence[bytes], chain: Sequence[x509.Certificate]) -> float:
+    """Until when chain and responses hold, in Unix seconds."""
     if not responses:
         f.absent("tee_revocation", "ocsp_missing")
-        return
+        return expires(chain)
     with f.step("tee_revocation") as step:
         good = covered(responses, chain, f.evaluated_at)
         missing = [place for place in range(len(chain) - 1) if place not in good]
         checked = tuple(f"ocsp:{fingerprint(chain[place])}" for place in sorted(good))
         step.found = f"{len(good)} of {len(chain) - 1} certificates good"
-        f.set(revocation=Revocation(ocsp="absent" if missing else "ok", checked=checked))
+        ends = min(expires(chain), *good.values())
+        f.set(
+            revocation=Revocation(ocsp="absent" if missing else "ok", checked=checked),
+            collateral=Collateral(expires=ends),
+        )
     if missing:  # one certificate left open is a chain left open
         f.absent("tee_revocation", "ocsp_incomplete", step.found)
+    return ends
 
 
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:

@@ -83,7 +83,10 @@ def _verify(
         if len({claims.machine_id for claims in children}) < len(children):
             raise NotAuthentic("one device is given twice", reason="gpu_duplicate_device")
         step.found = f"{len(children)} devices, each with its own key"
-    f.set(root=children[0].root, product=children[0].product, nonce=children[0].nonce)
+    # One part under a test root makes the whole a test's.
+    roots_found = [claims.root for claims in children]
+    root = next((found for found in roots_found if found is not None and found.test), roots_found[0])
+    f.set(root=root, product=children[0].product, nonce=children[0].nonce)
     if len(children) == 1:
         f.set(machine_id=children[0].machine_id, machine_id_kind=children[0].machine_id_kind)
 

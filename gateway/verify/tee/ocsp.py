@@ -24,6 +24,8 @@ from .findings import NotAuthentic
 
 MAX_RESPONSE_BYTES = 65_536
 MAX_RESPONSES = 32
+#: Certificates that a response may bring for its signer. Nobody signs how many, and each costs two verifications.
+MAX_RESPONDERS = 4
 #: Seconds by which the responder's clock and ours may differ.
 SKEW = 300.0
 
@@ -49,7 +51,9 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
         response = ocsp.load_der_ocsp_response(der)
         if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
             raise NotAuthentic("an OCSP response is an error message", reason="ocsp_malformed")
-        response.signature_hash_algorithm, response.certificates  # noqa: B018  parsed here and nowhere later
+        response.signature_hash_algorithm  # noqa: B018  parsed here and nowhere later
+        if len(response.certificates) > MAX_RESPONDERS:
+            raise NotAuthentic("an OCSP response has too many certificates", reason="ocsp_malformed")
     except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm, x509.InvalidVersion):
         raise NotAuthentic("an OCSP response is malformed", reason="ocsp_malformed") from None
     return response

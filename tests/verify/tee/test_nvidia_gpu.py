@@ -6,6 +6,7 @@ import hashlib
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,11 +14,11 @@ from tee_worlds import nvidia as w
 from tee_worlds.tokens import rsa_key
 
 from gateway.errors import FormatError
-from gateway.model.tee import BindingStatus, FreshnessClass, Platform, TeeResult
+from gateway.model.tee import BindingStatus, FreshnessClass, Platform, Root, TeeResult
 from gateway.model.verdict import Check, Outcome
 from gateway.verify.tee import nvidia_gpu, nvidia_payload, spdm
 from gateway.verify.tee.findings import NotAuthentic
-from gateway.verify.tee.roots import TrustRoots
+from gateway.verify.tee.roots import Anchor, TrustRoots
 
 CHAIN = w.device_chain()
 PEM = w.pem_of(CHAIN)
@@ -55,7 +56,9 @@ def test_a_genuine_device_with_all_collateral() -> None:
         (f"vbios:{w.VBIOS}", 2, ()),
     ]
     assert claims.flags == {"nvdec0_enabled": False, "protected_pcie": True}
-    assert claims.collateral.expires == w.SIGNER_UNTIL
+    assert claims.collateral.expires == w.NOW + w.DAY  # the responses': sooner than chain and manifests
+    assert verify(rims=[DRIVER_RIM, VBIOS_RIM]).claims.collateral.expires == w.SIGNER_UNTIL
+    assert verify(ocsp=responses[:1]).claims.collateral.expires == w.NOW + w.DAY
     assert claims.root is not None
     assert claims.root.test
 
@@ -338,6 +341,21 @@ def test_eight_devices() -> None:
     assert [(c.id, c.outcome) for c in result.checks] == [(i, Outcome.AFFIRMING) for i in nvidia_payload.PLAN]
     assert len({child.machine_id for child in result.claims.children}) == 8
     assert (result.claims.machine_id, result.claims.product) == (None, "GH100")
+
+
+def test_pitfall_one_device_under_a_test_root() -> None:
+    """A machine's devices are a test's as soon as one of them is, whichever comes first."""
+    real = [Anchor(a.vendor, a.name, a.sha256) for a in w.roots().anchors]
+    pair = [device("device 1"), device("device 2")]
+    assert several(*pair, roots=TrustRoots(tuple(real))).claims.root == Root(real[0].name, real[0].sha256)
+    children = several(*pair).claims.children
+    mixed = [msgspec.structs.replace(children[0], root=Root("real", "00")), children[1]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nvidia_payload, "verify_spdm", lambda *_, **__: TeeResult((), mixed.pop(0)))
+        found = several(*pair).claims
+    assert found.authentic
+    assert found.root == children[1].root
+    assert found.root.test
 
 
 def test_one_device_without_a_question() -> None:

@@ -132,3 +132,12 @@ def test_an_issuer_with_another_kind_of_key(key: object) -> None:
 def self_signed(key: object) -> x509.Certificate:
     name = w.name_of("other root")
     return w.certificate(name, key, name, w.key_of("x"), ca=True)
+
+
+def test_pitfall_a_response_with_many_certificates() -> None:
+    """How many certificates come along is signed by nobody, so a genuine answer can be made to cost any time."""
+    responder = w.responder(PLAIN_KEY)
+    for count, expected in ((3, None), (4, "ocsp_malformed")):
+        own = w.ocsp_response(CHAIN, responder=responder, more=[responder] * count, responder_key=PLAIN_KEY)
+        result, _ = verify([own])
+        assert result.claims.reject_code == expected
