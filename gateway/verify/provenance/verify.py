@@ -180,7 +180,7 @@ def _verify(
     # 4. the certificate was valid then, and chains to a trusted CA
     with f.step("provenance_certificate") as step:
         chain = issuing_chain(bundle.certificate, root.authorities, times)
-        if max(times) > now + SKEW_S:
+        if not max(times) <= now + SKEW_S:  # asked for what must hold: a time that is no number holds nothing
             raise NotAuthentic("the log's time is yet to come", reason="observer_timestamp_in_future")
         key = check_usage(bundle.certificate)
         step.found = f"{len(chain)} certificates, root {fingerprint(chain[-1])[:16]}"
@@ -216,7 +216,7 @@ def _verify(
         statement = _check_statement(bundle, policy, digest)
         f.set(statement_type=statement.kind, predicate_type=statement.predicate_type)
         f.set(subject_name=statement.subject[0].name, artifact_sha256=statement.sha256)
-        step.found, step.over = statement.sha256, "the first subject"
+        step.found, step.over = plain(statement.sha256 or "none", _WIDTH), "the first subject"
 
     # 10. the predicate gives every register
     with f.step("provenance_predicate") as step:

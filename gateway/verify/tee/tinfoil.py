@@ -101,8 +101,10 @@ def golden_of(claims: TeeClaims, build: Measurement) -> Golden:
     """How verified evidence compares with the multi-platform measurement of a build, for `TeeClaims.golden`.
 
     Lists by the names of `TeeClaims.measurements` what differs or is missing; RTMR3 must be zero. Raises `NotAuthentic`
-    when `build` is of another kind or the evidence of a platform that it does not cover.
+    when the evidence is refused, `build` of another kind, or the evidence of a platform that it does not cover.
     """
+    if not claims.authentic:
+        raise NotAuthentic("the evidence is not authentic", reason="not_authentic")
     if build.type != MULTIPLATFORM:
         raise NotAuthentic("not the measurement of a build", reason="measurement_type_combination_unsupported")
     launch, rtmr1, rtmr2 = build.registers

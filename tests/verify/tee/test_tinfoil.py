@@ -160,6 +160,8 @@ def test_evidence_is_compared_with_a_build() -> None:
     assert golden_of(snp(measurements={}), BUILD) == Golden("sigstore", 0, ("launch",))
     later = tdx(measurements={**tdx().measurements, "rtmr3": A, "rtmr1": B})
     assert golden_of(later, BUILD) == Golden("sigstore", 1, ("rtmr1", "rtmr3"))
+    with pytest.raises(NotAuthentic, match="not authentic"):
+        golden_of(snp(authentic=False), BUILD)
     with pytest.raises(NotAuthentic):
         golden_of(snp(platform=Platform.AWS_NITRO), BUILD)
     with pytest.raises(NotAuthentic):
