@@ -27,6 +27,7 @@ from .yaml_tree import Mapping, Merger, Node, Scalar, Sequence, read_yaml
 
 MAX_SERVICES = 256
 MAX_IMAGES = 512
+MAX_MOUNTS = 8192
 MAX_VARIABLES = 512
 _PINNED = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]{1,5})?/)?"  # registry
@@ -78,22 +79,34 @@ def read_compose(text: str) -> Compose:
     named = merger.pairs(services)
     if len(named) > MAX_SERVICES:
         raise FormatError(f"a compose file with more than {MAX_SERVICES} services")
-    images = [image for name, node in named.items() for image in _service(name, node, merger)]
+    images: list[Image] = []
+    mounts = 0
+    for name, node in named.items():
+        found, looked_at = _service(name, node, merger)
+        images += found
+        # Many services may name one long list by an alias, so what is looked at is bounded and not only what is kept.
+        mounts += looked_at
+        if len(images) > MAX_IMAGES or mounts > MAX_MOUNTS:
+            raise FormatError(f"a compose file with more than {MAX_IMAGES} images or {MAX_MOUNTS} volumes")
     # read from the text, comments included: a name too many is harmless, one too few is not
     variables = {m[1] for m in _VARIABLE.finditer(text) if m[1]}
-    if len(images) > MAX_IMAGES or len(variables) > MAX_VARIABLES:
-        raise FormatError(f"a compose file with {len(images)} images and {len(variables)} variables is over the limits")
+    if len(variables) > MAX_VARIABLES:
+        raise FormatError(f"a compose file with more than {MAX_VARIABLES} variables")
     unresolved = tuple(sorted(key for key in top if key not in _KNOWN and not key.startswith("x-")))
     return Compose(tuple(images), unresolved, tuple(sorted(variables)))
 
 
-def _service(name: str, node: Node, merger: Merger) -> list[Image]:
+def _service(name: str, node: Node, merger: Merger) -> tuple[list[Image], int]:
+    """The images of one service, and how many volumes were looked at."""
     if not isinstance(node, Mapping):
         raise FormatError("a service of a compose file is a mapping")
     members = merger.pairs(node)
     image = members.get("image")
     reference = image.value if isinstance(image, Scalar) else None
-    return [Image(name, reference, _reason(members, reference)), *_image_volumes(name, members, merger)]
+    volumes = members.get("volumes")
+    mounts = volumes.items[: MAX_MOUNTS + 1] if isinstance(volumes, Sequence) else []
+    own = Image(name, reference, _reason(members, reference))
+    return [own, *_image_volumes(name, mounts, merger)], len(mounts)
 
 
 def _reason(members: dict[str, Node], reference: str | None) -> str | None:
@@ -114,11 +127,10 @@ def _reference_reason(reference: str | None) -> str | None:
     return None
 
 
-def _image_volumes(name: str, members: dict[str, Node], merger: Merger) -> list[Image]:
+def _image_volumes(name: str, mounts: list[Node], merger: Merger) -> list[Image]:
     """Images that are mounted as volumes (`type: image`), which are code as much as the service's own."""
-    volumes = members.get("volumes")
     found = []
-    for item in volumes.items if isinstance(volumes, Sequence) else []:
+    for item in mounts:
         mount = merger.pairs(item) if isinstance(item, Mapping) else {}
         kind, source = mount.get("type"), mount.get("source")
         if isinstance(kind, Scalar) and (kind.value == "image" or "$" in kind.value):

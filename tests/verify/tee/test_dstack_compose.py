@@ -186,8 +186,8 @@ def test_variables() -> None:
         ("#" * (yaml_tree.MAX_BYTES + 1), "over the limit"),
         ("é" * (yaml_tree.MAX_BYTES // 2 + 1), "over the limit"),
         ("services:\n" + "".join(f"  s{i}: {{image: x}}\n" for i in range(compose.MAX_SERVICES + 1)), "more than 256"),
-        (service("image: " + " ".join(f"$V{i}" for i in range(compose.MAX_VARIABLES + 1))), "513 variables"),
-        (service("volumes: [" + "{type: image}, " * compose.MAX_IMAGES + "]"), "513 images"),
+        (service("image: " + " ".join(f"$V{i}" for i in range(compose.MAX_VARIABLES + 1))), "more than 512 variables"),
+        (service("volumes: [" + "{type: image}, " * compose.MAX_IMAGES + "]"), "more than 512 images"),
     ],
 )
 def test_refused(text: str, message: str) -> None:
@@ -352,3 +352,15 @@ def test_images_agree_with_a_plain_loader(text: str) -> None:
     assert {i.service: i.reference or None for i in read.images} == {
         n: v or None for n, v in names.items() if not isinstance(v, list | dict)
     } | {n: None for n, v in names.items() if isinstance(v, list | dict)}
+
+
+@pytest.mark.parametrize(
+    ("item", "count", "message"),
+    [("{type: image}", 300, "more than 512 images"), ("a:/b", 9000, "8192 volumes"), ("a:/b", 40, "8192 volumes")],
+)
+def test_pitfall_one_long_list_under_many_services(item: str, count: int, message: str) -> None:
+    """A list that many services name by an alias is looked at once for each of them, so that is what is bounded."""
+    services = "".join(f"  s{i}: {{volumes: *v}}\n" for i in range(250))
+    text = f"x-a: &a {item}\nx-v: &v [{'*a, ' * count}]\nservices:\n{services}"
+    with pytest.raises(FormatError, match=message):
+        read_compose(text)
