@@ -56,7 +56,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(command.run(parser.parse_args(args[1:])))
     except VerirouteError as error:
-        sys.stderr.write(f"veriroute {args[0]}: {error}\n")
+        from gateway.text import plain
+
+        from .terminal import printable
+
+        # A message may name a file as a document from outside calls it.
+        words = "\n".join(plain(line) for line in str(error).split("\n"))
+        sys.stderr.write(printable(f"veriroute {args[0]}: {words}", sys.stderr) + "\n")
         return EXIT_USAGE
     except BrokenPipeError:
         sys.stderr.close()

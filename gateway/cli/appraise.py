@@ -130,13 +130,13 @@ def _document(result: TeeResult, ruled: Sequence[Check], bad: Sequence[str]) -> 
 def _human(title: str, result: TeeResult, ruled: Sequence[Check], bad: Sequence[str]) -> list[str]:
     claims = result.claims
     root = f"root=TEST ({claims.root.name})" if claims.root and claims.root.test else claims.root and claims.root.name
-    rows = [f"{title}: {claims.platform.value} {claims.product or ''}".rstrip()]
+    rows = [f"{title}: {claims.platform.value} {plain(claims.product or '')}".rstrip()]
     rows += [f"  sha256  {claims.evidence_sha256}", f"  at      {_instant(claims.evaluated_at)}"]
-    rows += [f"  root    {root or 'none reached'}", "", "Is it genuine?"]
+    rows += [f"  root    {plain(root or 'none reached')}", "", "Is it genuine?"]
     rows += [_row(check, MANDATORY) for check in result.checks]
     rows += ["", "Is it acceptable?", *(_row(check, RULES) for check in ruled)]
     if claims.authentic:
-        rows += ["", "What it states:"] + [f"  {name:<22}{value}" for name, value in _facts(result)]
+        rows += ["", "What it states:"] + [f"  {plain(name):<22}{plain(value)}" for name, value in _facts(result)]
     verdict = "refused: " + ", ".join(bad) if bad else "genuine, and nothing that was asked speaks against it"
     return [*rows, "", f"{verdict} (exit {1 if bad else 0})"]
 
@@ -230,7 +230,10 @@ def _case_document(one: Ran) -> dict[str, Any]:
 
 def _inside(folder: Path, name: str) -> bytes:
     """A file of the folder; a manifest cannot name one outside of it."""
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except (OSError, ValueError):  # a loop of links; a name with a zero byte
+        raise FormatError(f"the manifest names no file: {name[:80]!r}") from None
     if not path.is_relative_to(folder.resolve()):
         raise FormatError(f"the manifest names a file outside of its folder: {name[:80]!r}")
     return _read(path)

@@ -197,3 +197,16 @@ def test_numbers_of_the_command_line(files: Path, capsys: pytest.CaptureFixture[
     for age, word in (("4", "nitro_stale"), ("3.5", "nitro_stale"), ("6", "refused: test_root")):
         assert word in appraise(capsys, *given, "--param", f"max_age_s={age}")[1]
     assert appraise(capsys, *given, "--param", "max_age_s=-1")[0] == 2
+
+
+@pytest.mark.parametrize("name", ["no\x1b]0;x\x07\x9b31m\u202efile", "no\nveriroute: accepted", "zero\0byte"])
+def test_pitfall_the_name_of_a_file_is_text_from_outside(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A manifest that names a file in escape sequences has them shown and not obeyed."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["cases"][0]["inputs"]["doc"] = name
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    code, out, err = appraise(capsys, "--manifest", folder)
+    assert code in (1, 2)
+    assert all(line.isprintable() for line in (out + err).splitlines())
