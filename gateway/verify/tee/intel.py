@@ -307,9 +307,11 @@ def _check_standing(f: Findings, case: _Case, info: tcb.TcbInfo, identity: tcb.Q
         "tcb_date": found.date,
     }
     case.raw.update(parts)
-    svn = {"cpu": pck.components.hex(), "pce": pck.pce_svn, "qe": quote.qe_report.isv_svn}
+    svn: dict[str, int | str] = {"cpu": pck.components.hex(), "pce": pck.pce_svn, "qe": quote.qe_report.isv_svn}
+    svn |= {f"cpu{place}": level for place, level in enumerate(pck.components)}
     if isinstance(quote.body, TdReport):
         svn["tee"] = quote.body.tee_tcb_svn.hex()
+        svn |= {f"tee{place}": level for place, level in enumerate(quote.body.tee_tcb_svn)}
     tcb_claim = {**parts, "eval_number": info.tcb_evaluation_data_number, "svn": svn}
     f.set(tcb_status=found.status, advisory_ids=found.advisories, tcb=tcb_claim)
     return found

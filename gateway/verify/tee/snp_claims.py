@@ -107,8 +107,8 @@ def certified_claims(report: SnpReport, chain: Chain, tcb: Mapping[str, Mapping[
     cloud = chain.ek.text(CSP_ID) if chain.role == "VLEK" else None
     chip = chain.role == "VCEK"
     return {
-        # A guest keeps the firmware that it was launched on, so the least version of a part is the lower of the two.
-        "tcb": {**tcb, "svn": {part: min(tcb["reported"][part], tcb["launch"][part]) for part in tcb["reported"]}},
+        # What a policy's least versions are held to: the guest began under one, the firmware may go back to another.
+        "tcb": {**tcb, "svn": {part: min(parts[part] for parts in tcb.values()) for part in tcb["reported"]}},
         "machine_id": hashlib.sha256(report.chip_id).hexdigest() if chip else None,
         "machine_id_kind": "chip_id" if chip else "csp_id",
         "host_trust": HostTrust.HYPERSCALER if cloud else HostTrust.UNKNOWN_OPERATOR,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import dcap_qvl
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -34,10 +35,13 @@ from tee_worlds.intel import (
 from gateway.errors import FormatError
 from gateway.model.tee import FreshnessClass, HostTrust, Platform, TcbStatus, TeeResult
 from gateway.model.verdict import Outcome
+from gateway.policy import parse_policy
 from gateway.verify.tee import dcap, pcs
 from gateway.verify.tee.findings import NotAuthentic
 from gateway.verify.tee.intel import PLAN, from_inputs, verify_intel
 from gateway.verify.tee.roots import VENDOR_ROOTS, Anchor, TrustRoots
+from gateway.verify.tee.rules import judge as rules_of_a_machine
+from gateway.verify.tee.rules import violations
 
 W = World()
 OTHER = World(seed="other")
@@ -114,7 +118,11 @@ def test_the_claims_of_a_tdx_quote() -> None:
     assert claims.tcb == {
         "platform_status": "UpToDate", "module_status": "UpToDate", "qe_status": "UpToDate",
         "tcb_date": "2026-06-10T00:00:00Z", "eval_number": 20,
-        "svn": {"cpu": "03030202040100050000000000000000", "pce": 13, "qe": 6, "tee": "07010300000000000000000000000000"},
+        "svn": {
+            **{"cpu": "03030202040100050000000000000000", "pce": 13, "qe": 6, "tee": "07010300000000000000000000000000"},
+            **{f"cpu{at}": level for at, level in enumerate(bytes.fromhex("03030202040100050000000000000000"))},
+            **{f"tee{at}": level for at, level in enumerate(bytes([7, 1, 3, *[0] * 13]))},
+        },
     }  # fmt: skip
     assert (claims.collateral.issued_min, claims.collateral.expires) == (NOW - DAY, NOW + 29 * DAY)
     assert len(set(claims.collateral.hashes)) == 4
@@ -606,3 +614,13 @@ def test_the_world_is_deterministic() -> None:
     again = World()
     assert (again.quote(), again.collateral()) == (W.quote(), W.collateral())
     assert World(seed="other").quote() != W.quote()
+
+
+@pytest.mark.parametrize(("least", "bad"), [("tee2:3", ()), ("tee2:4", ("svn_low",)), ("cpu4:5", ("svn_low",))])
+def test_a_policy_asks_for_single_components(least: str, bad: tuple[str, ...]) -> None:
+    """Each component of the machine's and the module's version has a name that a policy can hold to a least value."""
+    text = (
+        f'name = "p"\nversion = 1\n[require]\nall = ["evidence"]\n[tee]\nminimum_svn = ["{least}"]\nbinding = "any"\n'
+    )
+    rules = msgspec.structs.replace(parse_policy("p.toml", text.encode()).tee_rules, test_roots="allow")
+    assert violations(rules_of_a_machine(judge(W.quote()).claims, rules)) == bad

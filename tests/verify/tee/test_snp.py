@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tee_worlds.amd import CPUID, DAY, LEVELS, NOW, World, ec_key, integer, rsa_key, spki, tlv
@@ -12,6 +13,7 @@ from tee_worlds.amd import CPUID, DAY, LEVELS, NOW, World, ec_key, integer, rsa_
 from gateway.errors import FormatError
 from gateway.model.tee import HostTrust, Platform, TcbStatus, TeeResult
 from gateway.model.verdict import Outcome
+from gateway.policy import parse_policy
 from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
 from gateway.verify.tee.rules import TeeRules, judge, violations
 from gateway.verify.tee.snp import PLAN, from_inputs
@@ -378,3 +380,25 @@ def test_the_root_is_chosen_by_the_issuers_name() -> None:
     assert from_inputs(blobs, {}, GENOA.roots, NOW).claims.authentic
     del blobs["root:ark"]
     assert from_inputs(blobs, {}, GENOA.roots, NOW).claims.reject_code == "malformed"
+
+
+@pytest.mark.parametrize(
+    ("least", "bad"),
+    [("snp:24", ()), ("snp:25", ("svn_low",)), ("ucode:220", ("svn_low",)), ("fmc:0", ("svn_unknown",))],
+)
+def test_a_policy_asks_for_least_versions(least: str, bad: tuple[str, ...]) -> None:
+    """A policy's least versions are those of the components that AMD certifies, by the names in the claims."""
+    text = (
+        f'name = "p"\nversion = 1\n[require]\nall = ["evidence"]\n[tee]\nminimum_svn = ["{least}"]\nbinding = "any"\n'
+    )
+    rules = msgspec.structs.replace(parse_policy("p.toml", text.encode()).tee_rules, test_roots="allow")
+    assert violations(judge(GENOA.verify(GENOA.report(current=LEVELS | {"snp": 25})).claims, rules)) == bad
+
+
+@pytest.mark.parametrize("part", ["committed", "launch"])
+def test_pitfall_a_level_that_is_new_only_now(part: str) -> None:
+    """What the guest began under, and what the firmware may go back to, count as much as what is reported."""
+    claims = GENOA.verify(GENOA.report(**{part: LEVELS | {"snp": 7}})).claims
+    assert claims.authentic
+    assert claims.tcb["svn"]["snp"] == 7
+    assert claims.raw["tcb"] == {name: levels for name, levels in claims.tcb.items() if name != "svn"}
