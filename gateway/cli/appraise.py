@@ -14,7 +14,8 @@ Or a folder of cases, each with its own time and what a verifier must say of it:
 The kinds and their inputs: KINDS
 
 Root certificates are believed only when their SHA-256 is one of those in docs/verification.md. --trust-test-root takes
-another, and marks the result root=TEST, which every policy refuses. Nothing is fetched. Without --policy the evidence
+another, and marks the result root=TEST, which every policy refuses; so does a folder's own root that is none of
+those. Nothing is fetched. Without --policy the evidence
 is asked only whether it is genuine, not in debug mode, and on a platform whose security version its vendor takes.
 
 Exit codes: 0 genuine and accepted (all cases as expected), 1 not genuine or refused, 2 usage.
@@ -213,7 +214,8 @@ def _said(one: Ran) -> str:
     if not one.result.claims.authentic:
         return f"not authentic: {one.result.claims.reject_code}"
     bad = violations(judge(one.result.claims, CASES))
-    return "authentic, refused: " + ", ".join(bad) if bad else "authentic, accepted"
+    root = " (root=TEST)" if one.result.claims.root and one.result.claims.root.test else ""
+    return ("authentic, refused: " + ", ".join(bad) if bad else "authentic, accepted") + root
 
 
 def _case_document(one: Ran) -> dict[str, Any]:

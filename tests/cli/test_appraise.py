@@ -148,6 +148,7 @@ def test_a_folder_of_cases(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
     code, out, _ = appraise(capsys, "--manifest", folder)
     assert code == 1
     assert "ok   nitro/good" in out
+    assert "authentic, accepted (root=TEST)" in out
     assert "ok   nitro/bit" in out
     assert "FAIL nitro/wrong" in out
     assert out.endswith("2 passed, 1 failed\n")

@@ -189,8 +189,9 @@ def _on_tdx(f: Findings, evidence: Evidence, td_quote: bytes, td: TeeResult | No
         if (
             td.claims.platform != Platform.INTEL_TDX
             or td.claims.evidence_sha256 != hashlib.sha256(td_quote).hexdigest()
+            or td.claims.evaluated_at != f.evaluated_at  # certificates and lists end: an old answer is none
         ):
-            raise NotAuthentic("the TDX result is of another quote", reason="hcl_other_quote")
+            raise NotAuthentic("the TDX result is of another quote or time", reason="hcl_other_quote")
     claims = _adopt(f, td)
     return report_data, {
         "signature": "the TD quote by its attestation key",

@@ -24,7 +24,7 @@ from gateway.errors import FormatError
 from gateway.model.tee import TeeResult
 
 from .kinds import Kind, kind_of
-from .roots import Anchor, TrustRoots
+from .roots import VENDOR_ROOTS, Anchor, TrustRoots
 from .rules import CASES, accepted, judge, violations
 
 MAX_MANIFEST = 16 << 20
@@ -119,11 +119,21 @@ def _file(manifest: Manifest, name: str, read: Callable[[str], bytes]) -> bytes:
 
 
 def _anchors(manifest: Manifest, kind: Kind, blobs: Mapping[str, bytes]) -> TrustRoots:
-    """What the folder trusts: its own roots, for each vendor of its kind; a key set that it gives, for NRAS."""
+    """What the folder trusts: its own roots, for each vendor of its kind; a key set that it gives, for NRAS.
+
+    What is no vendor's own root is a test's, whatever the folder calls it.
+    """
     digests = [(name, hashlib.sha256(blobs[f"root:{name}"]).hexdigest()) for name in manifest.roots]
     if "jwks" in blobs:
         digests.append(("jwks", hashlib.sha256(blobs["jwks"]).hexdigest()))
-    return TrustRoots(tuple(Anchor(vendor, name, digest) for vendor in kind.vendors for name, digest in digests))
+    own = {(anchor.vendor, anchor.sha256) for anchor in VENDOR_ROOTS.anchors}
+    return TrustRoots(
+        tuple(
+            Anchor(vendor, name, digest, test=(vendor, digest) not in own)
+            for vendor in kind.vendors
+            for name, digest in digests
+        )
+    )
 
 
 def _problems(expected: Expected, result: TeeResult) -> list[str]:

@@ -264,8 +264,8 @@ def test_a_td_quote_that_was_appraised() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"platform": Platform.AMD_SEV_SNP}, {"evidence_sha256": "00" * 32}],
-    ids=["platform", "quote"],
+    [{"platform": Platform.AMD_SEV_SNP}, {"evidence_sha256": "00" * 32}, {"evaluated_at": NOW - 90 * DAY}],
+    ids=["platform", "quote", "time"],
 )
 def test_a_result_for_another_quote_is_refused(changes: dict[str, Any]) -> None:
     """A result that is not for the quote in the evidence cannot stand in."""

@@ -13,7 +13,7 @@ from gateway.model.tee import Platform, Root, TcbStatus, TeeResult
 from gateway.verify.tee import cases, kinds
 from gateway.verify.tee.cases import apply_mutation, parse_manifest, run_case
 from gateway.verify.tee.findings import Findings, NotAuthentic, examine
-from gateway.verify.tee.roots import TrustRoots
+from gateway.verify.tee.roots import Anchor, TrustRoots
 
 GOOD = b"genuine"
 PLAN = ("tee_format", "tee_chain")
@@ -70,7 +70,7 @@ def test_a_case_that_is_as_expected_has_no_problems() -> None:
     )
     assert found.problems == ()
     assert found.result is not None
-    assert found.result.claims.root == Root("ours", hashlib.sha256(b"root").hexdigest())
+    assert found.result.claims.root == Root("ours", hashlib.sha256(b"root").hexdigest(), test=True)
     assert found.result.claims.evaluated_at == 5
 
 
@@ -153,3 +153,13 @@ def test_an_unknown_kind_names_those_that_there_are() -> None:
     found = ran({"expected": OK}, kind="sgz")
     assert "no kind of evidence 'sgz'" in found.problems[0]
     assert "nitro" in found.problems[0]
+
+
+def test_pitfall_a_folder_makes_no_vendors_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root that a folder brings is a test's, whatever the folder calls it, unless it is the vendor's own."""
+    digest = hashlib.sha256(b"root").hexdigest()
+    for vendor, test in (("amd", False), ("intel", True)):
+        monkeypatch.setattr(cases, "VENDOR_ROOTS", TrustRoots((Anchor(vendor, "theirs", digest),)))
+        found = ran({"expected": OK})
+        assert found.result is not None
+        assert found.result.claims.root == Root("ours", digest, test=test)
