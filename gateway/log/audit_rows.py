@@ -236,7 +236,7 @@ class _Run:
             return
         try:
             statement = _statement.decode(envelope.payload)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             self.fail(DOCUMENTS, row.place, f"the document of entry {row.place} is not a {kind}: {error}")
             return
         predicate = statement.predicate

@@ -196,13 +196,13 @@ def parse_entry_line(line: bytes) -> EntryLine:
     if line.startswith(b'{"veriroute":'):
         try:
             damaged = msgspec.json.decode(line, type=Damaged)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise FormatError(str(error)) from None
         return EntryLine(unb64(damaged.leaf, "an entry"), "", None)
     envelope = read_envelope(line)
     try:
         predicate_type = _kinds.decode(envelope.payload).predicate_type
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"the document is not a statement: {error}") from None
     kind = next((k for k in KINDS if event_type(k) == predicate_type), None)
     if kind is None:

@@ -38,7 +38,7 @@ def bundle_from_answer(data: bytes) -> Bundle:
     """The bundle that a saved answer amounts to. FormatError when it carries no receipt, or is not an answer."""
     try:
         answer = msgspec.json.decode(data, type=_Answer)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"not an answer with a verification member: {error}") from error
     found = answer.verification
     envelope = bytes(found.envelope)

@@ -154,6 +154,15 @@ def test_a_backfilled_receipt_needs_no_intent_before_it():
     assert [s.forwarded for s in check(made).seen] == [False]
 
 
+def test_a_document_with_bad_text_or_endless_nesting_is_named():
+    """A payload that the JSON library refuses in other words than its own errors is a finding, not an exception."""
+    for payload in (b'{"predicate":{"receiptId":"\xff"}}', b'{"x":' + b"[" * 100_000):
+        world = World()
+        index = world.add("receipt", payload)
+        made = row(RECEIPT, leaf=world.leaves[index], envelope=world.envelopes[index])
+        assert any("is not a receipt" in sentence for _, sentence in check(made).first_bad.values())
+
+
 def both(data: bytes) -> tuple[Envelope | str, Envelope | str]:
     found: list[Envelope | str] = []
     for read in (read_envelope, partial(parse_envelope, unsigned=True)):

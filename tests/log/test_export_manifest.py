@@ -9,6 +9,7 @@ from receipt_world import World, small_world
 
 from gateway.crypto.encoding import b64
 from gateway.errors import FormatError
+from gateway.log.dsse import wrap
 from gateway.log.export import (
     ExportFile,
     Manifest,
@@ -24,7 +25,7 @@ from gateway.log.export import (
 )
 from gateway.log.merkle import leaf_hash, subtree_root
 from gateway.log.receipt import event_statement
-from gateway.model.receipt import instant
+from gateway.model.receipt import PAYLOAD_TYPE, instant
 
 MANIFEST = Manifest(
     origin="veriroute.test/log",
@@ -168,3 +169,19 @@ def test_lines_that_are_neither_form_are_refused():
     for line in (b"", b'{"veriroute":"other"}', b'{"veriroute":"damaged-entry","index":1,"leaf":"!","envelope":null}'):
         with pytest.raises(FormatError):
             parse_entry_line(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"veriroute":"damaged-entry","index":0,"leaf":"\xff","envelope":null}',
+        b'{"veriroute":"damaged-entry","x":' + b"[" * 100_000,
+        wrap(b'{"predicateType":"\xff"}', PAYLOAD_TYPE).envelope,
+        wrap(b'{"x":' + b"[" * 100_000, PAYLOAD_TYPE).envelope,
+    ],
+    ids=["bad text", "deep", "bad text inside", "deep inside"],
+)
+def test_bad_text_and_endless_nesting_are_refused(line: bytes):
+    """What the JSON library reports in other words than its own errors is a FormatError too."""
+    with pytest.raises(FormatError):
+        parse_entry_line(line)

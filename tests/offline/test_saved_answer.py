@@ -104,6 +104,8 @@ def changed(**members: object) -> bytes:
         b"",
         b"[]",
         b'{"choices":[]}',
+        b'{"verification":{"receipt":"\xff"}}',
+        b'{"x":' + b"[" * 100_000,
         changed(openings={"response.content": b64(b"short")}),
         changed(openings={"response.content": "!"}),
         changed(envelope={"payload": 1}),

@@ -247,7 +247,7 @@ def _collateral(given: Mapping[str, str], families: Families) -> bytes:
     try:
         tcb = msgspec.json.decode(given["tcb_info_json"].encode("utf-8", "replace"), type=_TcbInfo)
         qe = msgspec.json.decode(given["qe_identity_json"].encode("utf-8", "replace"), type=_QeIdentity)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise FormatError("the collateral is not JSON of the expected form") from None
     chains = {**families.tdx_chain, **given}
     return msgspec.json.encode(

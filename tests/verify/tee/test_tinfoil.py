@@ -419,6 +419,7 @@ def test_a_tdx_input_goes_to_the_family() -> None:
     [
         (tdx_input(policy={"expected_xfam_hex": "00" * 8}), "xfam_mismatch"),
         (tdx_input({"tcb_info_json": "{"}), "input_malformed"),
+        (tdx_input({"tcb_info_json": '{"x":' + "[" * 100_000}), "input_malformed"),
         (tdx_input({"tcb_info_json": "{}"}), "input_malformed"),
         (tdx_input({"tcb_info_json": '{"signature":""}'}), "input_malformed"),
         (tdx_input({"qe_identity_json": '{"signature":""}'}), "input_malformed"),
