@@ -41,6 +41,10 @@ bench-soak: $(STAMP)
 bench-verify: $(STAMP)
 	@$(BIN)/python bench/verify.py
 
+# A million mutated inputs through every parser and verifier; `make test` runs some hundreds.
+fuzz: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python -m fuzzing $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
+
 # 100 rounds of kill -9 under load, of the whole gateway and of the log writer alone; `make test` runs a few.
 soak: $(STAMP)
 	VERIROUTE_KILL_ROUNDS=100 $(BIN)/python -m pytest tests/e2e/test_kill.py tests/storage/test_kill_nine.py

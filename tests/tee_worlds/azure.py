@@ -166,9 +166,19 @@ def seeds() -> list[bytes]:
 
 
 def run(data: bytes) -> TeeResult:
-    """Appraise `data` in the place that its first byte names; never raises."""
+    """Appraise `data` in the place that its first byte names; raises when something altered is authentic."""
     world, members = _fuzz_evidence()
     role = {b"h": "hcl_report", b"q": "quote_message", b"s": "quote_signature"}.get(data[:1])
     blob = json.dumps(members | {role: data[1:].hex()}).encode() if role else data[1:]
     inputs = {"evidence": blob, "root:ark": world.hardware.ark}
-    return from_inputs(inputs, {"nonce": NONCE.hex()}, world.hardware.roots, amd.NOW)
+    result = from_inputs(inputs, {"nonce": NONCE.hex()}, world.hardware.roots, amd.NOW)
+    if result.claims.authentic:
+        assert _signed(json.loads(blob)) == _signed(members), "authentic, and nobody signed it"
+    return result
+
+
+def _signed(members: Mapping[str, Any]) -> tuple[object, ...]:
+    """What of the evidence a signature or a digest covers: report, runtime data, quote and PCR values."""
+    blob = bytes.fromhex(members["hcl_report"])
+    pcrs = [bytes.fromhex(value) for value in members["pcrs_sha256"]]
+    return blob[32 : 32 + 0x2A0], runtime() in blob, bytes.fromhex(members["quote_message"]), pcrs

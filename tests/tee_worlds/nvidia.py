@@ -209,9 +209,13 @@ def run(data: bytes) -> None:
     elif kind == b"o":
         nvidia_gpu.verify_spdm(genuine, chain, ocsp=[item], **common)  # type: ignore[arg-type]
     elif kind == b"p":
-        nvidia_payload.verify_payload(item, **common)  # type: ignore[arg-type]
+        result = nvidia_payload.verify_payload(item, **common)  # type: ignore[arg-type]
+        if result.claims.authentic:
+            whole = hashlib.sha256(genuine).hexdigest()
+            assert {child.evidence_sha256 for child in result.claims.children} == {whole}, "nobody signed it"
     else:
-        nvidia_gpu.verify_spdm(item, chain, nonce=NONCE, **common)  # type: ignore[arg-type]
+        result = nvidia_gpu.verify_spdm(item, chain, nonce=NONCE, **common)  # type: ignore[arg-type]
+        assert not result.claims.authentic or item == genuine, "authentic, and nobody signed it"
 
 
 def mutations(seed: bytes, dice: random.Random) -> bytes:

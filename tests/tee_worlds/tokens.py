@@ -248,23 +248,38 @@ def maa_token(*, key: object = None, header: Mapping[str, Any] = {}, **more: Any
 # ------------------------------------------------------------------------------------------------- long fuzzing
 def seeds() -> list[bytes]:
     """One kind byte, then the item: an NRAS bundle, its key set, a Confidential Space token, an Azure token."""
-    return [b"n" + bundle(), b"k" + nras_key_set(), b"g" + gcs_token(), b"m" + maa_token()]
+    return [b"n" + _genuine(), b"k" + nras_key_set(), b"g" + gcs_token(), b"m" + maa_token()]
 
 
 @cache
 def _genuine() -> bytes:
-    return bundle()
+    return bundle()  # its signatures are others each time
 
 
 def run(data: bytes) -> None:
     """One input of the long fuzz target: only a result may come back, and only unaltered bytes are authentic."""
     kind, item = data[:1], data[1:]
     if kind == b"n":
-        nras.verify_nras(item, nras_key_set(), roots=nras_roots(), now=NOW)
+        result = nras.verify_nras(item, nras_key_set(), roots=nras_roots(), now=NOW)
+        unaltered = not result.claims.authentic or json.loads(item) == json.loads(_genuine())
     elif kind == b"k":
-        nras.verify_nras(_genuine(), item, roots=nras_roots(), now=NOW)
+        result = nras.verify_nras(_genuine(), item, roots=nras_roots(), now=NOW)
+        unaltered = not result.claims.authentic or result.claims.signer_chain == _signer_chain()
     elif kind == b"g":
-        gcs.verify_gcs(item, roots=gcs_roots(), now=NOW, audience=AUDIENCE)
+        result = gcs.verify_gcs(item, roots=gcs_roots(), now=NOW, audience=AUDIENCE)
+        unaltered = not result.claims.authentic or item in _tokens()
     else:
         jwks = maa_key_set()
-        maa.verify_maa(item, jwks, roots=pinned_set("maa", jwks), now=NOW, issuer=PROVIDER)
+        result = maa.verify_maa(item, jwks, roots=pinned_set("maa", jwks), now=NOW, issuer=PROVIDER)
+        unaltered = not result.claims.authentic or item in _tokens()
+    assert unaltered, "authentic, and nobody signed it"
+
+
+@cache
+def _tokens() -> frozenset[bytes]:
+    return frozenset(seed[1:] for seed in seeds())
+
+
+@cache
+def _signer_chain() -> tuple[str, ...]:
+    return nras.verify_nras(_genuine(), nras_key_set(), roots=nras_roots(), now=NOW).claims.signer_chain
