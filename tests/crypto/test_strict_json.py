@@ -106,6 +106,38 @@ def test_refuses_what_readers_disagree_on(data, message):
         read(data)
 
 
+@pytest.mark.parametrize(
+    "before", [b"", b" ", b"\t", b"\n", b"\r", b"[", b"[0,", b"[ 0 , ", b'{"a":', b'{"a" : ', b'{"a":"0","b":']
+)
+@pytest.mark.parametrize("sign", [b"", b"-"])
+@pytest.mark.parametrize("digits", [b"9223372036854775808", b"1" * 20, b"9" * 400])
+def test_finds_a_long_integer_wherever_a_number_may_stand(before, sign, digits):
+    """Behind everything that the grammar lets stand before a number, one that is too long is refused."""
+    after = {b"[": b"]", b"{": b"}"}.get(before.strip()[:1], b"")
+    with pytest.raises(FormatError, match="beyond 64 bits|out of range"):
+        read(before + sign + digits + after)
+    assert read(before + sign + digits[:18] + after) is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":"%s"}' % (b"0123456789" * 40),
+        b'{"a":"%s"}' % (b"00ff" + b"1" * 64),
+        b'{"sig":"%s","n":1234567890123456.0123456789012345678901}' % (b"e" + b"7" * 127),
+        b'{"a":[0.%s,1E+%s]}' % (b"3" * 60, b"0" * 40),
+    ],
+)
+def test_digits_in_strings_and_fractions_are_read_once(data, monkeypatch):
+    """Hex, as evidence is full of, is no reason to read a document a second time."""
+
+    def refuse(data):
+        raise AssertionError("read a second time")
+
+    monkeypatch.setattr("gateway.crypto.canonical._inspect", refuse)
+    assert read(data) == json.loads(data)
+
+
 def test_bounds_bytes_before_reading():
     """One byte over the limit is refused, whatever it is."""
     assert strict_json(b"[1]", max_bytes=3) == [1]
