@@ -114,7 +114,7 @@ def test_refuses_what_readers_disagree_on(data, message):
 def test_finds_a_long_integer_wherever_a_number_may_stand(before, sign, digits):
     """Behind everything that the grammar lets stand before a number, one that is too long is refused."""
     after = {b"[": b"]", b"{": b"}"}.get(before.strip()[:1], b"")
-    with pytest.raises(FormatError, match="beyond 64 bits|out of range"):
+    with pytest.raises(FormatError, match=r"beyond 64 bits|out of range"):
         read(before + sign + digits + after)
     assert read(before + sign + digits[:18] + after) is not None
 
