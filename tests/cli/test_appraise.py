@@ -120,7 +120,7 @@ def test_a_file_that_no_evidence_is(
     files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file over the limit is not read."""
-    monkeypatch.setattr("gateway.cli.appraise.MAX_FILE", 8)
+    monkeypatch.setattr("gateway.cli._appraise_inputs.MAX_FILE", 8)
     code, _, err = appraise(capsys, *item(files))
     assert code == 2
     assert "which no evidence is" in err

@@ -24,8 +24,9 @@ from gateway.errors import FormatError
 from gateway.model.tee import TeeResult
 
 from .kinds import Kind, kind_of
+from .outcomes import contradicted
 from .roots import VENDOR_ROOTS, Anchor, TrustRoots
-from .rules import CASES, accepted, judge, violations
+from .rules import CASES, judge, violations
 
 MAX_MANIFEST = 16 << 20
 
@@ -145,8 +146,9 @@ def _problems(expected: Expected, result: TeeResult) -> list[str]:
     want = (expected.default_policy or {}).get("accept")
     if isinstance(want, bool):  # null: the manifest leaves it open
         checks = judge(claims, CASES)
-        if accepted(checks) != want:
-            problems.append(f"policy: {', '.join(violations(checks)) or 'accepts'}, expected accept {want}")
+        bad = (*violations(checks), *contradicted(result))
+        if (not bad) != want:
+            problems.append(f"policy: {', '.join(bad) or 'accepts'}, expected accept {want}")
     return problems
 
 

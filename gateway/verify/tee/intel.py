@@ -116,7 +116,7 @@ def _verify(
     with f.step("tee_format") as step:
         parsed = parse_quote(quote)
         raw: dict[str, Any] = {}
-        f.set(raw=raw, **_report_claims(parsed, raw))
+        f.set(raw=raw, **report_claims(parsed, raw))
         opened = pcs.read_collateral(collateral)
         with pcs.malformed("pck_malformed"):
             chain = pcs.load_chain(parsed.pck_chain)
@@ -143,12 +143,12 @@ def _verify(
         step.found, step.over = "none revoked", ", ".join(_REVOCABLE)
     # 5. Signatures.
     with f.step("tee_signature") as step:
-        _check_signatures(case)
+        check_signatures(parsed, chain)
         step.over = f"header and body, {len(parsed.signed)} bytes; the QE report, 384 bytes"
     # 6. Whose documents these are.
     with f.step("tee_identity") as step:
         pck = read_pck(chain[0])
-        f.set(**_machine_claims(pck, parsed, raw))
+        f.set(**machine_claims(pck, parsed, raw))
         tcb.check_qe(parsed.qe_report, identity, parsed.tee)
         tcb.check_tcb_info(info, pck, parsed.tee)
         step.found = f"FMSPC {raw['fmspc']}, {identity.id}"
@@ -272,10 +272,12 @@ def _check_unlisted(crl: pcs.Crl, certificate: x509.Certificate, name: str, reas
 # --- 5. Signatures
 
 
-def _check_signatures(case: _Case) -> None:
-    """Raises `NotAuthentic` with qe_report_bad_signature|qe_report_data_mismatch|quote_bad_signature."""
-    quote = case.quote
-    if not pcs.p256_holds(case.pck_chain[0].public_key(), quote.qe_report_signature, quote.qe_report.raw):
+def check_signatures(quote: Quote, pck_chain: pcs.Chain) -> None:
+    """Show that the leaf of `pck_chain` signed the QE report, that the attestation key, and that header and body.
+
+    Raises `NotAuthentic` with qe_report_bad_signature|qe_report_data_mismatch|quote_bad_signature.
+    """
+    if not pcs.p256_holds(pck_chain[0].public_key(), quote.qe_report_signature, quote.qe_report.raw):
         raise NotAuthentic("the PCK did not sign this QE report", reason="qe_report_bad_signature")
     committed = hashlib.sha256(quote.attestation_key + quote.qe_auth).digest() + bytes(32)
     if quote.qe_report.report_data != committed:
@@ -335,7 +337,7 @@ def _check_second(case: _Case, found: tcb.Standing, root: Root) -> str:
 # --- Claims
 
 
-def _report_claims(quote: Quote, raw: dict[str, Any]) -> dict[str, Any]:
+def report_claims(quote: Quote, raw: dict[str, Any]) -> dict[str, Any]:
     """Everything that the signed report says by itself; a claim of an unverified quote until the last step held."""
     body = quote.body
     raw.update(quote_version=quote.version, identity=quote.identity)
@@ -375,7 +377,8 @@ def _td_measurements(body: TdReport) -> dict[str, str]:
     return {name: value.hex() for name, value in values.items() if value is not None}
 
 
-def _machine_claims(pck: Pck, quote: Quote, raw: dict[str, Any]) -> dict[str, Any]:
+def machine_claims(pck: Pck, quote: Quote, raw: dict[str, Any]) -> dict[str, Any]:
+    """What the PCK certificate says of the machine, as members of `TeeClaims`; the vendor's names go into `raw`."""
     raw["fmspc"] = pck.fmspc.hex().upper()
     raw["platform_instance_id"] = pck.platform_instance_id.hex() if pck.platform_instance_id else None
     platform = {

@@ -7,6 +7,7 @@ stands for itself, and one that needs another says so with `none`.
 from __future__ import annotations
 
 from gateway.errors import FormatError
+from gateway.model.tee import TeeResult
 from gateway.model.verdict import Check, Outcome
 from gateway.text import plain
 
@@ -32,3 +33,13 @@ def refused(check: str, error: FormatError) -> Check:
     """The failure that a parser's error is, with its reason, `malformed` where it has none."""
     found = getattr(error, "found", None) or plain(error.message, 160)
     return fails(check, error.reason or "malformed", found, getattr(error, "expected", None))
+
+
+def contradicted(result: TeeResult) -> tuple[str, ...]:
+    """The reasons of the checks that fail on evidence that is authentic all the same: what runs behind it is wrong.
+
+    Where the evidence is not authentic its own refusal says so, and this is empty.
+    """
+    if not result.claims.authentic:
+        return ()
+    return tuple(str(check.reason) for check in result.checks if check.outcome is Outcome.CONTRAINDICATED)
