@@ -9,8 +9,8 @@
 A part that is given by itself stands before the report's own. On TDX the list is that of `intel`, then that of
 `dstack`, then `gpu_evidence`; in an envelope that of `nitro` or `snp`, and on SEV-SNP `mr_config_bound`.
 
-The accelerators must have answered the nonce that the caller names, or without one the second half of the quote's
-report data, which is where dstack guests put the nonce that both were asked with. networks.md sections 1.2 and 1.3.
+The accelerators must have answered what the second half of the quote's report data commits to, which is where dstack
+guests put the nonce that both were asked with, or its SHA-256. networks.md sections 1.2 and 1.3.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .node_report import Envelope, NodeReport, is_envelope, read_envelope, read_
 from .nvidia_gpu import nonce_of
 from .nvidia_payload import verify_payload
 from .outcomes import fails, holds, unknown
-from .quote_alone import on_top, verify_quote
+from .quote_alone import NO_COLLATERAL, on_top, verify_quote
 from .roots import TrustRoots
 
 _MR_CONFIG_V3 = b"dstack-mr-config-v3:\0"
@@ -104,14 +104,21 @@ def accelerators(
 ) -> tuple[Check, tuple[TeeClaims, ...]]:
     """The check `gpu_evidence` and the claims of the payload's devices, tied to the CPU's evidence or to the nonce.
 
-    `nonce` is the caller's, 32 bytes; without it the devices must have answered the second half of the report data of
-    `claims`. They count as tied only where `claims` are authentic, or the nonce is the caller's own.
+    The devices must have answered the second half of the report data of `claims`, or the caller's `nonce` (32 bytes),
+    which the CPU's report data must then hold as well, itself or its SHA-256: a nonce alone could be answered by any
+    machine's devices. They count as tied only where `claims` are authentic, or the nonce is the caller's own.
     """
     if payload is None:
         return unknown("gpu_evidence", "no_gpu_evidence"), ()
+    if not claims.authentic and claims.reject_code != NO_COLLATERAL:
+        return unknown("gpu_evidence", "quote_not_authentic"), ()
     committed = bytes.fromhex(claims.report_data or "")[32:]
-    if nonce is None and not any(committed):
+    if not any(committed):
         return unknown("gpu_evidence", "cpu_commits_to_nothing"), ()
+    if nonce is not None and committed not in (nonce, hashlib.sha256(nonce).digest()):
+        return fails(
+            "gpu_evidence", "cpu_nonce_mismatch", committed.hex(), nonce.hex(), "report data, bytes 32 to 64"
+        ), ()
     result = verify_payload(payload, roots=roots, now=claims.evaluated_at, nonce=nonce or committed, rims=rims)
     rule = BindingRule.GPU_SECRETVM if nonce is None else BindingRule.GPU_NONCE
     gpu = msgspec.structs.replace(

@@ -76,7 +76,7 @@ def read_bundle(data: bytes) -> Bundle:
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
     """Appraise a bundle. `params`: repository, for example tinfoilsh/confidential-model-router.
 
-    Raises `FormatError` with the reason `input_missing` without a bundle.
+    Raises `FormatError` with the reason `input_missing` without a bundle, or for an `ask` without its root.
     """
     if "bundle" not in blobs:
         raise FormatError("there is no bundle", reason="input_missing")
@@ -84,6 +84,8 @@ def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: Tr
         bundle = read_bundle(blobs["bundle"])
         result = _enclave(bundle, blobs, roots, now)
     except FormatError as error:
+        if error.reason == "input_missing":  # the caller's, not the bundle's
+            raise
         return _unreadable(blobs["bundle"], now, error)
     build, provenance = _build(bundle, blobs.get("trust_root"), params.get("repository"), now)
     claims = result.claims
@@ -109,9 +111,10 @@ def _enclave(bundle: Bundle, blobs: Mapping[str, bytes], roots: TrustRoots, now:
         return verify_quote(evidence, blobs, roots=roots, now=now)
     if bundle.vcek is None:
         raise FormatError("the bundle has no VCEK", reason="bundle_malformed")
-    given = {role: blob for role, blob in blobs.items() if role == "crl" or role.startswith("root:")}
-    chain = {"ask": blobs.get("ask", AMD_GENOA_ASK), "root:ark_genoa": AMD_GENOA_ARK}
-    return snp.from_inputs({"report": evidence, "ek": unb64(bundle.vcek, "the VCEK"), **chain, **given}, {}, roots, now)
+    given = {role: blob for role, blob in blobs.items() if role in ("ask", "crl") or role.startswith("root:")}
+    if "ask" not in given:
+        given |= {"ask": AMD_GENOA_ASK, "root:ark_genoa": AMD_GENOA_ARK}
+    return snp.from_inputs({"report": evidence, "ek": unb64(bundle.vcek, "the VCEK"), **given}, {}, roots, now)
 
 
 def _build(bundle: Bundle, trust_root: bytes | None, repository: object, now: float) -> tuple[Check, Provenance | None]:
