@@ -155,6 +155,29 @@ def tinfoil(evidence: bytes | None = None, kind: str = "sev-snp", **members: Any
     return {name: value for name, value in document.items() if value is not None}
 
 
+def suite_input(quote: bytes, **policy: Any) -> dict[str, Any]:
+    """An input of the conformance suite's stage verify-attestation-tdx, under the synthetic root."""
+    members = json.loads(collateral())
+    documents = {
+        f"{name}_json": f'{{"{member}":{members[name]},"signature":"{members[f"{name}_signature"]}"}}'
+        for name, member in (("tcb_info", "tcbInfo"), ("qe_identity", "enclaveIdentity"))
+    }
+    chains = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain")
+    return {
+        "schema_version": "1",
+        "quote_b64": base64.b64encode(quote).decode(),
+        "expiration_check_date_unix": NOW,
+        "policy": policy,
+        "collateral": {
+            **documents,
+            **{f"{name}_pem": members[name] for name in chains},
+            "root_crl_der_b64": base64.b64encode(bytes.fromhex(members["root_ca_crl"])).decode(),
+            "pck_crl_der_b64": base64.b64encode(bytes.fromhex(members["pck_crl"])).decode(),
+            "intel_root_ca_pem": intel.pem(machine().root),
+        },
+    }
+
+
 def seeds() -> list[bytes]:
     """A byte for the kind, then the item."""
     return [

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from typing import Any
 
 import pytest
-from tee_worlds import intel
+from tee_worlds import intel, nodes
 
 from gateway.errors import FormatError
 from gateway.verify.tee.conformance import CODES, EARLIER, Agreement, read_expectation, run_case
 from gateway.verify.tee.vendor_chains import INTEL_ROOT_PEM
 
-W = intel.World()
 KEYS = {"schema_version": "1", "report_data_hex": "11" * 32 + "22" * 32, "offered_hpke_public_key_hex": "22" * 32}
 OTHER = {**KEYS, "offered_hpke_public_key_hex": "33" * 32}
 
@@ -59,39 +57,17 @@ def test_a_case(given: object, manifest_file: bytes, expected: object, agreement
     assert bool(ran.note) is (agreement_ == "differs")
 
 
-def tdx(quote: bytes, **policy: Any) -> dict[str, Any]:
-    """An input of the stage verify-attestation-tdx, under the synthetic root."""
-    collateral = json.loads(W.collateral())
-    return {
-        "schema_version": "1",
-        "quote_b64": base64.b64encode(quote).decode(),
-        "expiration_check_date_unix": W.now,
-        "policy": policy,
-        "collateral": {
-            "tcb_info_json": f'{{"tcbInfo":{collateral["tcb_info"]},"signature":"{collateral["tcb_info_signature"]}"}}',
-            "qe_identity_json": f'{{"enclaveIdentity":{collateral["qe_identity"]},'
-            f'"signature":"{collateral["qe_identity_signature"]}"}}',
-            "root_crl_der_b64": base64.b64encode(bytes.fromhex(collateral["root_ca_crl"])).decode(),
-            "pck_crl_der_b64": base64.b64encode(bytes.fromhex(collateral["pck_crl"])).decode(),
-            "pck_crl_issuer_chain_pem": collateral["pck_crl_issuer_chain"],
-            "tcb_info_issuer_chain_pem": collateral["tcb_info_issuer_chain"],
-            "qe_identity_issuer_chain_pem": collateral["qe_identity_issuer_chain"],
-            "intel_root_ca_pem": intel.pem(W.root),
-        },
-    }
-
-
 TDX = "verify-attestation-tdx"
 
 
 def test_a_quote_with_unsigned_bytes_behind_it_is_cut_and_counted_apart() -> None:
     """What the product refuses is judged without them here, and the case says how many they were."""
-    clean = run_case(as_json(tdx(W.quote())), manifest(stage=TDX), None)
+    clean = run_case(as_json(nodes.suite_input(nodes.machine().quote())), manifest(stage=TDX), None)
     assert clean.agreement is Agreement.AGREES
-    cut = run_case(as_json(tdx(W.quote() + b"junk")), manifest(stage=TDX), None)
+    cut = run_case(as_json(nodes.suite_input(nodes.machine().quote() + b"junk")), manifest(stage=TDX), None)
     assert (cut.agreement, cut.passed) == (Agreement.CUT, True)
     assert cut.note == "judged without 4 unsigned bytes behind its quote"
-    wrong = run_case(as_json(tdx(W.quote() + b"junk")), manifest(10, "ANOTHER", TDX), None)
+    wrong = run_case(as_json(nodes.suite_input(nodes.machine().quote() + b"junk")), manifest(10, "ANOTHER", TDX), None)
     assert (wrong.agreement, wrong.passed) == (Agreement.DIFFERS, False)
 
 
@@ -101,7 +77,7 @@ def test_a_nested_quote_with_unsigned_bytes_is_not_cut() -> None:
         "schema_version": "1",
         "mode": "pinned",
         "pinned_measurement": {},
-        "attestation_tdx": tdx(W.quote() + b"junk"),
+        "attestation_tdx": nodes.suite_input(nodes.machine().quote() + b"junk"),
     }
     ran = run_case(
         as_json(whole), manifest(10, "QUOTE_TRAILING_BYTES", "verify-full"), as_json({"rejection": {"stage": TDX}})
@@ -112,7 +88,7 @@ def test_a_nested_quote_with_unsigned_bytes_is_not_cut() -> None:
 def test_a_refusal_before_the_suites_question_is_no_agreement() -> None:
     """It is neither a pass nor a failure, and its line says what is asked earlier here."""
     bare = intel.World(extension=b"\x30\x00")
-    given = tdx(bare.quote())
+    given = nodes.suite_input(bare.quote())
     ran = run_case(as_json(given), manifest(10, "QUOTE_SIGNATURE_INVALID", TDX), None)
     assert (ran.answer.reason, ran.agreement, ran.passed) == ("pck_malformed", Agreement.EARLIER, False)
     assert EARLIER["pck_malformed"] in ran.note
@@ -120,7 +96,7 @@ def test_a_refusal_before_the_suites_question_is_no_agreement() -> None:
 
 def test_the_vendors_chain_is_known_without_being_given() -> None:
     """Inputs without chains are judged under Intel's own, which a synthetic quote does not end in."""
-    given = tdx(W.quote())
+    given = nodes.suite_input(nodes.machine().quote())
     given["collateral"] = {name: text for name, text in given["collateral"].items() if not name.endswith("_pem")}
     ran = run_case(as_json(given), manifest(10, stage=TDX), None)
     assert (ran.answer.accepted, ran.agreement) == (False, Agreement.AGREES)
