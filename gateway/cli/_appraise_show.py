@@ -47,7 +47,7 @@ _NOT_TIED = "For whom it speaks was not asked: --bind RULE holds it to your key,
 def human(title: str, result: TeeResult, ruled: Sequence[Check], bad: Sequence[str]) -> list[str]:
     """The lines for one item. `ruled` are the policy's checks, `bad` the reasons why it is refused."""
     claims = result.claims
-    rows = [f"{title}: {claims.platform.value} {claims.product or ''}".rstrip()]
+    rows = [f"{title}: {claims.platform.value} {plain(claims.product or '', 80)}".rstrip()]
     rows += [f"  sha256  {claims.evidence_sha256}", f"  at      {instant(claims.evaluated_at)}"]
     rows += [f"  root    {_root(claims)}", "", "Is it genuine?"]
     rows += check_rows([check for check in result.checks if check.id not in BEHIND], MANDATORY)
@@ -133,7 +133,7 @@ def _facts(claims: TeeClaims) -> Iterable[tuple[str, str]]:
     yield "freshness", _freshness(claims)
     yield "host", claims.host_trust.value
     for advisory in claims.advisory_ids:
-        yield "advisory", advisory
+        yield "advisory", plain(advisory, 80)
     for child in claims.children:
         parts = child.children or (child,)
         yield "accelerators", f"{len(parts)}, {'genuine' if child.authentic else f'refused: {child.reject_code}'}"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from tee_worlds import intel, nodes, nvidia, tokens
@@ -18,6 +19,9 @@ from tee_worlds.nvidia import NOW as TOKENS_NOW
 
 from gateway.cli import main
 from gateway.cli._appraise_inputs import parameters
+from gateway.cli._appraise_show import human
+from gateway.model.tee import Platform, Root, TeeResult
+from gateway.model.verdict import Check, Outcome
 
 NOW = 1_750_000_000
 
@@ -483,3 +487,41 @@ def test_a_folder_that_is_no_suite(tmp_path: Path, suite: Path, capsys: pytest.C
         code, _, err = appraise(capsys, *args)
         assert code == 2
         assert words in err
+
+
+# -- what a person reads
+
+
+def test_what_stands_on_the_screen_for_evidence_that_is_accepted() -> None:
+    """Exit 0 is said in words; advisories and refused accelerators are named, and zero registers listed in one line."""
+    claims = nodes.dstack.claims([b"\1" * 48] * 4, advisory_ids=("INTEL-SA-1",), root=Root("a root", "00"))
+    gpu = msgspec.structs.replace(
+        claims, platform=Platform.NVIDIA_GPU, authentic=False, reject_code="spdm_bad_signature"
+    )
+    result = TeeResult((), msgspec.structs.replace(claims, children=(gpu,)))
+    rows = human("A quote", result, (), ())
+    assert "  root    a root" in rows
+    assert "  advisory              INTEL-SA-1" in rows
+    assert "  accelerators          1, refused: spdm_bad_signature" in rows
+    assert "  all zero              mr_config_id" in rows
+    assert "genuine, and nothing that was asked speaks against it (exit 0)" in rows
+    bare = msgspec.structs.replace(claims, measurements={"mr_td": "11" * 48}, root=None)
+    rows = human("A quote", TeeResult((), bare), (), ())
+    assert "  root    none reached" in rows
+    assert not [row for row in rows if "all zero" in row]
+
+
+def test_hostile_text_is_made_inert() -> None:
+    """An escape sequence in a finding does not reach the terminal."""
+    check = Check("tee_format", Outcome.CONTRAINDICATED, "malformed", "\x1b]0;x\x07", "\u202ex")
+    result = TeeResult((check,), nodes.dstack.claims([bytes(48)] * 4, authentic=False, reject_code="malformed"))
+    text = "\n".join(human("A quote", result, (), ("not_authentic",)))
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "\\x1b]0;x" in text
+
+
+def test_a_time_in_rfc_3339(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The time given is the time of the examination."""
+    _, out, _ = appraise(capsys, *item(files)[:4], "--now", "2025-06-15T15:06:45+00:00")
+    assert "at      2025-06-15T15:06:45Z" in out
