@@ -70,7 +70,8 @@ def _said(one: Ran) -> str:
     if not one.result.claims.authentic:
         return f"not authentic: {one.result.claims.reject_code}"
     bad = _refusals(one)
-    return "authentic, refused: " + ", ".join(bad) if bad else "authentic, accepted"
+    root = " (root=TEST)" if one.result.claims.root and one.result.claims.root.test else ""
+    return ("authentic, refused: " + ", ".join(bad) if bad else "authentic, accepted") + root
 
 
 def _refusals(one: Ran) -> list[str]:
@@ -92,7 +93,10 @@ def _case_document(one: Ran) -> dict[str, Any]:
 
 def _inside(folder: Path, name: str) -> bytes:
     """A file of the folder; a manifest cannot name one outside of it."""
-    path = (folder / name).resolve()
+    try:
+        path = (folder / name).resolve()
+    except (OSError, ValueError):  # a loop of links; a name with a zero byte
+        raise FormatError(f"the manifest names no file: {name[:80]!r}") from None
     if not path.is_relative_to(folder.resolve()):
         raise FormatError(f"the manifest names a file outside of its folder: {name[:80]!r}")
     return read(path)

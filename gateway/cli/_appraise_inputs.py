@@ -6,6 +6,7 @@ import argparse
 import base64
 import binascii
 import datetime
+import math
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -99,14 +100,21 @@ def parameters(items: Iterable[str]) -> dict[str, Any]:
     return {name: _number(name, value) for name, value in pairs(items, "--param")}
 
 
+#: Parameters that are numbers, by name: a nonce of digits is a nonce.
+_NUMBERS = ("max_age_s", "future_skew_s", "max_age", "lowest_evaluation")
+
+
 def _number(name: str, value: str) -> Any:
-    if name.endswith("_s") and value.replace(".", "", 1).isdigit():
-        return float(value)
-    if name == "lowest_evaluation" and value.isdigit():
-        return int(value)
     if name == "historical":
         return value == "yes"
-    return value.split(",") if name == "policy_hashes" else value
+    if name == "policy_hashes":
+        return value.split(",")
+    for kind in (int, float) if name in _NUMBERS else ():
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value  # where a number is due, the family says so
 
 
 def moment(text: str | None) -> float:
@@ -114,9 +122,13 @@ def moment(text: str | None) -> float:
     if text is None:
         return time.time()
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         pass
+    else:
+        if not math.isfinite(seconds):
+            raise Usage(f"--now takes RFC 3339 or seconds since 1970, not {text!r}")
+        return seconds
     try:
         at = datetime.datetime.fromisoformat(text)
     except ValueError:

@@ -24,9 +24,9 @@ KINDS
 
 A file in place of a binary input may also spell it in hex, base64 or PEM. Root certificates are believed only when
 their SHA-256 is one of those in docs/verification.md. --trust-test-root takes another, and marks the result root=TEST,
-which every policy refuses. Nothing is fetched. Without --policy the evidence is asked only whether it is genuine, not
-in debug mode, and on a platform whose security version its vendor takes; a check of what runs there that fails refuses
-it too. With --bind it must be bound.
+which every policy refuses; a folder's own root that is none of those is marked too. Nothing is fetched. Without
+--policy the evidence is asked only whether it is genuine, not in debug mode, and on a platform whose security version
+its vendor takes; a check of what runs there that fails refuses it too. With --bind it must be bound.
 
 Exit codes: 0 genuine and accepted (all cases as expected), 1 not shown to be genuine, or refused, 2 usage.
 """
@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -177,4 +178,10 @@ def _print(rows: Iterable[str]) -> None:
 
 
 def _print_json(document: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    """JSON in ASCII: evidence holds text from outside, and what JSON leaves as it is may still command a terminal."""
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    sys.stdout.write("".join(text if text.isascii() else map(_ascii, text)) + "\n")
+
+
+def _ascii(char: str) -> str:
+    return char if char.isascii() else json.dumps(char)[1:-1]
