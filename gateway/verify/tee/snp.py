@@ -200,6 +200,11 @@ def _check_role(report: SnpReport, chain: Chain) -> None:
         )
 
 
+def cpuid_product(cpuid: tuple[int, int, int]) -> str | None:
+    """The product whose CPUID (family, model, stepping) this is; None for one that is not read."""
+    return next((product for product in _CPUIDS if _cpuid_fits(cpuid, product)), None)
+
+
 def _cpuid_fits(cpuid: tuple[int, int, int], product: str) -> bool:
     return any(cpuid[0] == family and cpuid[1] in models for family, models in _CPUIDS[product])
 
