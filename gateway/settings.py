@@ -15,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -62,6 +63,21 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refresh_s: float = 240.0
 
 
+class Collateral(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    directory: str | None = None
+    offline: bool = False
+    intel_url: str = "https://api.trustedservices.intel.com"
+    intel_crl_url: str = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
+    amd_url: str = "https://kdsintf.amd.com"
+    refresh_s: float = 43200.0
+    timeout_s: float = 20.0
+
+
+class Tee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    dangerous_test_roots: tuple[str, ...] = ()
+    dangerous_allow_test_roots: bool = False
+
+
 class _NodeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     base_url: str
@@ -81,6 +97,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: Auth = Auth()
     policy: Policy = Policy()
     upstream: Upstream = Upstream()
+    collateral: Collateral = Collateral()
+    tee: Tee = Tee()
     nodes: tuple[_NodeTable, ...] = ()
 
     @property
@@ -111,6 +129,19 @@ REFERENCE: dict[str, str] = {
     "upstream.allow_private": "Whether a node's name may resolve to a loopback, private or link-local address.",
     "upstream.allow_http": "Whether a node beyond loopback may be reached without TLS, so without channel binding.",
     "upstream.refresh_s": "Seconds between attestations of a node; must be shorter than the policies' evidence age.",
+    "collateral.directory": "Folder of the vendors' documents that hardware evidence is held against; its folder "
+    "supplied is yours to fill. Default: <database>.collateral.",
+    "collateral.offline": "Whether only that folder is used and no vendor is asked.",
+    "collateral.intel_url": "Intel's provisioning certification service (PCS version 4), or your own mirror of it.",
+    "collateral.intel_crl_url": "The revocation list of Intel's root: DER, or DER in hex as a mirror gives it.",
+    "collateral.amd_url": "AMD's key distribution service, or your own mirror of it.",
+    "collateral.refresh_s": "Most seconds after which a vendor is asked for something newer; never later than half of "
+    "what is left.",
+    "collateral.timeout_s": "Seconds that a vendor may take to bring one platform's documents.",
+    "tee.dangerous_test_roots": "Certificates (DER files) that are believed as every vendor's root. Whoever has such a "
+    "root's key can make any evidence.",
+    "tee.dangerous_allow_test_roots": "Has to be true beside them. Even so every node must be on a loopback or private "
+    "address, written as such.",
     "nodes.id": "Name of the node in receipts; unique.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them).",
     "nodes.base_url": "Origin, and path prefix if any, without /v1: http://127.0.0.1:9001.",
@@ -167,6 +198,10 @@ def memory_path(settings: Settings) -> str:
     return settings.log.memory or database(settings) + ".checkpoint"
 
 
+def collateral_dir(settings: Settings) -> str:
+    return settings.collateral.directory or database(settings) + ".collateral"
+
+
 def is_loopback(host: str) -> bool:
     """Whether `host` names only this machine."""
     if host.lower() == "localhost":
@@ -175,6 +210,19 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def is_local(url: str) -> bool:
+    """Whether the host of `url` is localhost, or written as a loopback or private address. Names are not resolved."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_private and not address.is_unspecified  # loopback and link-local are among the private ones
 
 
 def dump(settings: Settings) -> dict[str, Any]:
@@ -241,6 +289,7 @@ def _judge(settings: Settings, where: str) -> None:
         raise ConfigError(f"{where}: server.port must be 0 to 65535")
     if not settings.log.origin or any(c.isspace() or c == "+" for c in settings.log.origin):
         raise ConfigError(f"{where}: log.origin must be a name without white space or '+'")
+    _judge_collateral(settings, where)
     seen: set[str] = set()
     for node in settings.nodes:
         if node.id in seen:
@@ -255,6 +304,27 @@ def _judge(settings: Settings, where: str) -> None:
             )
         if node.pin is not None and not _is_pin(node.pin):
             raise ConfigError(f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>")
+
+
+def _judge_collateral(settings: Settings, where: str) -> None:
+    collateral, tee = settings.collateral, settings.tee
+    for name, seconds in (("refresh_s", collateral.refresh_s), ("timeout_s", collateral.timeout_s)):
+        if not 0 < seconds < float("inf"):
+            raise ConfigError(f"{where}: collateral.{name} must be a number of seconds above 0")
+    if not tee.dangerous_test_roots:
+        return
+    # Two settings and an address, so that a file copied from a test bed does not go into production as it is.
+    if not tee.dangerous_allow_test_roots:
+        raise ConfigError(
+            f"{where}: tee.dangerous_test_roots makes forged evidence look genuine. For tests set "
+            "tee.dangerous_allow_test_roots = true beside it; otherwise remove it"
+        )
+    for node in settings.nodes:
+        if not is_local(node.base_url):
+            raise ConfigError(
+                f"{where}: node {node.id!r} is not on a loopback or private address, and tee.dangerous_test_roots "
+                "would let anybody forge its evidence"
+            )
 
 
 def _is_pin(pin: str) -> bool:

@@ -38,6 +38,7 @@ async def readyz(services: Services) -> Response[dict[str, Any]]:
     if services.inference.closing:
         problems.append("the gateway is stopping")
     body = {"status": "ready" if not problems else "not ready", "nodes": len(ready), "problems": problems}
+    body |= _marked(services)
     return Response(body, status_code=200 if not problems else 503)
 
 
@@ -98,7 +99,13 @@ async def models(request: Request[Any, Any, Any], services: Services) -> dict[st
     for member in services.fleet.members.values():
         for model in sorted(member.view.models):
             found.setdefault(model, []).append(member)
-    return {"object": "list", "data": [_model(name, members, policy) for name, members in sorted(found.items())]}
+    data = [_model(name, members, policy) for name, members in sorted(found.items())]
+    return {"object": "list", "data": data, **_marked(services)}
+
+
+def _marked(services: Services) -> dict[str, str]:
+    """What says everywhere that evidence may be forged here: a root of the settings is believed."""
+    return {"root": "TEST"} if services.settings.tee.dangerous_test_roots else {}
 
 
 def _model(name: str, members: list[Member], policy: Any) -> dict[str, Any]:
