@@ -12,6 +12,7 @@ anew each time. What is remembered is a function of the bytes alone, and bounded
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -148,12 +149,14 @@ def _unhex(text: str, what: str) -> bytes:
 def load_crl(der: bytes) -> Crl:
     """One DER revocation list. Raises `FormatError`."""
     try:
-        crl = x509.load_der_x509_crl(der)
-        oids = {extension.oid for extension in crl.extensions}
-        # The library reads these only when asked, so that a broken one is found here and nowhere later.
-        issuer, begins, ends = crl.issuer, crl.last_update_utc, crl.next_update_utc
-        for entry in crl:
-            entry.serial_number  # noqa: B018
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a country of 25 letters, for one; nobody is named by it
+            crl = x509.load_der_x509_crl(der)
+            oids = {extension.oid for extension in crl.extensions}
+            # The library reads these only when asked, so that a broken one is found here and nowhere later.
+            issuer, begins, ends = crl.issuer, crl.last_update_utc, crl.next_update_utc
+            for entry in crl:
+                entry.serial_number  # noqa: B018
     except _CRL_ERRORS as error:
         raise FormatError(f"a revocation list is malformed: {type(error).__name__}") from None
     if ends is None or not oids <= _CRL_EXTENSIONS:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tee_worlds import amd, intel
 from tee_worlds.endorsements import answers_of, pem, run, seeds, worlds
 
 from gateway.errors import FormatError
+from gateway.verify.tee import pcs
 from gateway.verify.tee.endorsements import Checked, check_part, roles_of
 from gateway.verify.tee.needs import AmdChain, AmdKey, AmdNeed, IntelNeed, need_of
 from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
@@ -118,6 +123,17 @@ def test_test_collateral_is_nothing_under_the_vendors_roots() -> None:
     assert reason(lambda: check_part(TDX, {"collateral": collateral}, {}, roots=VENDOR_ROOTS, now=NOW)) == (
         "chain_untrusted_root"
     )
+
+
+def test_an_odd_name_in_a_list_is_no_warning() -> None:
+    """The library warns of a country of 25 letters; whoever reads lists from outside is not warned for them."""
+    world = intel.World()
+    with pytest.warns(UserWarning, match="length"):
+        odd = x509.Name([x509.NameAttribute(x509.NameOID.COUNTRY_NAME, "x" * 25, _validate=False)])
+    moment = datetime.datetime.fromtimestamp(NOW, datetime.UTC)
+    builder = x509.CertificateRevocationListBuilder(odd, moment, moment + datetime.timedelta(days=1))
+    der = builder.sign(world.root_key, hashes.SHA256()).public_bytes(Encoding.DER)
+    assert pcs.load_crl(der).next_update == NOW + DAY
 
 
 # --- AMD
