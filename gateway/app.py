@@ -31,7 +31,9 @@ from .api.terms import TermsBook
 from .backlog import LOG_FAILED, Backlog
 from .errors import ConfigError, VerirouteError
 from .fleet.attest import Attestation, Attester
+from .fleet.collateral import open_collateral
 from .fleet.fleet import Fleet
+from .fleet.tee_roots import trust_roots
 from .keyfiles import Keys, load_or_make, trust_text
 from .model.entry import Committed, Entry
 from .model.node import Node
@@ -109,12 +111,17 @@ class Gateway:
         pool = UpstreamPool(Limits(body_bytes=settings.upstream.max_response_bytes), on_surplus=self._surplus)
         self._stack.push_async_callback(pool.close)
         self.pool = pool
+        roots = trust_roots(settings)
+        collateral = open_collateral(settings, pool, roots=roots, now=time.time)
+        self._stack.push_async_callback(collateral.close)
         attester = Attester(
             pool,
             now=time.time,
             lifetime_s=2 * settings.upstream.refresh_s,
             allow_http=settings.upstream.allow_http,
             allow_private=settings.upstream.allow_private,
+            endorse=collateral.endorse,
+            roots=roots,
         )
         self._stack.push_async_callback(attester.close)
         self.fleet = Fleet(
@@ -149,6 +156,7 @@ class Gateway:
         self.app = self._front()
         await self.fleet.attest_all(5.0)
         self._spawn(self.fleet.run())
+        self._spawn(collateral.run())
         self._spawn(self._watch_other_processes())
         self._spawn(self.backlog.run())
         if settings.auth.mode == "keys" and not len(self.keys):
