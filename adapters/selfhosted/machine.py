@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -35,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from gateway.crypto.canonical import strict_json
 from gateway.errors import ConfigError, FormatError
 from gateway.testing.tee.machines import (
     PRODUCT,
@@ -47,11 +49,13 @@ from gateway.testing.tee.machines import (
     fmspc_of,
 )
 from gateway.verify import aci
+from gateway.verify.tee.amd_certificates import parse_certificate
 
 from .dishonest import Mischief
 
 TEES = ("tdx", "snp", "nitro")
 _SEED = re.compile(r"[0-9a-f]{64}")
+_MAX_BYTES = 65_536
 _RSA_BITS = 3072  #: AMD's are of 4096; making one of those can take seconds
 
 
@@ -135,15 +139,14 @@ class _Kept:
         seed, made_at = document.get("seed"), document.get("made_at")
         if document.get("version") != 1 or document.get("tee") not in TEES:
             raise FormatError("not a machine of version 1")
-        if not isinstance(seed, str) or _SEED.fullmatch(seed) is None or not isinstance(made_at, int):
-            raise FormatError("seed or made_at is missing")
+        if not isinstance(seed, str) or _SEED.fullmatch(seed) is None:
+            raise FormatError("the seed is not 64 hex digits")
+        if type(made_at) is not int or not 0 <= made_at < 1 << 32:
+            raise FormatError("made_at is no time")
         self.tee, self.seed, self._made_at = str(document["tee"]), seed, made_at
         if self.tee == "snp":
-            try:
-                self._keys = _rsa(document["ark_key"]), _rsa(document["ask_key"])
-                self._ark = bytes.fromhex(document["ark"])
-            except (KeyError, TypeError, ValueError):
-                raise FormatError("SNP's root and its keys are missing") from None
+            self._keys = _rsa(document.get("ark_key")), _rsa(document.get("ask_key"))
+            self._ark = _certificate(document.get("ark"))
 
     @classmethod
     def open(cls, folder: Path, tee: str, now: float) -> _Kept:
@@ -166,15 +169,15 @@ class _Kept:
         try:
             with path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
-                data = file.read(1 << 20)
+                data = file.read(_MAX_BYTES + 1)
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from None
         if stat.S_IMODE(mode) & 0o077:
             raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
         try:
-            document = json.loads(data)
+            document = strict_json(data, max_bytes=_MAX_BYTES)
             kept = cls(document if isinstance(document, dict) else {})
-        except (ValueError, FormatError) as error:
+        except FormatError as error:
             raise ConfigError(f"{path} is damaged: {error}") from None
         if kept.tee != tee:
             raise ConfigError(f"{path} is a machine for --tee {kept.tee}; give another --tee-root")
@@ -206,11 +209,23 @@ def _made(tee: str, now: float) -> dict[str, Any]:
     return document
 
 
-def _rsa(pem: str) -> rsa.RSAPrivateKey:
-    key = load_pem_private_key(pem.encode(), None)
+def _rsa(pem: object) -> rsa.RSAPrivateKey:
+    try:
+        key = load_pem_private_key(pem.encode(), None) if isinstance(pem, str) else None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = None
     if not isinstance(key, rsa.RSAPrivateKey):
-        raise ValueError("no RSA key")
+        raise FormatError("a key of SNP's root is no RSA key")
     return key
+
+
+def _certificate(text: object) -> bytes:
+    try:
+        der = bytes.fromhex(text) if isinstance(text, str) else b""
+    except ValueError:
+        der = b""
+    parse_certificate(der)
+    return der
 
 
 def _write(path: Path, data: bytes) -> None:

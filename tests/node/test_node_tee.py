@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from node_kit import HELLO, NONCE, Running, ask, node, problems, report, start
 
 from adapters.selfhosted import command, dishonest
@@ -290,14 +292,19 @@ def test_what_cannot_be() -> None:
         open_machine("nitro", Path("unused"), 0.0, gpu=True)
 
 
+SEED = "00" * 32
 DAMAGED: list[tuple[bytes, str]] = [
     (b"{", "is damaged"),
+    (b"[" * 5000, "is damaged"),
+    (b" " * 70_000, "is damaged"),
     (b"[]", "not a machine of version 1"),
-    (b'{"version":1,"tee":"sgx"}', "not a machine of version 1"),
-    (b'{"version":1,"tee":"tdx","seed":"00","made_at":1}', "seed or made_at"),
-    (b'{"version":1,"tee":"tdx","seed":"%s"}' % (b"00" * 32), "seed or made_at"),
-    (b'{"version":1,"tee":"snp","seed":"%s","made_at":1}' % (b"00" * 32), "SNP's root"),
-    (b'{"version":1,"tee":"nitro","seed":"%s","made_at":1}' % (b"00" * 32), "is a machine for --tee nitro"),
+    (b'{"version":1,"tee":["tdx"]}', "not a machine of version 1"),
+    (b'{"version":1,"tee":"tdx","seed":"00","made_at":1}', "seed is not"),
+    *(
+        (json.dumps({"version": 1, "tee": "tdx", "seed": SEED, "made_at": at}).encode(), "no time")
+        for at in (None, True, -1, 1e9, 1 << 32)
+    ),
+    (json.dumps({"version": 1, "tee": "nitro", "seed": SEED, "made_at": 1}).encode(), "is a machine for --tee nitro"),
 ]
 
 
@@ -312,18 +319,25 @@ def test_a_damaged_machine(tmp_path: Path, data: bytes, said: str) -> None:
     assert path.read_bytes() == data
 
 
-def test_a_key_of_another_kind(folders: dict[str, Path], tmp_path: Path) -> None:
-    """A machine whose root key is no RSA key is damaged."""
-    from cryptography.hazmat.primitives.asymmetric import ed25519
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+def _ed25519() -> str:
+    key = ed25519.Ed25519PrivateKey.generate()
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        *(("ark_key", value) for value in (None, 5, "", "no PEM", _ed25519())),
+        *(("ark", value) for value in (None, "zz", "00")),
+    ],
+)
+def test_a_damaged_root_of_snp(folders: dict[str, Path], tmp_path: Path, member: str, value: object) -> None:
+    """A kept root whose key is no RSA key, or whose certificate is none, is damaged."""
     opened(folders["snp"], "snp")
     document = json.loads((folders["snp"] / "machine.json").read_bytes())
-    key = ed25519.Ed25519PrivateKey.generate()
-    document["ark_key"] = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    (tmp_path / "machine.json").write_text(json.dumps(document))
+    (tmp_path / "machine.json").write_text(json.dumps({**document, member: value}))
     (tmp_path / "machine.json").chmod(0o600)
-    with pytest.raises(ConfigError, match="SNP's root"):
+    with pytest.raises(ConfigError, match="is damaged"):
         opened(tmp_path, "snp")
 
 
