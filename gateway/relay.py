@@ -61,7 +61,7 @@ from .model.receipt import (
 )
 from .model.verdict import AttestationResult, Check, Claim, Outcome, Release
 from .policy.decide import Decision, decide
-from .policy.machine import under
+from .policy.machine import TEE_RULES, under
 from .policy.schema import CompiledPolicy
 from .recorder import Ending, Exchange, PolicyUse, Recorder
 from .routing import node_at_fault
@@ -622,7 +622,8 @@ class _Run:
         rejected = self.x.rejected
         reasons = {r.reason for r in rejected}
         first = rejected[0].reason if rejected else "no nodes"
-        why = ", ".join(f"{r.node}: {r.reason}" for r in rejected[:8]) or "no node offers it"
+        rules = {r.node: rule for r in rejected if (rule := self._rule(r)) is not None}
+        why = ", ".join(_why(r, rules) for r in rejected[:8]) or "no node offers it"
         error: VerirouteError
         if reasons == {"session_not_listed"}:
             error = SessionNotAccepted(
@@ -634,8 +635,18 @@ class _Run:
             # An SDK that tries again at once helps only where time does; each try would be one more receipt.
             error.retryable = bool(reasons & PASSING)
         ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=first)
-        nodes = [{"node": r.node, "reason": r.reason} for r in rejected]
+        nodes = [
+            {"node": r.node, "reason": r.reason, **({"rule": rules[r.node]} if r.node in rules else {})}
+            for r in rejected
+        ]
         await self.refuse(error, ending, None, extra={"nodes": nodes})
+
+    def _rule(self, rejected: Rejected) -> str | None:
+        """Which rule of the policy's section [tee] a node's machine does not meet, when that is why it was not used."""
+        member = self.relay._fleet.members.get(rejected.node)
+        if rejected.reason != TEE_RULES or member is None or member.session is None:
+            return None
+        return next((c.reason for c in under(member.session, self.policy) if c.id == TEE_RULES), None)
 
     async def refuse(
         self,
@@ -965,6 +976,11 @@ def _affirmed(result: AttestationResult, name: str) -> bool:
 def _charset_ok(content_type: bytes) -> bool:
     parameters = content_type.lower().split(b";")[1:]
     return all(p.strip() in (b"", b"charset=utf-8", b'charset="utf-8"') for p in parameters)
+
+
+def _why(rejected: Rejected, rules: dict[str, str]) -> str:
+    rule = rules.get(rejected.node)
+    return f"{rejected.node}: {rejected.reason}" + (f" ({rule})" if rule else "")
 
 
 def _retry_after(value: bytes | None) -> bytes | None:

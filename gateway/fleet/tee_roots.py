@@ -19,7 +19,7 @@ from gateway.verify.tee.roots import VENDOR_ROOTS, Anchor, TrustRoots
 log = structlog.get_logger("veriroute.tee")
 
 #: Every vendor whose roots `verify.tee` asks for (`roots.Anchor`).
-VENDORS = ("intel", "amd", "nitro", "nvidia_device", "nvidia_rim", "nvidia_nras", "gcs", "maa", "cca")
+VENDORS = ("intel", "amd", "nitro", "nvidia_device", "nvidia_rim", "nvidia_nras", "gcs", "maa", "cca", "tpm_ak")
 
 
 def trust_roots(settings: Settings) -> TrustRoots:

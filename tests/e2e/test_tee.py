@@ -21,15 +21,15 @@ from support_tls import Authority
 
 ASK: list[Any] = [{"role": "user", "content": "What is a receipt?"}]
 TEES = {"tdx": "intel-tdx", "snp": "amd-sev-snp", "nitro": "aws-nitro"}
-#: (TEE, lie) -> why the node is not routed to, and the checks of its session that do not hold, with their reasons.
+#: (TEE, lie) -> why the node is not routed to (a rule of [tee], or a check), and the checks of its session that do not hold, with their reasons.
 LIES: dict[tuple[str, str], tuple[str, dict[str, str]]] = {
-    ("tdx", "debug"): ("tee_rules", {}),
-    ("tdx", "unbound"): ("tee_rules", {"fresh": "unbound"}),
-    ("tdx", "stale-tcb"): ("tee_rules", {}),
+    ("tdx", "debug"): ("debug", {}),
+    ("tdx", "unbound"): ("mismatch", {"fresh": "unbound"}),
+    ("tdx", "stale-tcb"): ("tcb_status", {}),
     ("tdx", "foreign-root"): ("evidence", {"evidence": "chain_untrusted_root"}),
-    ("snp", "unbound"): ("tee_rules", {"fresh": "unbound"}),
+    ("snp", "unbound"): ("mismatch", {"fresh": "unbound"}),
     ("snp", "foreign-root"): ("evidence", {"evidence": "snp_bad_signature"}),
-    ("nitro", "debug"): ("tee_rules", {}),
+    ("nitro", "debug"): ("debug", {}),
     ("nitro", "foreign-root"): ("evidence", {"evidence": "nitro_untrusted_root"}),
 }
 OLD = "snp-stale-tcb"
@@ -110,7 +110,7 @@ def ask(gateway: Gateway, model: str, policy: str | None = None) -> tuple[int, d
 
 
 def refusal(gateway: Gateway, model: str, policy: str | None = None) -> str:
-    """Why the node with `model` is not routed to; the receipt says the same, and that nothing was sent."""
+    """Why the node with `model` is not routed to (of `tee_rules`, which rule); its receipt says that nothing was sent."""
     status, document = ask(gateway, model, policy)
     assert status == 503
     error = document["error"]
@@ -118,7 +118,12 @@ def refusal(gateway: Gateway, model: str, policy: str | None = None) -> str:
     receipt = gateway.receipt(error["receipt"])
     assert (receipt["release"], receipt["route"]["decision"]) == ("refused", "refused")
     (rejected,) = receipt["route"]["rejected"]
-    assert rejected["node"] == model
+    (told,) = error["nodes"]
+    assert rejected["node"] == told["node"] == model
+    if "rule" in told:
+        assert rejected["reason"] == "tee_rules"
+        assert f"tee_rules ({told['rule']})" in error["message"]
+        return str(told["rule"])
     return str(rejected["reason"])
 
 
@@ -165,7 +170,7 @@ def test_a_lie_about_the_machine_is_refused(gateway: Gateway, tee: str, lie: str
 def test_old_firmware_is_refused_by_who_asks_for_newer(gateway: Gateway) -> None:
     """AMD lists no levels, so `strict` serves from an old chip; a policy with a least version does not, and from a new does."""
     assert ask(gateway, OLD)[0] == 200
-    assert refusal(gateway, OLD, "firmware") == "tee_rules"
+    assert refusal(gateway, OLD, "firmware") == "svn_low"
     assert ask(gateway, "snp", "firmware")[0] == 200
 
 

@@ -15,7 +15,7 @@ from gateway.model.tee import Root
 
 
 class Anchor(msgspec.Struct, frozen=True):
-    """One root. `vendor` is intel|amd|nitro|nvidia_device|nvidia_rim|nvidia_nras|gcs|maa|cca."""
+    """One root. `vendor` is intel|amd|nitro|nvidia_device|nvidia_rim|nvidia_nras|gcs|maa|cca|tpm_ak."""
 
     vendor: str
     name: str
