@@ -229,6 +229,15 @@ def test_the_session_lasts_no_longer_than_its_keyset() -> None:
     assert LONGEST_KEYSET_S > 3 * 365 * 86400
 
 
+def test_a_keyset_need_not_name_its_subject() -> None:
+    """A keyset without a subject is read, and its digest is another one."""
+    whole = keyset()
+    nameless = {name: value for name, value in whole.items() if name != "subject"}
+    assert aci.parse_keyset(whole).subject == "test"
+    assert aci.parse_keyset(nameless).subject is None
+    assert aci.parse_keyset(nameless).digest != aci.parse_keyset(whole).digest
+
+
 def test_weak_keys_do_not_enter_the_session() -> None:
     """A key that verifies anything never gets to verify something."""
     weak = report(WEAK)

@@ -173,6 +173,12 @@ def test_sets_of_measurements_are_met_whole() -> None:
     assert accepted(judge(claims(measurements={"mr_td": "cc", "rtmr0": "dd"}), TeeRules(measurements=sets)))
 
 
+def test_a_gpus_own_devices_are_no_linked_gpus() -> None:
+    """The rule is about a CPU's GPUs: evidence of a GPU is not asked for another, whatever stands under it."""
+    check = outcome_of("tee_gpu", gpu(children=(gpu(authentic=False),)), ASKING)
+    assert (check.outcome, check.reason) == (Outcome.NONE, "not_asked")
+
+
 @pytest.mark.parametrize("sets", [(), ({},)])
 def test_an_empty_list_takes_nothing(sets: tuple[dict[str, str], ...]) -> None:
     """No sets, or sets that name nothing, are met by nothing."""
