@@ -231,7 +231,8 @@ KEYS: tuple[Key, ...] = (
         "tee.configuration",
         "choice",
         "refuse",
-        "an environment whose host can weaken it: migration, a service domain, SEPT_VE on, another VMPL than 0",
+        "an environment whose host can weaken it: migration, a service domain, SEPT_VE on, another VMPL than 0, an "
+        "attribute without a name",
         choices=("allow", "refuse"),
     ),
     Key(

@@ -23,7 +23,8 @@ from gateway.errors import FormatError
 from gateway.model.tee import Golden
 
 MAX_HISTORY_BYTES = 1 << 20
-MAX_ENTRIES = 4_096
+#: The history at hand has 134; each costs a verification, 0.4 ms, also where none of them holds.
+MAX_ENTRIES = 1_024
 _HEX = re.compile(r"[0-9a-f]{96}", re.ASCII)
 _UNSIGNED = (("pcr1", "PCR1"), ("pcr2", "PCR2"))
 
