@@ -20,6 +20,7 @@ from gateway.model.tee import FreshnessClass, HostTrust, TeeResult
 from gateway.model.verdict import Outcome
 from gateway.verify.tee.cca import PLAN, from_inputs, verify_cca
 from gateway.verify.tee.roots import TrustRoots
+from gateway.verify.tee.rules import TeeRules, judge, violations
 
 
 @pytest.fixture(scope="module")
@@ -87,15 +88,16 @@ def test_without_a_challenge_nothing_says_how_old_a_token_is(world: World) -> No
     assert result.claims.nonce is None
 
 
-def test_a_platform_key_that_is_not_pinned_is_a_tests(world: World) -> None:
-    """A key that the caller merely named leaves the chain unshown, and the root marked as one that proves nothing."""
+def test_pitfall_a_platform_key_that_is_not_pinned_is_no_root(world: World) -> None:
+    """A key that was merely named leaves the chain unshown and no root, so not even a policy for tests takes it."""
     result = examine(world, world.token(), roots=TrustRoots())
     assert result.claims.authentic
     chain = result.checks[PLAN.index("tee_chain")]
     assert (chain.outcome, chain.reason) == (Outcome.NONE, "platform_key_not_pinned")
-    assert result.claims.root is not None
-    assert result.claims.root.test
-    assert result.claims.root.name == "platform key named by the caller"
+    assert result.claims.root is None
+    assert len(result.claims.signer_chain) == 1
+    lenient = TeeRules(binding="any", test_roots="allow")
+    assert violations(judge(result.claims, lenient)) == ("root_unknown",)
 
 
 def test_each_encoding_of_keys_and_each_tag_is_read(world: World) -> None:
