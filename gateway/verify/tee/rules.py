@@ -336,7 +336,8 @@ def _gpu(claims: TeeClaims, rules: TeeRules) -> Check:
     # Bound to our nonce is not enough: whoever can relay a nonce can have it answered by another machine's device.
     if not all(gpu.binding.status is BindingStatus.BOUND and gpu.binding.kind in GPU_OF_THIS_MACHINE for gpu in gpus):
         return _bad("tee_gpu", "gpu_unlinked", f"{len(gpus)} accelerators")
-    if differ := [golden.kind for gpu in gpus for golden in gpu.golden if golden.mismatched]:
+    devices = [device for gpu in gpus for device in _records(gpu)]  # those of one machine may stand under one record
+    if differ := [golden.kind for device in devices for golden in device.golden if golden.mismatched]:
         return _bad("tee_gpu", "gpu_mismatch", _listed(differ))
     return _good("tee_gpu", f"{len(gpus)} accelerators")
 

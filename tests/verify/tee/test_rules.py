@@ -135,6 +135,11 @@ def test_what_is_not_asked_is_not_affirmed() -> None:
         ("tee_gpu", "gpu_unlinked", {"children": (LINKED, gpu(binding=Binding()))}),
         ("tee_gpu", "gpu_unlinked", {"children": (gpu(binding=Binding(BindingStatus.BOUND, "gpu-nonce")),)}),
         ("tee_gpu", "gpu_mismatch", {"children": (replace(LINKED, golden=(Golden("driver:1", 3, ("gpu_m2",)),)),)}),
+        (
+            "tee_gpu",
+            "gpu_mismatch",
+            {"children": (replace(LINKED, children=(gpu(golden=(Golden("driver:1", 3, ("gpu_m2",)),)),)),)},
+        ),
         ("tee_root", "test_root", {"children": (replace(LINKED, root=Root("ours", "00" * 32, test=True)),)}),
         ("tee_root", "root_unknown", {"children": (replace(LINKED, root=None),)}),
         ("tee_debug", "debug", {"children": (replace(LINKED, debug=True),)}),
