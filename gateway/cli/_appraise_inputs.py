@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.errors import FormatError, VerirouteError
-from gateway.verify.tee.bindings import BindingInputs, BindingRule
+from gateway.verify.tee.bindings import GPU_OF_THIS_MACHINE, BindingInputs, BindingRule
 from gateway.verify.tee.kinds import Kind
 from gateway.verify.tee.tied import certificate_digests
 
@@ -25,7 +25,7 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+={0,2}\s*")
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.DOTALL)
 
 #: Rules that a command line cannot ask about: they hold GPU evidence to the CPU evidence of the same machine.
-NEEDS_CPU = frozenset((BindingRule.GPU_SECRETVM, BindingRule.GPU_CHUTES))
+NEEDS_CPU = GPU_OF_THIS_MACHINE
 RULES = tuple(rule.value for rule in BindingRule if rule not in NEEDS_CPU)
 #: Option of the command line -> the member of `BindingInputs` that its hex becomes.
 _HEX_OPTIONS = {"key": "signing_key", "nonce": "nonce", "spki": "spki_sha256", "public_key": "public_key"}

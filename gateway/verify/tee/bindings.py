@@ -21,6 +21,7 @@ Formats: networks 1.2 and the sections of each network; tee 4; opengradient 1.5.
 from __future__ import annotations
 
 import enum
+import hashlib
 import re
 from collections.abc import Callable
 
@@ -63,10 +64,11 @@ class BindingRule(enum.StrEnum):
     GPU_NONCE = "gpu-nonce"
     GPU_SECRETVM = "gpu-nonce-of-cpu-secretvm"
     GPU_CHUTES = "gpu-nonce-of-cpu-chutes"
+    GPU_SHA256 = "gpu-nonce-of-cpu-sha256"
 
 
 #: The rules that show that the machine itself asked the device. `GPU_NONCE` shows that some device answered us.
-GPU_OF_THIS_MACHINE = frozenset((BindingRule.GPU_SECRETVM, BindingRule.GPU_CHUTES))
+GPU_OF_THIS_MACHINE = frozenset((BindingRule.GPU_SECRETVM, BindingRule.GPU_CHUTES, BindingRule.GPU_SHA256))
 
 
 class _Rule(msgspec.Struct, frozen=True):
@@ -125,6 +127,13 @@ def _nonce(claims: TeeClaims) -> bytes:
     return unhex(value, "nonce")
 
 
+def _nonce_digest(claims: TeeClaims) -> bytes:
+    nonce = _nonce(claims)
+    if not any(nonce):
+        raise Unbound("the evidence commits to nothing: its nonce is all zero")
+    return hashlib.sha256(nonce).digest()
+
+
 def _extra_data(claims: TeeClaims) -> bytes:
     return unhex(claims.raw.get("extra_data", claims.nonce), "extra_data")
 
@@ -158,6 +167,7 @@ def _audience(claims: TeeClaims) -> bytes:
 _SLOTS: dict[str, Callable[[TeeClaims], bytes]] = {
     "report_data": report_data,
     "nonce": _nonce,
+    "SHA-256 of the nonce": _nonce_digest,
     "extra_data": _extra_data,
     "public_key": _public_key,
     "user_data": _user_data,
@@ -202,4 +212,5 @@ _RULES: dict[BindingRule, _Rule] = {
     BindingRule.GPU_NONCE: _Rule(_GPU, ("nonce",), at.gpu_nonce),
     BindingRule.GPU_SECRETVM: _Rule(_GPU, ("nonce",), at.gpu_of_cpu(32)),
     BindingRule.GPU_CHUTES: _Rule(_GPU, ("nonce",), at.gpu_of_cpu(0)),
+    BindingRule.GPU_SHA256: _Rule(_GPU, ("SHA-256 of the nonce",), at.gpu_of_cpu(32)),
 }

@@ -106,7 +106,7 @@ def accelerators(
 
     The devices must have answered the second half of the report data of `claims`, or the caller's `nonce` (32 bytes),
     which the CPU's report data must then hold as well, itself or its SHA-256: a nonce alone could be answered by any
-    machine's devices. They count as tied only where `claims` are authentic, or the nonce is the caller's own.
+    machine's devices. They count as tied only where `claims` are authentic.
     """
     if payload is None:
         return unknown("gpu_evidence", "no_gpu_evidence"), ()
@@ -120,10 +120,8 @@ def accelerators(
             "gpu_evidence", "cpu_nonce_mismatch", committed.hex(), nonce.hex(), "report data, bytes 32 to 64"
         ), ()
     result = verify_payload(payload, roots=roots, now=claims.evaluated_at, nonce=nonce or committed, rims=rims)
-    rule = BindingRule.GPU_SECRETVM if nonce is None else BindingRule.GPU_NONCE
-    gpu = msgspec.structs.replace(
-        result.claims, binding=bind(rule, result.claims, BindingInputs(nonce=nonce, cpu=claims))
-    )
+    rule = BindingRule.GPU_SECRETVM if nonce in (None, committed) else BindingRule.GPU_SHA256
+    gpu = msgspec.structs.replace(result.claims, binding=bind(rule, result.claims, BindingInputs(cpu=claims)))
     refused = next((c for c in result.checks if c.outcome is Outcome.CONTRAINDICATED), None)
     if refused is not None:
         check = fails("gpu_evidence", refused.reason or "malformed", refused.found or refused.id, refused.expected)

@@ -80,6 +80,7 @@ TABLE: dict[BindingRule, tuple[Platform, dict[str, Any], tuple[str, ...]]] = {
     R.GPU_NONCE: (P.NVIDIA_GPU, {"nonce": NONCE}, ("nonce",)),
     R.GPU_SECRETVM: (P.NVIDIA_GPU, {"nonce": GPU}, ("cpu",)),
     R.GPU_CHUTES: (P.NVIDIA_SWITCH, {"nonce": CHUTES}, ("cpu",)),
+    R.GPU_SHA256: (P.NVIDIA_GPU, {"nonce": b"gpu"}, ("cpu",)),
 }  # fmt: skip
 ROWS = [pytest.param(rule, id=rule) for rule in TABLE]
 
