@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench bench-soak bench-verify fuzz soak lock install clean
+.PHONY: demo test lint format bench bench-soak bench-verify fuzz fuzz-atheris soak lock install clean
 
 install: $(STAMP)
 
@@ -44,6 +44,10 @@ bench-verify: $(STAMP)
 # A million mutated inputs through every parser and verifier; `make test` runs some hundreds.
 fuzz: $(STAMP)
 	@PYTHONPATH=tests $(BIN)/python -m fuzzing $(if $(FUZZ_INPUTS),--inputs $(FUZZ_INPUTS))
+
+# One world, WORLD=nitro, under coverage-guided mutation; atheris has to be installed.
+fuzz-atheris: $(STAMP)
+	@PYTHONPATH=tests $(BIN)/python -m fuzzing.guided $(WORLD) -max_total_time=$(or $(FUZZ_SECONDS),600)
 
 # 100 rounds of kill -9 under load, of the whole gateway and of the log writer alone; `make test` runs a few.
 soak: $(STAMP)
