@@ -7,7 +7,7 @@
     task = asyncio.create_task(service.run())                                  # renews; ends by cancellation
     await service.close()
 
-Whoever chooses the collateral chooses the verdict (specs/tee.md section 2.1), so it is never taken from a node. What
+Whoever chooses the collateral chooses the verdict (docs/verification.md), so it is never taken from a node. What
 holds here:
 
 * Nothing is handed out that `endorsements.check_part` has not found signed, complete and in date, and nothing after

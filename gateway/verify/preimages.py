@@ -83,7 +83,7 @@ class _Rule(msgspec.Struct, frozen=True):
 
 
 def preimage(rule: PreimageRule, request: bytes, response: bytes, params: Params) -> Preimage:
-    """The preimage of one exchange by `rule` (networks 1.4).
+    """The preimage of one exchange by `rule`.
 
     `params` holds what the rule needs besides: `model` (the one that was asked for; near, aci), `receipt` (the
     signed document, aci), `timestamp` and `address` (gonka). Raises `FormatError` with the reason input_missing for a

@@ -5,7 +5,7 @@
 
 A row names as many measurements as its publisher vouches for, under the names of `TeeClaims.measurements`. It matches
 when every one of them is there and equal; a measurement that the row does not name is not looked at, so a row must name
-all that matter (networks.md section 12 row 4: with MRTD and RTMR0 to 2 left open, the rest is self-asserted). Whoever
+all that matter (docs/verification.md: with MRTD and RTMR0 to 2 left open, the rest is self-asserted). Whoever
 gives the file vouches for it: nothing in it is signed.
 """
 

@@ -1,4 +1,4 @@
-"""The signature object of the dstack family: `{text, signature, signing_address, signing_algo}` (networks 1.4).
+"""The signature object of the dstack family: `{text, signature, signing_address, signing_algo}`.
 
     GET /v1/signature/{chat_id}  →  {"text": "model:req:resp", "signature": "0x…", "signing_address": "0x…", …}
 

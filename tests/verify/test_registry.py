@@ -63,6 +63,6 @@ def test_a_file_of_another_form_is_refused(bad: bytes) -> None:
 
 
 def test_a_row_without_measurements_matches_nothing_by_accident() -> None:
-    """networks.md section 12 row 4: an empty allow-list is refused when read, not skipped when used."""
+    """An empty allow-list is refused when read, not skipped when used."""
     with pytest.raises(FormatError, match="anything would match"):
         parse_registry(data([{"name": "a", "measurements": {}}]))

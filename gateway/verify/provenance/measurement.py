@@ -6,7 +6,7 @@
 
 MRTD and RTMR0 come from the machine's firmware, not from the build: they are compared with a signed list of hardware
 measurements, separately. RTMR3 must be zero: nothing may have been loaded after the measured boot. Registers are
-compared as lower-case hex. networks.md section 4.
+compared as lower-case hex. docs/verification.md.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ needed is few fields, and signatures are checked with the issuer's key over the 
 One signature algorithm is accepted, the one that AMD uses: RSASSA-PSS with SHA-384, MGF1 with SHA-384, a salt of 48
 bytes (RFC 4055), in its two spellings (with and without the explicit default `trailerField`). Keys that sign
 certificates are RSA of 3072 to 8192 bits with the exponent 65537; AMD's have 4096. Sources: AMD document 57230
-("VCEK certificate and KDS interface"), specs/tee.md section 2.2.
+("VCEK certificate and KDS interface"), docs/verification.md.
 """
 
 from __future__ import annotations

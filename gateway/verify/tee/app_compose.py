@@ -43,7 +43,7 @@ class AppCompose(msgspec.Struct, frozen=True):
 
 
 def compose_hash(text: bytes) -> str:
-    """SHA-256 of the verbatim text, in hex (networks.md section 1.3)."""
+    """SHA-256 of the verbatim text, in hex (docs/verification.md)."""
     return hashlib.sha256(text).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""An Azure confidential VM: hardware report, runtime data, virtual TPM, PCRs (specs/tee.md section 2.6).
+"""An Azure confidential VM: hardware report, runtime data, virtual TPM, PCRs (docs/verification.md).
 
 The evidence is the JSON object that `azure_hcl` reads.
 
@@ -70,7 +70,7 @@ AZURE_ID_KEYS = frozenset(
     }
 )
 #: Products whose chip keys software of the machine's owner can read out: a report of one may be written whole, the ID
-#: key's digest included, so nothing in it tells a cloud's machine from anybody's (specs/tee.md section 5).
+#: key's digest included, so nothing in it tells a cloud's machine from anybody's (docs/verification.md).
 FORGEABLE = "Milan"
 
 

@@ -15,7 +15,7 @@ Nothing is BOUND by default, by prefix or by one half. The caller takes the inpu
 connection that carries the prompt, the key that verified the signature, the nonce that it drew - never from the
 document beside the evidence. What each rule does not tie is in the documentation (verification, "Bindings").
 
-Formats: networks 1.2 and the sections of each network; tee 4; opengradient 1.5.
+Formats: docs/verification.md, Bindings.
 """
 
 from __future__ import annotations

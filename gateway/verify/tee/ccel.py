@@ -75,7 +75,7 @@ def replay_ccel(events: tuple[CcelEvent, ...]) -> tuple[bytes, bytes, bytes, byt
 
 
 def appraise_ccel(claims: TeeClaims, ccel: bytes | None) -> tuple[Check, Check]:
-    """The checks `rtmr_log` and `rtmr_replay` for a guest whose log is a CCEL (0G's `tapp`; networks.md section 7).
+    """The checks `rtmr_log` and `rtmr_replay` for a guest whose log is a CCEL (0G's `tapp`; docs/verification.md).
 
     They prove the digests and nothing by name: whether RTMR0 to RTMR3 are good is a question for reference values.
     """

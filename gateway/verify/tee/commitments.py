@@ -14,7 +14,7 @@ missing, of another length, or all zero raises `Unbound`: there is nothing to ho
     OpenGradient       12 20 || certificate_sha256 || 12 20 || signing_spki_sha256
     our own            SHA-512("veriroute-bind-v1" || adapter || nonce || spki_sha256)
 
-Formats: networks 1.2 and the sections of each network; tee 4; opengradient 1.5.
+Formats: docs/verification.md, Bindings.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def report_data(claims: TeeClaims) -> bytes:
 
 
 def bind_v1(adapter: str, nonce: bytes, spki_sha256: bytes) -> bytes:
-    """The 64 bytes that evidence carries where we control the challenge: our own rule (tee 4).
+    """The 64 bytes that evidence carries where we control the challenge: our own rule.
 
     SHA-512("veriroute-bind-v1" || adapter || nonce (32) || spki_sha256 (32)). The adapter's name is the one part of
     free length and stands between fixed ones. Raises `FormatError` for inputs of other lengths or alphabets.

@@ -1,7 +1,7 @@
 """Docker Compose text: which images it runs, and whether each is one exact digest.
 
 A compose hash fixes the text, and the text fixes the code only as far as it names images by digest: behind a tag,
-whoever publishes decides (networks.md section 1.3; Phala and 0G run several by tag in production). So every service is
+whoever publishes decides (docs/verification.md; Phala and 0G run several by tag in production). So every service is
 listed, pinned or with the reason why not. What this reader does not know counts as not pinned:
 
     image_by_tag        a name, with or without a tag, and no sha256 digest

@@ -7,7 +7,7 @@
 `CODES` maps our reasons to the suite's words for them. Two things are told apart from plain agreement:
 
 - `cut`: the suite's real quote carries 39 bytes that nobody signed. We refuse every quote with such bytes
-  (specs/tee.md section 2.1). For this suite alone they are cut off, the rest is judged, and the case says so.
+  (docs/verification.md). For this suite alone they are cut off, the rest is judged, and the case says so.
 - `earlier`: we refuse for a reason that comes before the suite's question. Such a case is not counted as agreement.
 """
 

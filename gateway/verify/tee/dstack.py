@@ -18,7 +18,7 @@ event log and the app-compose document can prove on top. What has to be shown, e
 Each needs what stands above it: nothing is read from a log that does not replay, nor from a document that is not bound.
 A check whose input or reference value is missing is `none` with the reason, never a pass. References are lists of
 values that somebody reviewed; an empty list is not "anything goes" but "nothing to compare with".
-networks.md sections 1.3 and 12 (rows 3, 4, 5, 10).
+See docs/verification.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
                    03 || SHA-256("dstack-mr-config-v3:" || 00 || document) 32 || 00 × 15
 
 Version 2 is Keccak-256 over the compose hash, the app-id and the key provider; it is not read, and says so.
-networks.md section 1.3; dstack `dstack-types/src/mr_config.rs`.
+docs/verification.md; dstack `dstack-types/src/mr_config.rs`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ A part that is given by itself stands before the report's own. On TDX the list i
 `dstack`, then `gpu_evidence`; in an envelope that of `nitro` or `snp`, and on SEV-SNP `mr_config_bound`.
 
 The accelerators must have answered what the second half of the quote's report data commits to, which is where dstack
-guests put the nonce that both were asked with, or its SHA-256. networks.md sections 1.2 and 1.3.
+guests put the nonce that both were asked with, or its SHA-256. docs/verification.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 A verifier judges all of this again with the evidence in hand, so nothing is decided here. It is asked before a document
 is kept because a bad answer must not replace a good one, and because a cache has to know when its content ends.
 
-What is held to what (specs/tee.md section 2.1 step 2 and 3, section 2.2 step 2 and 4):
+What is held to what (docs/verification.md, Endorsements):
 
 * Intel: root pinned; TCB signer, QE signer and PCK CA chain to it; both documents signed as they stand; both lists
   signed; everything in date; FMSPC, TEE and PCK CA are those asked for; no signer and no CA revoked.

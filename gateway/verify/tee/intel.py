@@ -3,7 +3,7 @@
     result = verify_intel(quote, collateral, roots=VENDOR_ROOTS, now=1751624163.0)
     result.claims.authentic, result.claims.tcb_status, result.claims.measurements["mr_td"]
 
-What has to be shown, in this order (specs/tee.md section 2.1; `tcb_revoked` and its like are reasons):
+What has to be shown, in this order (docs/verification.md; `tcb_revoked` and its like are reasons):
 
 1. tee_format       quote and collateral have their form, no byte too many
 2. tee_chain        three chains end in one pinned root, in date: TCB signer, QE signer, PCK

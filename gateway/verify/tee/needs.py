@@ -6,7 +6,7 @@
 
 Nothing here is believed. Evidence that lies about its platform gets another platform's documents, which do not fit it
 when it is verified. `Part` is what is fetched, kept and refreshed by itself; its `name` is safe as a file name.
-Specs/tee.md section 2.1 step 2 and 3, section 2.2 step 2.
+docs/verification.md, Endorsements.
 """
 
 from __future__ import annotations

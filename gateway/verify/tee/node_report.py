@@ -8,7 +8,7 @@
 A count is SCALE's compact integer. Phala, 0G, NEAR and dstack's own tools put the same parts under several names; a
 report that names two different quotes is refused, for nobody could say which one was judged. All else in a report (its
 registers, hashes, report data, nonce) is the node's word, and is not read.
-networks.md sections 1.1 and 1.3.
+See docs/verification.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The envelope is dcap-qvl's `QuoteCollateralV3`, nine members, all text: `tcb_info` and `qe_identity` are the documents
 byte for byte as Intel signed them, `..._signature` their r||s in hex, `..._issuer_chain` PEM, `..._crl` DER in hex.
-What the documents say is `tcb`'s business. Specs/tee.md section 2.1 steps 2 and 3.
+What the documents say is `tcb`'s business. docs/verification.md.
 
 A gateway sees the same collateral and the same platform again and again, so whatever does not depend on the time is
 remembered: parsed envelopes, and which chain, list and document was found to be signed by whom. Dates are looked at

@@ -1,6 +1,6 @@
 """The quote of Intel DCAP: TDX version 4 and 5, SGX version 3. A strict parser that judges structure and nothing else.
 
-Layout, little-endian (Intel, "Intel TDX DCAP Quoting Library API", appendix A; specs/tee.md section 2.1 step 1):
+Layout, little-endian (Intel, "Intel TDX DCAP Quoting Library API", appendix A; docs/verification.md):
 
     header 48       version u16 | key type u16 (2 = ECDSA P-256) | TEE type u32 (0 SGX, 0x81 TDX) | qe_svn u16 |
                     pce_svn u16 | QE vendor 16 | user data 20

@@ -8,7 +8,7 @@ signatures. What needs it is `none` with the reason `no_collateral`: whether the
 enclave is Intel's, whether the platform's security version is one that Intel still lists. An extracted key passes all
 that is checked here, so the claims are `authentic: false` with the reject code `no_collateral`. Captured reports mostly
 come without collateral, and this still tells a damaged or invented quote from one that only lacks its documents.
-specs/tee.md section 2.1, steps 1, 2 (the PCK chain alone), 4 (without the identity) and 5.
+docs/verification.md has the list.
 """
 
 from __future__ import annotations

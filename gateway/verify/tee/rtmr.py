@@ -8,11 +8,11 @@ carries no name, so names are believed by these rules and no others:
 
 - A name is read from entries of type 0x08000001 in RTMR3 only, and its digest is computed from name and payload.
 - Every entry of RTMR3 is of that type. An entry of another type has a digest that anyone may have put beside any text:
-  one such entry could carry a forged name, or hide the genuine `system-ready` (networks.md section 12, row 3).
+  one such entry could carry a forged name, or hide the genuine `system-ready`.
 - Only entries before the first `system-ready` are the system's. What follows, the application wrote.
 - Among the system's, a name stands once. `init-script-hash` alone may repeat: the guest writes one a script.
 
-Digest of a runtime event, SHA-384 of (networks.md section 1.3; dstack `cc-eventlog/src/runtime_events.rs`):
+Digest of a runtime event, SHA-384 of (docs/verification.md; dstack `cc-eventlog/src/runtime_events.rs`):
 
     v1   01 00 00 08 || ":" || name || ":" || payload
     v2   JCS of {"name": name, "payload": "<hex>", "type": 134217729}
@@ -111,7 +111,7 @@ def parse_event_log(data: bytes, *, version: int = 1) -> EventLog:
 
     Raises `FormatError` (`malformed`) for anything that is no such list, `NotAuthentic` with `event_digest`,
     `event_relabelled`, `event_name` or `event_twice` for a log that contradicts itself.
-    networks.md sections 1.3 and 12.
+    docs/verification.md.
     """
     entries = _entries(data)
     events = [_event(entry, index, version) for index, entry in enumerate(entries)]

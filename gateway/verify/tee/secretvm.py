@@ -8,7 +8,7 @@ These guests give no log: RTMR3 is computed from what they should have been star
 each extending RTMR3 from 48 zero bytes. MRTD and RTMR0 to RTMR2 find the rows of the registry; several rows share them
 (the production and the development build of a version do) and differ in `rootfs_data` alone, so which image runs is
 known only once RTMR3 fits one of them. The registry is a list of reference values that the caller trusts; nothing here
-says where it comes from. networks.md section 6; secretvm-verify `node/src/rtmr.ts`.
+says where it comes from. docs/verification.md; secretvm-verify `node/src/rtmr.ts`.
 """
 
 from __future__ import annotations

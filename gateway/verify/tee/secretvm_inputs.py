@@ -6,7 +6,7 @@
     registry     rows of known guests (CSV, `secretvm.parse_registry`)
     payload      GPU evidence (JSON), which answers the second half of the quote's report data
 
-The list of checks is that of `intel`, then of `secretvm`, then `gpu_evidence`. networks.md section 6.
+The list of checks is that of `intel`, then of `secretvm`, then `gpu_evidence`. docs/verification.md.
 """
 
 from __future__ import annotations

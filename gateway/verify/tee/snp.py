@@ -1,4 +1,4 @@
-"""AMD SEV-SNP: from a report and its certificates to claims (specs/tee.md section 2.2).
+"""AMD SEV-SNP: from a report and its certificates to claims (docs/verification.md).
 
 What is shown, in AMD's order:
 

@@ -1,4 +1,4 @@
-"""What an SEV-SNP report and its certificates say, in the vocabulary of the claims record (specs/tee.md section 6).
+"""What an SEV-SNP report and its certificates say, in the vocabulary of the claims record (docs/verification.md).
 
 Two stages, because the record of a refused report holds what was read and nothing that was not shown: what the report
 says of itself, and, once every check has held, whose chip it is and which TCB was certified.

@@ -1,8 +1,8 @@
 """What Intel says of a platform's security version: TCB info, QE identity, and the status that follows from both.
 
 TCB info version 3 and enclave identity version 2 (Intel, "PCS API version 4"; the rules are those of Intel's
-Quote Verification Library, `TcbLevelCheck`, `TdxModuleCheck`, `TDRelaunchCheck`). Specs/tee.md section 2.1 steps 4, 6
-and 7. The documents come here after their signatures held, and still nothing in them is taken for granted: a number
+Quote Verification Library, `TcbLevelCheck`, `TdxModuleCheck`, `TDRelaunchCheck`). docs/verification.md.
+The documents come here after their signatures held, and still nothing in them is taken for granted: a number
 out of range, fifteen components for sixteen, or a status that is no status is a malformed document.
 
 A status is a fact, not a verdict: `OutOfDate` is returned like `UpToDate`, and a policy says what is good enough. Only

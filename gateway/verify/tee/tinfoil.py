@@ -1,4 +1,4 @@
-"""Tinfoil: what its enclaves show, and how the parts of that belong together (networks.md section 4).
+"""Tinfoil: what its enclaves show, and how the parts of that belong together (docs/verification.md).
 
     attestation document  base64(gzip(SNP report or TDX quote)), named by a format URI
     report data           [0:32] SHA-256 of the TLS key's SubjectPublicKeyInfo, [32:64] an X25519 key for HPKE

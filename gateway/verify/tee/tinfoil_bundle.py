@@ -13,7 +13,7 @@ The list of checks is that of `snp` or `intel`, then
 
 The certificate is the bundle's own: `channel_key` says that report and certificate belong together, not that the
 caller's connection has that key. For that, bind the evidence to the connection (`bindings`, tinfoil-spki-hpke).
-networks.md section 4.
+See docs/verification.md.
 """
 
 from __future__ import annotations

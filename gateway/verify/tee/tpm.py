@@ -1,4 +1,4 @@
-"""A TPM 2.0 quote: TPMS_ATTEST, its signature, and the PCR values that it digests (specs/tee.md section 2.6).
+"""A TPM 2.0 quote: TPMS_ATTEST, its signature, and the PCR values that it digests (docs/verification.md).
 
 Wire format, big-endian (TPM 2.0 Library, part 2, sections 10.12 and 11.3):
 

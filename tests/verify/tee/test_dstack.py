@@ -305,7 +305,7 @@ def test_references(name: str, given: dict[str, Any], expected: tuple[Outcome, s
     ],
 )
 def test_pitfall_images_behind_tags(members: dict[str, Any], reason: str, found: str) -> None:
-    """A document that is bound and reviewed may still name images that anyone can replace (networks.md 12, row 10)."""
+    """A document that is bound and reviewed may still name images that anyone can replace."""
     result = Guest(app_compose(**members)).appraise()
     assert outcome(result, "compose_known") == (Outcome.AFFIRMING, None)
     assert outcome(result, "image_pinned") == (Outcome.CONTRAINDICATED, reason)

@@ -86,7 +86,7 @@ def test_empty_digests_are_computed(version: int) -> None:
 
 
 def test_pitfall_relabelled_event() -> None:
-    """An entry of another type that carries a name is refused, although the registers replay (networks.md 12, row 3)."""
+    """An entry of another type that carries a name is refused, although the registers replay."""
     log = booted().system(HASH)
     entry = next(e for e in log.entries if e["event"] == "os-image-hash")
     entry |= {"event_type": 1, "event_payload": "11" * 32}

@@ -418,7 +418,7 @@ def test_the_last_moment_of_collateral(moment: float, held: bool) -> None:
     assert judge(now=NOW + 29 * DAY + moment).claims.authentic is held
 
 
-# --- Pitfalls of public verifiers (specs/tee.md section 3, specs/networks.md section 12)
+# --- Pitfalls of public verifiers
 
 
 def test_pitfall_qe_identity_signature_unchecked() -> None:

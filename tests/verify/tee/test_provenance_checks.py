@@ -499,7 +499,7 @@ def test_a_predicate_of_another_kind_gives_no_measurement() -> None:
 
 
 def test_a_link_to_a_log_is_not_a_verified_bundle() -> None:
-    """networks.md section 12 row 11: only the whole chain counts; cut anywhere, nothing is authentic."""
+    """Only the whole chain counts; cut anywhere, nothing is authentic."""
     for cut in range(0, len(world.genuine()[0]), 97):
         assert not world.verify(world.genuine()[0][:cut]).claims.authentic
 
@@ -532,7 +532,7 @@ def test_inputs_by_role() -> None:
 
 
 def test_short_lived_certificates_are_judged_at_the_logs_time() -> None:
-    """networks.md section 12 row 19: by the clock of whoever asks, every archived bundle would have expired."""
+    """By the clock of whoever asks, every archived bundle would have expired."""
     leaf = Leaf(end=world.SIGNED + timedelta(seconds=1))
     assert world.verify(world.make_bundle(leaf), now=world.NOW + 10**8).claims.authentic
     refused(world.verify(world.make_bundle(leaf, at=(T0 + 2,)), now=T0), "provenance_certificate", "cert_expired")

@@ -287,7 +287,7 @@ def test_pitfall_revocation_by_serial_zero() -> None:
     assert GENOA.verify(GENOA.report(), crl=GENOA.crl([0])).claims.authentic
 
 
-# ---- what others forgot (specs/tee.md section 3)
+# ---- what others forgot
 
 
 def test_pitfall_chip_compared_with_the_wrong_name() -> None:
