@@ -106,8 +106,11 @@ class CollateralService:
         store: CollateralStore | None = None,
         refresh_s: float = DAY_S / 2,
         timeout_s: float = 20.0,
+        manifests: Callable[[], Mapping[str, bytes]] | None = None,
     ) -> None:
-        """`sources` in the order in which they are asked, the last one decides. Raises `ConfigError` (`store`)."""
+        """`sources` in the order in which they are asked, the last one decides; `manifests` brings the accelerators'
+        reference values that are on hand, under `rim:<name>`. Raises `ConfigError` (`store`)."""
+        self._manifests = manifests
         self._sources = tuple(sources)
         self._roots, self._now = roots, now
         self._refresh, self._timeout = refresh_s, timeout_s
@@ -121,11 +124,12 @@ class CollateralService:
 
     async def endorse(self, item: TeeEvidence) -> Endorsements:
         """What `item` has to be held against, as the attester asks. Raises `FormatError` for evidence that is none."""
+        manifests = {} if item.gpu is None or self._manifests is None else await asyncio.to_thread(self._manifests)
         need = need_of(item.kind, {item.role: item.data})
         if need is None:
-            return Endorsements({})
+            return Endorsements(manifests)
         fetched = await self.fetch(need)
-        return Endorsements(fetched.blobs, fetched.problem)
+        return Endorsements({**fetched.blobs, **manifests}, fetched.problem)
 
     async def fetch(self, need: Need) -> Fetched:
         """The endorsements of `need`. Waits for a source only when they are not in hand. Raises nothing of its own."""
@@ -340,7 +344,8 @@ def open_collateral(
     """The service that `settings.collateral` describes, over `pool`. Raises `ConfigError`. Needs a running loop."""
     wanted, folder = settings.collateral, Path(collateral_dir(settings))
     store = CollateralStore(folder)
-    sources: list[Source] = [SuppliedFolder(folder / "supplied"), _Kept(store)]
+    supplied = SuppliedFolder(folder / "supplied")
+    sources: list[Source] = [supplied, _Kept(store)]
     if not wanted.offline:
         deadlines = Deadlines(first_byte_s=wanted.timeout_s, idle_s=wanted.timeout_s, total_s=wanted.timeout_s)
         # The web's rules for TLS; private addresses are allowed, because the operator wrote the URL.
@@ -348,7 +353,13 @@ def open_collateral(
         urls = {"intel_url": wanted.intel_url, "intel_crl_url": wanted.intel_crl_url, "amd_url": wanted.amd_url}
         sources.append(VendorServices(client, **urls))
     return CollateralService(
-        sources, roots=roots, now=now, store=store, refresh_s=wanted.refresh_s, timeout_s=wanted.timeout_s
+        sources,
+        roots=roots,
+        now=now,
+        store=store,
+        refresh_s=wanted.refresh_s,
+        timeout_s=wanted.timeout_s,
+        manifests=supplied.manifests,
     )
 
 

@@ -21,6 +21,7 @@ All that comes is signed by the vendor, so TLS (the web's rules) protects availa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -126,6 +127,10 @@ def check_url(url: str) -> None:
         raise ConfigError(f"[collateral] {error.message}") from None
 
 
+#: Manifests of accelerators that are read: one driver and one firmware for each of the kinds that a fleet has.
+MAX_MANIFESTS = 64
+
+
 class SuppliedFolder:
     """Endorsements that the operator put into a folder, for a gateway that reaches no vendor."""
 
@@ -140,6 +145,17 @@ class SuppliedFolder:
 
     async def close(self) -> None:
         """Nothing is held open."""
+
+    def manifests(self) -> Blobs:
+        """The reference manifests of accelerators, `nvidia/<NVIDIA's name>.xml`, as `rim:<name>`; none is no error.
+
+        Reads files. What cannot be read is passed over: the report is then held to fewer reference values, and says so.
+        """
+        found: dict[str, bytes] = {}
+        for path in sorted((self.folder / "nvidia").glob("*.xml"))[:MAX_MANIFESTS]:
+            with contextlib.suppress(Unavailable):
+                found[f"rim:{path.stem}"] = _read_file(path)
+        return found
 
     def _read(self, part: Part) -> Blobs:
         return {role: _read_file(self.folder / file) for role, file in files_of(part).items()}

@@ -4,7 +4,8 @@
     {"platform": "snp",   "report": "<hex>"}                report_data of the report
     {"platform": "nitro", "document": "<base64>"}           user_data of the document
                                                             … is SHA-256(statement) and 32 zero bytes
-    beside any of them "nvidia_payload": {…}                each device's nonce is the first 32 of those bytes
+    beside any of them "nvidia_payload": {…}                each device's nonce is the first 32 of those bytes;
+                                                            it is held to the manifests that we have (`rim:<name>`)
 
 A statement names the digest of the keyset and our nonce (`gateway.verify.aci`), so evidence that holds and commits to
 it shows that this machine has these keys, now. The vendor's documents are never taken from the report: whoever chooses
@@ -94,16 +95,26 @@ def verify_evidence(
     freshness = claims.freshness
     if binding.status is BindingStatus.BOUND:
         freshness = Freshness(FreshnessClass.CHALLENGE, freshness.issued_at, freshness.age_s)
-    children = () if evidence.gpu is None else (_gpu(evidence.gpu, claims, roots, now),)
+    children = () if evidence.gpu is None else (_gpu(evidence.gpu, claims, collateral, roots, now),)
     bound = msgspec.structs.replace(claims, binding=binding, freshness=freshness, children=children)
     return TeeResult(result.checks, bound)
 
 
-def _gpu(payload: bytes, cpu: TeeClaims, roots: TrustRoots, now: float) -> TeeClaims:
+def _gpu(payload: bytes, cpu: TeeClaims, collateral: Mapping[str, bytes], roots: TrustRoots, now: float) -> TeeClaims:
     """The accelerators' claims, tied to the machine by the nonce that its own evidence commits to."""
     from .tee.nvidia_payload import verify_payload
 
     first = bytes.fromhex((cpu.report_data or "")[:64])
     claims = verify_payload(payload, roots=roots, now=now, nonce=first or None).claims
+    if rims := _manifests(claims, collateral):
+        claims = verify_payload(payload, roots=roots, now=now, nonce=first or None, rims=rims).claims
     binding = bind(BindingRule.GPU_CHUTES, claims, BindingInputs(cpu=cpu)) if first else Binding()
     return msgspec.structs.replace(claims, binding=binding)
+
+
+def _manifests(claims: TeeClaims, collateral: Mapping[str, bytes]) -> tuple[bytes, ...]:
+    """The reference manifests on hand (`rim:<name>`) that genuine devices name; none when they are not all alike."""
+    names = {tuple(child.raw.get("rim_ids", ())) for child in claims.children}
+    if not claims.authentic or len(names) != 1:
+        return ()
+    return tuple(collateral[role] for name in names.pop() if (role := f"rim:{name}") in collateral)

@@ -23,6 +23,7 @@ from gateway.verify import aci
 from gateway.verify.appraise import appraise_node, attested_session
 from gateway.verify.node_evidence import platform_of, read_evidence, verify_evidence
 from gateway.verify.tee.roots import TrustRoots
+from gateway.verify.tee.rules import TeeRules, judge, violations
 
 W = World()
 NONCE = "ab" * 32
@@ -237,3 +238,41 @@ def test_accelerators_are_linked_by_the_nonce_of_the_machine(nonce: bytes, linke
     _, claims = told(appraised(raw, tee)[0])
     assert (claims["gpu_attested"][0] == "asserted") is linked
     assert (claims.get("gpu_linked", ("unknown", None))[0] == "asserted") is linked
+
+
+def with_gpu(*, manifests: Mapping[str, bytes]) -> TeeResult:
+    device = (nvidia.report(nonce=BOUND[:32]), nvidia.pem_of(nvidia.device_chain()))
+    payload = json.loads(nvidia.payload(device, nonce=BOUND[:32]))
+    raw = document({"platform": "tdx", "quote": W.quote(report_data=BOUND).hex(), "nvidia_payload": payload})
+    item = read_evidence(aci.parse_report(raw))
+    assert item is not None
+    collateral = {"collateral": W.collateral(), **{f"rim:{name}": data for name, data in manifests.items()}}
+    return verify_evidence(item, collateral, keyset_digest=DIGEST, nonce=NONCE, roots=ROOTS, now=NOW)
+
+
+def golden(tee: TeeResult) -> tuple[Any, ...]:
+    (gpu,) = tee.claims.children
+    return gpu.children[0].golden if gpu.children else gpu.golden
+
+
+def test_accelerators_are_held_to_the_manifests_on_hand() -> None:
+    """A manifest under the name that the device gives is compared; another's is not; one that is unsigned fails."""
+    name = f"NV_GPU_DRIVER_GH100_{nvidia.DRIVER}"
+    good = nvidia.signed(nvidia.manifest())
+    (driver,) = golden(with_gpu(manifests={name: good, "NV_GPU_DRIVER_GH100_1.2.3": b"of another driver"}))
+    assert driver.matched
+    assert driver.mismatched == ()
+    assert golden(with_gpu(manifests={})) == ()
+    broken = with_gpu(manifests={name: good.replace(b"Hash0", b"Hash1", 1)})
+    assert not broken.claims.children[0].authentic
+
+
+def test_a_device_that_differs_from_its_manifest_is_refused_by_policy() -> None:
+    """Firmware that is not the published one is genuine, and no policy takes it."""
+    rows = nvidia.resource(1, [b"\7" * 48])
+    other = nvidia.signed(nvidia.document(rows))
+    tee = with_gpu(manifests={f"NV_GPU_DRIVER_GH100_{nvidia.DRIVER}": other})
+    assert tee.claims.children[0].authentic
+    assert golden(tee)[0].mismatched
+    rules = msgspec.structs.replace(TeeRules(), test_roots="allow")
+    assert "gpu_mismatch" in violations(judge(tee.claims, rules))
