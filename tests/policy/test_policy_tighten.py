@@ -102,6 +102,7 @@ def test_h01_built_in_policies_tighten_one_way(base: str, asked: str, allowed: b
         ("tee.binding", '"required"', '"any"'),
         ("tee.revocation", '"required"', '"when_given"'),
         ("tee.gpu", '"required"', '"any"'),
+        ("tee.gpu", '"measured"', '"required"'),
         ("deadlines.connect_s", "1", "2"),
         ("deadlines.first_byte_s", "1", "2"),
         ("deadlines.idle_s", "1", "2"),

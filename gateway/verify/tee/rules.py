@@ -339,7 +339,15 @@ def _gpu(claims: TeeClaims, rules: TeeRules) -> Check:
     devices = [device for gpu in gpus for device in _records(gpu)]  # those of one machine may stand under one record
     if differ := [golden.kind for device in devices for golden in device.golden if golden.mismatched]:
         return _bad("tee_gpu", "gpu_mismatch", _listed(differ))
+    if rules.gpu == "measured" and not all(_measured(device) for device in devices if not device.children):
+        return _bad("tee_gpu", "gpu_unmeasured", f"{len(gpus)} accelerators")
     return _good("tee_gpu", f"{len(gpus)} accelerators")
+
+
+def _measured(device: TeeClaims) -> bool:
+    """Whether manifests for all of a device's firmware were compared: a GPU's driver and VBIOS, a switch's BIOS."""
+    compared = {golden.kind.partition(":")[0] for golden in device.golden if golden.matched}
+    return compared >= ({"driver", "vbios"} if device.platform is Platform.NVIDIA_GPU else {"vbios"})
 
 
 _ASK: tuple[Callable[[TeeClaims, TeeRules], Check], ...] = (

@@ -248,3 +248,23 @@ def test_what_policy_allows_is_said_and_taken() -> None:
     assert accepted(checks.values())
     assert checks["tee_root"].found == "root=TEST (ours)"
     assert checks["tee_debug"].found == "on"
+
+
+@pytest.mark.parametrize(
+    ("golden", "met"),
+    [
+        ((), False),
+        ((Golden("driver:1", 3),), False),
+        ((Golden("driver:1", 3), Golden("vbios:1", 0)), False),
+        ((Golden("driver:1", 3), Golden("vbios:1", 2)), True),
+    ],
+)
+def test_accelerators_can_be_asked_to_be_measured(golden: tuple[Golden, ...], met: bool) -> None:
+    """With `measured` every device needs values of driver and VBIOS compared; `required` takes one that has none."""
+    whole = claims(children=(replace(LINKED, children=(gpu(golden=golden),)),))
+    check = outcome_of("tee_gpu", whole, TeeRules(gpu="measured"))
+    assert (check.reason is None) is met
+    assert met or check.reason == "gpu_unmeasured"
+    assert outcome_of("tee_gpu", whole, TeeRules(gpu="required")).reason is None
+    switch = replace(LINKED, platform=Platform.NVIDIA_SWITCH, golden=(Golden("vbios:1", 2),))
+    assert outcome_of("tee_gpu", claims(children=(switch,)), TeeRules(gpu="measured")).reason is None
