@@ -34,7 +34,6 @@ from .tokens import (
     signed_by,
     signer_of,
     text_param,
-    with_given_set,
 )
 
 PLAN = ("tee_format", "tee_chain", "tee_signature", "tee_identity", "tee_nonce", "tee_age")
@@ -173,7 +172,7 @@ def _is_hex(value: object) -> bool:
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
     """`token` and `jwks`; `params`: iss (which must be given), nonce, policy_hashes, max_age.
 
-    As with NRAS, a key set without a ground of its own is pinned as a test anchor. Raises `FormatError` input_missing,
+    As with NRAS, the key set is believed only on a ground that `roots` names. Raises `FormatError` input_missing,
     param_malformed.
     """
     for role in ("token", "jwks"):
@@ -185,7 +184,7 @@ def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: Tr
     return verify_maa(
         blobs["token"],
         blobs["jwks"],
-        roots=with_given_set(roots, "maa", blobs["jwks"]),
+        roots=roots,
         now=now,
         issuer=issuer,
         policy_hashes=_policy_hashes(params.get("policy_hashes", ())),

@@ -40,7 +40,6 @@ from .tokens import (
     signed_by,
     signer_of,
     text_param,
-    with_given_set,
 )
 
 PLAN = (
@@ -278,8 +277,7 @@ def _child(f: Findings, name: str, claims: Json, text: bytes, signer: Signer) ->
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
     """`bundle` and `jwks`; `params`: nonce, iss, max_age. Raises `FormatError` input_missing, param_malformed.
 
-    A key set that arrives beside the evidence is believed only for a look at it: unless `roots` has a ground of its
-    own, the set is pinned for this one call as a test anchor, so the claims say `root.test` and nothing relies on them.
+    A key set that arrives beside the evidence is believed only when `roots` names it, or a certificate over its key.
     """
     for role in ("bundle", "jwks"):
         if role not in blobs:
@@ -287,7 +285,7 @@ def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: Tr
     return verify_nras(
         blobs["bundle"],
         blobs["jwks"],
-        roots=with_given_set(roots, "nvidia_nras", blobs["jwks"]),
+        roots=roots,
         now=now,
         nonce=text_param(params, "nonce"),
         issuer=text_param(params, "iss") or ISSUER,

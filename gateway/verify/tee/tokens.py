@@ -25,7 +25,7 @@ from gateway.errors import FormatError
 from gateway.model.tee import Collateral, Root
 
 from .findings import NotAuthentic
-from .roots import Anchor, TrustRoots
+from .roots import TrustRoots
 
 #: Seconds by which a service's clock and ours may differ.
 SKEW = 60.0
@@ -175,12 +175,6 @@ def check_audience(claims: Json, audience: str) -> None:
 def shown(value: object) -> str:
     """A value from outside for a person to read: printable ASCII, at most 80 characters."""
     return ascii(value if not isinstance(value, str) else value[:80])[:80]
-
-
-def with_given_set(roots: TrustRoots, vendor: str, key_set: bytes) -> TrustRoots:
-    """`roots`, and last of all the key set itself as a test anchor."""
-    digest = hashlib.sha256(key_set).hexdigest()
-    return TrustRoots((*roots.anchors, Anchor(vendor, "key set given with the evidence", digest, test=True)))
 
 
 def text_param(params: Mapping[str, Any], name: str) -> str | None:

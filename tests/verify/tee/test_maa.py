@@ -90,11 +90,11 @@ def test_what_is_refused(reason: str, token: bytes, more: dict[str, Any]) -> Non
 
 
 def test_from_inputs() -> None:
-    """An issuer must be given; a key set that comes along is a test anchor."""
+    """An issuer must be given; a key set that comes along is believed only when the roots name it."""
     blobs = {"token": w.maa_token(), "jwks": JWKS}
-    claims = maa.from_inputs(blobs, {"iss": w.PROVIDER, "nonce": w.NONCE}, TrustRoots(), NOW).claims
-    assert claims.root is not None
-    assert (claims.authentic, claims.root.test) == (True, True)
+    params = {"iss": w.PROVIDER, "nonce": w.NONCE}
+    assert maa.from_inputs(blobs, params, w.pinned_set("maa", JWKS), NOW).claims.authentic
+    assert not maa.from_inputs(blobs, params, TrustRoots(), NOW).claims.authentic
     for given, params in (({"token": b""}, {"iss": ""}), ({"jwks": b""}, {"iss": ""}), (blobs, {})):
         with pytest.raises(FormatError) as refused:
             maa.from_inputs(given, params, TrustRoots(), NOW)

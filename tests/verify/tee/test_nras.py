@@ -241,13 +241,13 @@ def test_an_issuer_that_is_no_ca() -> None:
     assert verify(w.bundle(), w.nras_key_set(chain), roots=roots).claims.reject_code == "issuer_not_ca"
 
 
-def test_from_inputs_marks_a_given_key_set_as_a_test() -> None:
-    """A set that comes with the evidence proves consistency: authentic, under a root that is marked as a test."""
+def test_a_key_set_given_with_the_evidence_is_believed_only_when_it_is_named() -> None:
+    """A set that comes with the evidence vouches for nothing; the same set among the roots does."""
     bare = w.nras_key_set(())
     blobs = {"bundle": w.bundle(), "jwks": bare}
-    claims = nras.from_inputs(blobs, {"nonce": w.NONCE}, TrustRoots(), NOW).claims
-    assert claims.root is not None
-    assert (claims.authentic, claims.root.test) == (True, True)
+    params = {"nonce": w.NONCE}
+    assert nras.from_inputs(blobs, params, w.pinned_set("nvidia_nras", bare), NOW).claims.authentic
+    assert not nras.from_inputs(blobs, params, TrustRoots(), NOW).claims.authentic
     for role in blobs:
         with pytest.raises(FormatError) as refused:
             nras.from_inputs({k: v for k, v in blobs.items() if k != role}, {}, TrustRoots(), NOW)

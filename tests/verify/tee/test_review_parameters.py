@@ -22,12 +22,13 @@ def _gcs(params: Mapping[str, Any]) -> TeeResult:
 
 
 def _nras(params: Mapping[str, Any]) -> TeeResult:
-    return nras.from_inputs({"bundle": w.bundle(), "jwks": w.nras_key_set(())}, params, TrustRoots(), NOW)
+    jwks = w.nras_key_set(())
+    return nras.from_inputs({"bundle": w.bundle(), "jwks": jwks}, params, w.pinned_set("nvidia_nras", jwks), NOW)
 
 
 def _maa(params: Mapping[str, Any]) -> TeeResult:
     blobs = {"token": w.maa_token(), "jwks": w.maa_key_set()}
-    return maa.from_inputs(blobs, {"iss": w.PROVIDER, **params}, TrustRoots(), NOW)
+    return maa.from_inputs(blobs, {"iss": w.PROVIDER, **params}, w.pinned_set("maa", blobs["jwks"]), NOW)
 
 
 @pytest.mark.parametrize("call", [_gcs, _nras, _maa])
