@@ -118,6 +118,7 @@ class Report(msgspec.Struct, frozen=True):
     report_data: bytes
     evidence: dict[str, Any]
     serving: str
+    fronts_backend: bool
     extensions: frozenset[str]
     endpoints: tuple[str, ...]
     models: tuple[str, ...]
@@ -140,6 +141,7 @@ def parse_report(data: bytes) -> Report:
         report_data=report_data.ljust(64, b"\0"),
         evidence=_object(attestation.get("evidence"), "attestation.evidence"),
         serving=_text(capabilities.get("serving", ""), "service_capabilities.serving"),
+        fronts_backend=capabilities.get("fronts_backend", False) is not False,
         extensions=frozenset(_texts(capabilities.get("extensions", []), "service_capabilities.extensions")),
         endpoints=_texts(capabilities.get("endpoints", []), "service_capabilities.endpoints"),
         models=_texts(capabilities.get("models", []), "service_capabilities.models"),

@@ -265,13 +265,7 @@ def _tee_claims(report: aci.Report | None, tee: TeeClaims | None) -> list[Claim]
         return [_unknown(name, "unbound") for name in names]
     test = "root=TEST" if tee.root is not None and tee.root.test else None
     claims = [Claim("tee_attested", "asserted", "hardware_proven", test)]
-    # That the model runs in there, and is not only relayed from there, is the node's own word.
-    direct = report.serving == "direct"
-    claims.append(
-        Claim("executed_in_tee", "asserted", "provider_asserted")
-        if direct
-        else _unknown("executed_in_tee", "not_evidenced")
-    )
+    claims.append(_executed(report))
     gpus = bool(tee.children) and all(
         child.authentic and child.root is not None and child.binding.status is BindingStatus.BOUND
         for child in tee.children
@@ -286,6 +280,15 @@ def _tee_claims(report: aci.Report | None, tee: TeeClaims | None) -> list[Claim]
     else:
         claims.append(_unknown("host_trust", tee.host_trust.value))
     return claims
+
+
+def _executed(report: aci.Report) -> Claim:
+    """That the model runs in there, and is not only relayed from there, is the node's own word; that it relays, too."""
+    if report.fronts_backend:
+        return Claim("executed_in_tee", "refuted", "provider_asserted", "fronts_backend")
+    if report.serving == "direct":
+        return Claim("executed_in_tee", "asserted", "provider_asserted")
+    return _unknown("executed_in_tee", "not_evidenced")
 
 
 def _tcb_claim(tee: TeeClaims) -> Claim:

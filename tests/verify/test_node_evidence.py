@@ -42,7 +42,12 @@ ROOTS = TrustRoots((*W.roots.anchors, *nvidia.roots().anchors))
 
 
 def document(
-    evidence: Mapping[str, Any] | None = None, *, data: bytes = BOUND, tee_type: str = "tdx", **quote: Any
+    evidence: Mapping[str, Any] | None = None,
+    *,
+    data: bytes = BOUND,
+    tee_type: str = "tdx",
+    capabilities: Mapping[str, Any] | None = None,
+    **quote: Any,
 ) -> bytes:
     shown = {"platform": "tdx", "quote": W.quote(report_data=data, **quote).hex()} if evidence is None else evidence
     return json.dumps(
@@ -55,7 +60,7 @@ def document(
                 "report_data": BOUND.hex(),
                 "evidence": dict(shown),
             },
-            "service_capabilities": {"serving": "direct", "models": ["m"]},
+            "service_capabilities": {"serving": "direct", "models": ["m"], **(capabilities or {})},
         }
     ).encode()
 
@@ -119,6 +124,25 @@ def test_a_genuine_quote_that_speaks_for_nobody_here(data: bytes, status: Bindin
     assert checks["fresh"] == (Outcome.CONTRAINDICATED, "unbound")
     assert checks["key_bound"] == (Outcome.NONE, "no_pin")
     assert claims["tee_attested"][0] != "asserted"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "claim"),
+    [
+        ({"fronts_backend": False}, ("asserted", "provider_asserted")),
+        ({"fronts_backend": True}, ("refuted", "provider_asserted")),
+        ({"fronts_backend": "no"}, ("refuted", "provider_asserted")),  # anything but a plain no
+        ({"serving": "aggregator"}, ("unknown", None)),
+    ],
+)
+def test_an_environment_that_only_relays_did_not_run_the_model(
+    capabilities: dict[str, Any], claim: tuple[str, str | None]
+) -> None:
+    """Genuine hardware in front of an ordinary backend attests the relay, and refutes that the model ran in it."""
+    raw = document(capabilities=capabilities)
+    _, claims = told(appraised(raw, verified(raw))[0])
+    assert claims["tee_attested"] == ("asserted", "hardware_proven")
+    assert claims["executed_in_tee"] == claim
 
 
 def test_a_forged_quote() -> None:
