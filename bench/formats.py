@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 
 from gateway.crypto.canonical import jcs, strict_json
+from gateway.crypto.merkle import Frontier, extend, inclusion_proof, leaf_hash, verify_inclusion
 from gateway.crypto.signatures import Ed25519Signer, verify_ed25519
 from gateway.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from gateway.log.dsse import seal
-from gateway.log.merkle import Frontier, extend, inclusion_proof, leaf_hash, verify_inclusion
 from gateway.log.note import NoteSigner
 from gateway.log.proof import format_tlog_proof
 

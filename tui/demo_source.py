@@ -16,11 +16,11 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from gateway import __version__
+from gateway.crypto.merkle import Frontier, extend, leaf_hash
 from gateway.errors import NotFound
 from gateway.log.bundle import Bundle, BundleKey, PolicyFile, format_bundle, open_all
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import sign_envelope
-from gateway.log.merkle import Frontier, extend, leaf_hash
 from gateway.log.note import NoteSigner
 from gateway.log.proof import format_tlog_proof
 from gateway.log.receipt import leaf

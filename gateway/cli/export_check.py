@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 
+from gateway.crypto.merkle import leaf_hash
 from gateway.errors import FormatError, ProofError
 from gateway.log.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
 from gateway.log.dsse import Envelope, parse_envelope, verify_envelope
@@ -17,7 +18,6 @@ from gateway.log.export import (
     parse_entry_line,
     parse_manifest,
 )
-from gateway.log.merkle import leaf_hash
 from gateway.log.note import parse_note
 from gateway.log.trust import TrustPolicy
 from gateway.model.line import Line, not_run

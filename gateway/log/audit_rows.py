@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.crypto.merkle import leaf_hash
 from gateway.crypto.signatures import verify_ed25519
 from gateway.errors import FormatError
 from gateway.model.receipt import FORM_BYTES, PAYLOAD_TYPE, REQUEST_BODY, RESPONSE_BODY, Sha256, Subject, instant
 
 from .dsse import Envelope, Signature, pae, parse_envelope
-from .merkle import leaf_hash
 from .receipt import leaf_of, parse_leaf, salt_for, salted
 
 LEAVES, DOCUMENTS, SIGNATURES, COLUMNS, OPENINGS = "leaves", "documents", "signatures", "columns", "openings"

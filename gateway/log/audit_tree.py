@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from gateway.crypto.merkle import Frontier, extend, subtree_root
 from gateway.errors import FormatError
 
 from .checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
-from .merkle import Frontier, extend, subtree_root
 from .note import Vkey, parse_note
 from .tiles import TILE_WIDTH
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.crypto.encoding import MAX_COUNT, b64, decimal, unb64
+from gateway.crypto.merkle import EMPTY_ROOT, HASH_BYTES
 from gateway.errors import FormatError, ProofError
 
-from .merkle import EMPTY_ROOT, HASH_BYTES
 from .note import Note, NoteSigner, Vkey, open_note, sign_note
 
 

@@ -21,13 +21,13 @@ import msgspec
 
 from gateway.crypto.canonical import strict_json
 from gateway.crypto.encoding import MAX_COUNT, b64, unb64
+from gateway.crypto.merkle import EMPTY_ROOT, HASH_BYTES, NodeReader, node_hash
 from gateway.errors import FormatError
 from gateway.model.entry import KINDS
 from gateway.model.receipt import Count, Hex256, Instant
 
 from .audit_rows import read_envelope
 from .dsse import Envelope
-from .merkle import EMPTY_ROOT, HASH_BYTES, NodeReader, node_hash
 from .receipt import event_type, leaf
 
 MEDIA_TYPE = "application/vnd.veriroute.export-manifest+json;version=1"

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.crypto.encoding import MAX_COUNT, b64, decimal, unb64
+from gateway.crypto.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from gateway.errors import FormatError
 
 from .checkpoint import Checkpoint, parse_checkpoint
-from .merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from .note import MAX_NOTE_BYTES, parse_note
 
 HEADER = "c2sp.org/tlog-proof@v1"

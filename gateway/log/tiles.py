@@ -15,9 +15,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from gateway.crypto.encoding import MAX_COUNT, decimal
+from gateway.crypto.merkle import HASH_BYTES
 from gateway.errors import FormatError
-
-from .merkle import HASH_BYTES
 
 ENTRIES = -1
 TILE_WIDTH = 256

@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Iterator
 from hashlib import sha256
 
+from gateway.crypto.merkle import Frontier, extend, leaf_hash, subtree_root
 from gateway.errors import FormatError, LogRefused
 from gateway.log.dsse import pae, parse_envelope
-from gateway.log.merkle import Frontier, extend, leaf_hash, subtree_root
 from gateway.log.receipt import parse_leaf
 from gateway.log.tiles import TILE_WIDTH
 

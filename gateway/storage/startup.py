@@ -23,9 +23,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gateway.crypto.merkle import EMPTY_ROOT
 from gateway.errors import ConfigError, FormatError, LogRefused
 from gateway.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from gateway.log.merkle import EMPTY_ROOT
 from gateway.log.note import NoteSigner
 
 from . import engine

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.log.merkle import Frontier, extend, node_hash, subtree_root
+from gateway.crypto.merkle import Frontier, extend, node_hash, subtree_root
 from gateway.log.tiles import TILE_WIDTH
 
 

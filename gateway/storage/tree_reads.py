@@ -11,8 +11,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import Any
 
+from gateway.crypto.merkle import consistency_proof, inclusion_proof, root_at, subtree_root
 from gateway.errors import NotFound
-from gateway.log.merkle import consistency_proof, inclusion_proof, root_at, subtree_root
 from gateway.log.tiles import ENTRIES, MAX_ENTRY_BYTES, TILE_WIDTH, encode_bundle, encode_tile
 
 CACHED_TILES = 128
@@ -64,7 +64,7 @@ class TreeReads(ABC):
         return [leaf for place, (index, leaf) in enumerate(found, start) if index == place]
 
     def node_hash(self, level: int, index: int) -> bytes:
-        """The hash of the complete subtree of 2**`level` leaves number `index`: a `gateway.log.merkle.NodeReader`.
+        """The hash of the complete subtree of 2**`level` leaves number `index`: a `gateway.crypto.merkle.NodeReader`.
 
         Raises `NotFound` when the log is not that long.
         """

@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
+from gateway.crypto.merkle import leaf_hash
 from gateway.errors import LogUnavailable
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
-from gateway.log.merkle import leaf_hash
 from gateway.log.note import NoteSigner
 from gateway.model.entry import Committed, Entry
 

@@ -18,9 +18,9 @@ from stored_log import StoredLog, entry
 
 from gateway.cli import audit as command
 from gateway.cli import main
+from gateway.crypto.merkle import leaf_hash
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import sign_envelope
-from gateway.log.merkle import leaf_hash
 from gateway.log.note import NoteSigner
 from gateway.model.receipt import PAYLOAD_TYPE
 

@@ -36,8 +36,8 @@ from policy_kit import write_policy
 from running import Gateway
 from scripted import Received, ScriptedNode
 
+from gateway.crypto.merkle import leaf_hash, verify_inclusion
 from gateway.log.checkpoint import open_checkpoint
-from gateway.log.merkle import leaf_hash, verify_inclusion
 from gateway.log.proof import parse_tlog_proof
 from gateway.log.trust import parse_trust
 from gateway.storage.reads import Reader

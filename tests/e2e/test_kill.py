@@ -26,10 +26,10 @@ from ledger import Ledger, audited, once
 from running import Gateway
 from scripted import ScriptedNode
 
+from gateway.crypto.merkle import leaf_hash, verify_consistency, verify_inclusion
 from gateway.log import receipt as documents
 from gateway.log.checkpoint import Checkpoint, open_checkpoint
 from gateway.log.dsse import pae, parse_envelope
-from gateway.log.merkle import leaf_hash, verify_consistency, verify_inclusion
 from gateway.log.proof import parse_tlog_proof
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.storage.reads import Reader

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from receipt_world import SEED, T0_MS, World, small_world
 
+from gateway.crypto.merkle import leaf_hash
 from gateway.errors import FormatError
 from gateway.log.audit_rows import Columns, Report, StoredRow, check_rows, read_envelope
 from gateway.log.dsse import Envelope, parse_envelope, wrap
-from gateway.log.merkle import leaf_hash
 
 WORLD, INTENT, RECEIPT = small_world()
 PREDICATE = WORLD.predicate(1)

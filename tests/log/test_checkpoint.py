@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.crypto.merkle import EMPTY_ROOT
 from gateway.errors import FormatError, ProofError
 from gateway.log.checkpoint import (
     Checkpoint,
@@ -14,7 +15,6 @@ from gateway.log.checkpoint import (
     parse_checkpoint,
     sign_checkpoint,
 )
-from gateway.log.merkle import EMPTY_ROOT
 from gateway.log.note import NoteSigner, sign_note
 
 LOG = NoteSigner("log.example/one", bytes(31) + b"\1")

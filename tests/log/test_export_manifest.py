@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from receipt_world import World, small_world
 
 from gateway.crypto.encoding import b64
+from gateway.crypto.merkle import leaf_hash, subtree_root
 from gateway.errors import FormatError
 from gateway.log.dsse import wrap
 from gateway.log.export import (
@@ -23,7 +24,6 @@ from gateway.log.export import (
     parse_entry_line,
     parse_manifest,
 )
-from gateway.log.merkle import leaf_hash, subtree_root
 from gateway.log.receipt import event_statement
 from gateway.model.receipt import PAYLOAD_TYPE, instant
 

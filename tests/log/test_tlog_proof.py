@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.crypto.merkle import Frontier, extend, leaf_hash
 from gateway.errors import FormatError, ProofError
 from gateway.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from gateway.log.merkle import Frontier, extend, leaf_hash
 from gateway.log.note import NoteSigner
 from gateway.log.proof import HEADER, MAX_PROOF_BYTES, TlogProof, check_inclusion, format_tlog_proof, parse_tlog_proof
 

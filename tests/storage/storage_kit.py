@@ -6,9 +6,9 @@ import hashlib
 import json
 from pathlib import Path
 
+from gateway.crypto.merkle import leaf_hash, subtree_root, verify_inclusion
 from gateway.log.checkpoint import open_checkpoint
 from gateway.log.dsse import pae, parse_envelope, seal
-from gateway.log.merkle import leaf_hash, subtree_root, verify_inclusion
 from gateway.log.note import NoteSigner
 from gateway.log.receipt import leaf_of, parse_leaf
 from gateway.model.entry import Committed, Entry, Opening, ReceiptRow

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from storage_kit import check_log, opened
 
-from gateway.log.merkle import verify_consistency
+from gateway.crypto.merkle import verify_consistency
 from gateway.storage.reads import Reader
 
 ROUNDS = int(os.environ.get("VERIROUTE_KILL_ROUNDS", "5"))

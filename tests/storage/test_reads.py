@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from storage_kit import filled, opened, receipt, record, ulid
 
+from gateway.crypto.merkle import leaf_hash, node_hash, subtree_root, verify_consistency, verify_inclusion
 from gateway.errors import LogRefused, LogUnavailable, NotFound, ProofError
-from gateway.log.merkle import leaf_hash, node_hash, subtree_root, verify_consistency, verify_inclusion
 from gateway.log.tiles import decode_bundle, decode_tile, tiles_at
 from gateway.storage.reads import Reader
 

@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 from storage_kit import LOG_KEY, ORIGIN, check_committed, check_log, opened, receipt, record, ulid
 
+from gateway.crypto.merkle import verify_consistency
 from gateway.errors import Busy, FormatError, InternalError, LogUnavailable
 from gateway.log.checkpoint import open_checkpoint
-from gateway.log.merkle import verify_consistency
 from gateway.model.entry import Entry, Opening
 from gateway.storage.blobs import erase_openings, put_evidence, put_session
 from gateway.storage.reads import Reader

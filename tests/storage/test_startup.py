@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from storage_kit import LOG_KEY, ORIGIN, check_log, filled, opened, receipt, record, ulid
 
+from gateway.crypto.merkle import EMPTY_ROOT, leaf_hash, subtree_root
 from gateway.errors import ConfigError, LogRefused
 from gateway.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
-from gateway.log.merkle import EMPTY_ROOT, leaf_hash, subtree_root
 from gateway.log.note import NoteSigner
 from gateway.storage import rebuild
 from gateway.storage.memory import SLOT, decode_slot

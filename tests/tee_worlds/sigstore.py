@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from gateway.crypto.merkle import leaf_hash, verify_inclusion
 from gateway.model.provenance import ProvenanceResult
-from gateway.verify.provenance.log import leaf_hash, root_of
 from gateway.verify.provenance.measurement import MULTIPLATFORM
 from gateway.verify.provenance.verify import GITHUB, IdentityPolicy, verify_bundle
 
@@ -256,7 +256,7 @@ def entry(
     leaves[index] = leaf_hash(body)
     root = tree_root(leaves)
     hashes_ = proof(leaves, index)
-    assert root_of(leaves[index], index, size, hashes_) == root
+    verify_inclusion(leaves[index], index, size, hashes_, root)
     return {
         "logIndex": str(offset + index),
         "logId": {"keyId": b64(log_id(number))},

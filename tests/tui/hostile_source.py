@@ -11,10 +11,10 @@ from functools import lru_cache
 import msgspec
 from tui_kit import HOSTILE, NOON_MS, row
 
+from gateway.crypto.merkle import Frontier, extend, leaf_hash
 from gateway.log.bundle import Bundle, BundleKey, EvidenceBlob, Opened, PolicyFile, format_bundle
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import sign_envelope
-from gateway.log.merkle import Frontier, extend, leaf_hash
 from gateway.log.note import NoteSigner
 from gateway.log.proof import format_tlog_proof
 from gateway.log.receipt import encode_receipt, leaf, parse_receipt

@@ -8,12 +8,7 @@ import pathlib
 
 import pytest
 
-from gateway.crypto.signatures import Ed25519Signer
-from gateway.errors import FormatError, ProofError
-from gateway.log.checkpoint import format_checkpoint, open_checkpoint, parse_checkpoint, sign_checkpoint
-from gateway.log.cosignature import cosign, ed25519_message, mldsa44_message, open_cosigned
-from gateway.log.dsse import pae, parse_envelope, seal, verify_envelope
-from gateway.log.merkle import (
+from gateway.crypto.merkle import (
     EMPTY_ROOT,
     Frontier,
     consistency_proof,
@@ -26,6 +21,11 @@ from gateway.log.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from gateway.crypto.signatures import Ed25519Signer
+from gateway.errors import FormatError, ProofError
+from gateway.log.checkpoint import format_checkpoint, open_checkpoint, parse_checkpoint, sign_checkpoint
+from gateway.log.cosignature import cosign, ed25519_message, mldsa44_message, open_cosigned
+from gateway.log.dsse import pae, parse_envelope, seal, verify_envelope
 from gateway.log.note import (
     COSIGNATURE_ED25519,
     ED25519,

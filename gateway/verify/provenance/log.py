@@ -10,11 +10,9 @@ has no time here, and certificates that live ten minutes cannot be judged by it.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
 from gateway.crypto.encoding import b64, decimal, unb64
-from gateway.errors import FormatError
+from gateway.crypto.merkle import leaf_hash, verify_inclusion
+from gateway.errors import FormatError, ProofError
 from gateway.verify.tee.findings import NotAuthentic
 
 from .bundle import LogEntry
@@ -35,8 +33,12 @@ def check_entry(entry: LogEntry, logs: tuple[LogKey, ...]) -> float:
     if not key.signed(entry.promise, _promised(entry, entry.time)):
         raise NotAuthentic("the log's promise does not hold", reason="rekor_set_invalid", over="the log entry")
     _check_checkpoint(entry, key)
-    if root_of(leaf_hash(entry.body), entry.leaf_index, entry.tree_size, entry.hashes) != entry.root:
-        raise NotAuthentic("the entry is not in the tree that the proof names", reason="rekor_inclusion_invalid")
+    try:
+        verify_inclusion(leaf_hash(entry.body), entry.leaf_index, entry.tree_size, entry.hashes, entry.root)
+    except ProofError:
+        raise NotAuthentic(
+            "the entry is not in the tree that the proof names", reason="rekor_inclusion_invalid"
+        ) from None
     return float(entry.time)
 
 
@@ -85,29 +87,3 @@ def _signature(row: str) -> bytes:
     if not row.startswith(_DASH):
         raise FormatError("a signature line of the checkpoint has another form")
     return unb64(row[len(_DASH) :].rpartition(" ")[2], "a checkpoint's signature")
-
-
-def leaf_hash(body: bytes) -> bytes:
-    """RFC 6962 section 2.1: the hash of one entry."""
-    return hashlib.sha256(b"\0" + body).digest()
-
-
-def root_of(leaf: bytes, index: int, size: int, hashes: Sequence[bytes]) -> bytes | None:
-    """The root that `hashes`, sibling first, lead to from `leaf` at `index` of `size` (RFC 9162 section 2.1.3.2).
-
-    None when the number of hashes is not the one that index and size give, or there is no such leaf.
-    """
-    if not 0 <= index < size:
-        return None
-    position, last, root = index, size - 1, leaf
-    for sibling in hashes:
-        if not last:
-            return None
-        if position & 1 or position == last:
-            root = hashlib.sha256(b"\1" + sibling + root).digest()
-            while position and not position & 1:  # levels on which the right edge has no sibling
-                position, last = position >> 1, last >> 1
-        else:
-            root = hashlib.sha256(b"\1" + root + sibling).digest()
-        position, last = position >> 1, last >> 1
-    return None if last else root

@@ -18,7 +18,6 @@ from tee_worlds.sigstore import Leaf
 
 from gateway.errors import FormatError
 from gateway.model.verdict import Outcome
-from gateway.verify.provenance.log import root_of
 from gateway.verify.provenance.measurement import HARDWARE, MULTIPLATFORM
 from gateway.verify.provenance.verify import PLAN, IdentityPolicy, from_inputs
 
@@ -150,19 +149,6 @@ def test_a_signed_checkpoint_without_size_and_root(text: str) -> None:
     line = world.b64(world.log_id(world.LOG)[:4] + world.sign(world.LOG, text.encode()))
     bundle = edited(lambda b: proof(b)["checkpoint"].update(envelope=f"{text}\n— log.example {line}\n"))
     refused(world.verify(bundle), "provenance_log", "rekor_inclusion_invalid")
-
-
-def test_inclusion_proofs_of_every_shape() -> None:
-    """Each leaf of trees of 1 to 17 leaves is found by its proof, and by no proof that lacks or adds a hash."""
-    for size in range(1, 18):
-        leaves = [bytes([n]) * 32 for n in range(size)]
-        root = world.tree_root(leaves)
-        for index in range(size):
-            path = world.proof(leaves, index)
-            assert root_of(leaves[index], index, size, path) == root
-            assert root_of(leaves[index], index, size, [*path, bytes(32)]) is None
-            assert not path or root_of(leaves[index], index, size, path[:-1]) != root
-        assert root_of(leaves[0], size, size, []) is None
 
 
 def test_two_entries_must_both_hold() -> None:

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import FormatError, ProofError
-from gateway.log.merkle import (
+from gateway.crypto.merkle import (
     EMPTY_ROOT,
     Frontier,
     consistency_proof,
@@ -23,6 +22,7 @@ from gateway.log.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from gateway.errors import FormatError, ProofError
 
 SIZE = 70
 LEAVES = [leaf_hash(b"entry %d" % number) for number in range(SIZE)]
