@@ -37,6 +37,7 @@ from .model.receipt import (
     Annotations,
     Caller,
     Delivery,
+    EvidenceForm,
     EvidenceRef,
     Forwarded,
     LogRef,
@@ -110,6 +111,7 @@ class Exchange:
         "t0",
         "t_done",
         "t_first",
+        "uncovered",
         "verify_ms",
     )  # fmt: skip
 
@@ -152,6 +154,7 @@ class Exchange:
         self.t_done: float | None = None
         self.verify_ms: float | None = None
         self.dropped_members: tuple[str, ...] = ()
+        self.uncovered: tuple[str, ...] = ()
 
     def salt(self, name: str) -> bytes:
         """The salt of a subject, worked out once."""
@@ -175,6 +178,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     body_sha256: str | None = None  # stream: the salted digest over the events' data
     content: Content | None = None
     evidence: bytes | None = None
+    evidence_form: EvidenceForm | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     covered: bool = False
@@ -301,7 +305,7 @@ class Recorder:
                 mode=x.mode,  # type: ignore[arg-type]
                 bytes=x.sent_bytes,
                 sent_digest=Sha256(x.sent_hash.hexdigest()) if x.sent_hash is not None and x.sent_bytes else None,
-                uncovered=(),
+                uncovered=x.uncovered,
                 dropped=x.dropped_members,
             ),
             stored=x.policy.store,  # type: ignore[arg-type]
@@ -460,10 +464,10 @@ def _subject(x: Exchange, name: str, data: bytes, form: str) -> Subject:
 
 
 def _evidence(end: Ending) -> tuple[EvidenceRef, ...]:
-    if end.evidence is None:
+    if end.evidence is None or end.evidence_form is None:
         return ()
     digest = hashlib.sha256(end.evidence).hexdigest()
-    return (EvidenceRef("aci-receipt", "application/vnd.aci.receipt+json", Sha256(digest)),)
+    return (EvidenceRef(end.evidence_form.name, end.evidence_form.media_type, Sha256(digest)),)
 
 
 def _ms(start: float, end: float | None) -> float | None:

@@ -67,7 +67,9 @@ class StreamReader:
         self.receipt_problem: str | None = None
         self.ended = False
         self.rebuilt = False
-        self.dropped: tuple[str, ...] = ()
+        self.dropped_members: tuple[str, ...] = ()
+        self.uncovered: tuple[str, ...] = ()
+        self._foreign: tuple[str, ...] = ()
         self._head = head
         self._wire = wire
         self._chain_prefix = wire.chain_comment + b" "
@@ -143,7 +145,7 @@ class StreamReader:
         kind = self._event(block)
         if kind == END:
             self.ended = True
-        if block.plain and not (block.event and not self._protocol.named) and not self.dropped:
+        if block.plain and not (block.event and not self._protocol.named) and not self._foreign:
             return Piece(kind, block.raw)
         return self._rewrite(kind, block)
 
@@ -166,16 +168,17 @@ class StreamReader:
         except FormatError as error:
             self._malformed = self._malformed or str(error)
             return TEXT
-        self.dropped = foreign_members(document)
+        self._foreign = foreign_members(document)
         return kind
 
     def _rewrite(self, kind: str, block: Block) -> Piece:
         """The event re-written by allow-list: its name where the API has names, and its data less what is ours."""
         self.rebuilt = True
         data = block.data or b""
-        if self.dropped:
-            data = without(data, self.dropped)
-            self.dropped = ()
+        if self._foreign:
+            data = without(data, self._foreign)
+            self.dropped_members = tuple(dict.fromkeys((*self.dropped_members, *self._foreign)))
+            self._foreign = ()
         return Piece(kind, format_event(data, block.event if self._protocol.named else b""))
 
     def _chain(self, block: Block) -> Piece | None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-from gateway.verify.aci import SignedReceipt
-
 
 class Journal:
     """Bounded in time and number. At the limit the oldest go first, which only ever shortens the memory of the old."""
@@ -20,10 +18,9 @@ class Journal:
         self._most = most
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
-    def seen(self, network: str, sealed: SignedReceipt, now: float) -> bool:
-        """Whether this message was seen before; remembers it."""
-        text = f"{network}\n{sealed.receipt.workload_keyset_digest}\n{sealed.receipt.key_id}\n".encode()
-        key = hashlib.sha256(text + sealed.signed).digest()[:16]
+    def seen(self, network: str, statement: bytes, now: float) -> bool:
+        """Whether this statement (what was signed, and by whom) was seen before; remembers it."""
+        key = hashlib.sha256(network.encode() + b"\n" + statement).digest()[:16]
         if key in self._seen:
             return True
         self._seen[key] = now

@@ -152,6 +152,13 @@ class Delivery(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, 
     dropped: tuple[str, ...]
 
 
+class EvidenceForm(msgspec.Struct, frozen=True):
+    """What an answer's evidence is called in a receipt, and its media type."""
+
+    name: str
+    media_type: str
+
+
 class EvidenceRef(msgspec.Struct, frozen=True, rename="camel"):
     """Archived evidence, by digest (not salted: it is the node's public statement)."""
 

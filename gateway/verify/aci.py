@@ -67,6 +67,12 @@ class SignedReceipt(msgspec.Struct, frozen=True):
     signed: bytes
     signature: bytes
 
+    @property
+    def statement(self) -> bytes:
+        """What was said and by whom: equal for two signatures over one message, whatever their bytes."""
+        receipt = self.receipt
+        return f"{receipt.workload_keyset_digest}\n{receipt.key_id}\n".encode() + self.signed
+
 
 def parse_receipt(data: bytes) -> SignedReceipt:
     """Parse a receipt and recover what its signature covers. Raises `FormatError`.

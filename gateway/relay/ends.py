@@ -1,0 +1,296 @@
+"""Every way in which an exchange ends without an answer: its error, its receipt, and its word on the node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import structlog
+
+from gateway.errors import (
+    Busy,
+    EvidenceMissing,
+    EvidenceRejected,
+    InternalError,
+    NoEligibleNode,
+    SessionNotAccepted,
+    UpstreamFailed,
+    VerirouteError,
+)
+from gateway.exchange.render import error_event
+from gateway.fleet.fleet import Choice, Fleet, Member
+from gateway.model.receipt import Rejected
+from gateway.model.verdict import Outcome, Release
+from gateway.policy.machine import TEE_RULES, under
+from gateway.recorder import Ending
+from gateway.routing import node_at_fault
+from gateway.upstream.connection import Connection
+from gateway.upstream.errors import ChannelError, NotReached
+from gateway.upstream.head import ResponseHead
+
+from .book import Book
+from .judged import Facts
+from .terms import Headers, Sink, Terms
+
+log = structlog.get_logger("veriroute.relay")
+
+#: How long an exchange that a stop has ended may take to say so.
+STOP_S = 1.0
+
+#: Reasons for passing a node over that pass by themselves.
+PASSING = frozenset(
+    ("quarantined", "circuit_open", "session_missing", "session_expired", "fresh", "busy", "connect_failed")
+) | {"timeout_connect", "tls_failed"}
+
+
+class Next(Exception):
+    """This node did not serve; policy allows the next one. Carries the stable reason."""
+
+
+class Done(Exception):
+    """The exchange was recorded and the agent told (or gone)."""
+
+
+class Ends:
+    """One exchange, as far as ending it goes."""
+
+    def __init__(self, fleet: Fleet, book: Book, terms: Terms, sink: Sink) -> None:
+        self.fleet = fleet
+        self.book = book
+        self.x = book.x
+        self.terms = terms
+        self.policy = terms.policy
+        self.sink = sink
+        self.started = False
+        self.connection: Connection | None = None
+
+    async def reject(self, member: Member, facts: Facts) -> None:
+        """The verdict keeps the answer back. Raises `Next` when policy lets another node be paid, else `Done`."""
+        decision = facts.judged.decision
+        reason = decision.reason or "policy"
+        contra = decision.verdict is Outcome.CONTRAINDICATED
+        if node_at_fault(decision):
+            member.contradicted(reason)
+        elif not contra:
+            member.failed(reason)
+        if self._may_retry():
+            raise Next(reason)
+        failing = ", ".join((*decision.failing, *decision.missing)[:6])
+        kind = EvidenceRejected if contra else EvidenceMissing
+        what = "contradicts" if contra else "does not show"
+        error = kind(
+            f"The answer of node {member.node.id} was withheld: its evidence {what} {failing} under policy "
+            f"{self.terms.use.name}.",
+            reason=reason,
+        )
+        await self.refuse(error, self.ending(facts, Release.WITHHELD, error.status, "none", reason), facts)
+
+    async def broken(self, member: Member, error: ChannelError) -> None:
+        """The channel failed after the request may have left."""
+        self.x.sent = self.x.sent or error.sent
+        if self.sink.gone:
+            await self.abandon()
+            raise Done
+        member.failed(error.reason or "closed")
+        if isinstance(error, NotReached) or not error.sent:
+            raise Next(error.reason or "closed")
+        raise await self.upstream(member, error.reason or "closed", str(error), error)
+
+    async def bad_status(self, member: Member, connection: Connection, head: ResponseHead) -> None:
+        connection.abort()
+        status = head.status
+        reason = "redirect" if 300 <= status < 400 else f"status_{status}"
+        member.failed(reason)
+        error = UpstreamFailed(f"Node {member.node.id} answered with HTTP status {status}.", reason=reason)
+        headers: Headers = []
+        if status == 429:
+            error = _RateLimited(f"Node {member.node.id} is rate limited.", reason=reason)
+        if status in (429, 503) and (after := _retry_after(head.get(b"retry-after"))) is not None:
+            headers.append((b"retry-after", after))
+        await self.refuse(error, self.failure(error.status, reason), None, headers)
+
+    async def upstream(
+        self, member: Member, reason: str, detail: str, cause: ChannelError | None = None
+    ) -> BaseException:
+        """The node failed; gives back what to raise."""
+        if self._may_retry():
+            return Next(reason)
+        error = UpstreamFailed(f"Node {member.node.id} failed: {detail}.", reason=reason)
+        if cause is not None and cause.status == 504:
+            error = cause.__class__(reason, f"node {member.node.id}", sent=True)
+        await self.refuse(error, self.failure(error.status, reason), None)
+        return Done()
+
+    async def none_left(self, choice: Choice) -> None:
+        rejected = self.x.rejected
+        reasons = {r.reason for r in rejected}
+        first = rejected[0].reason if rejected else "no nodes"
+        rules = {r.node: rule for r in rejected if (rule := self._rule(r)) is not None}
+        why = ", ".join(_why(r, rules) for r in rejected[:8]) or "no node offers it"
+        error: VerirouteError
+        if reasons == {"session_not_listed"}:
+            error = SessionNotAccepted(
+                f"No node's attested session is among those that were named: {why}.", reason=first
+            )
+        else:
+            name = self.terms.use.name
+            error = NoEligibleNode(f"No node may serve {self.x.head.model!r} under policy {name}: {why}.", reason=first)
+            # An SDK that tries again at once helps only where time does; each try would be one more receipt.
+            error.retryable = bool(reasons & PASSING)
+        ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=first)
+        nodes = [
+            {"node": r.node, "reason": r.reason, **({"rule": rules[r.node]} if r.node in rules else {})}
+            for r in rejected
+        ]
+        await self.refuse(error, ending, None, extra={"nodes": nodes})
+
+    def _rule(self, rejected: Rejected) -> str | None:
+        """Which rule of the policy's section [tee] a node's machine does not meet, when that is why it was not used."""
+        member = self.fleet.members.get(rejected.node)
+        if rejected.reason != TEE_RULES or member is None or member.session is None:
+            return None
+        return next((c.reason for c in under(member.session, self.policy) if c.id == TEE_RULES), None)
+
+    async def refuse(
+        self,
+        error: VerirouteError,
+        ending: Ending,
+        facts: Facts | None,
+        headers: Headers | None = None,
+        extra: dict[str, object] | None = None,
+        unlogged: VerirouteError | None = None,
+    ) -> None:
+        """Record, then tell the agent. With `unlogged` the log has failed already, and is not asked. Raises `Done`."""
+        if unlogged is None:
+            await self.book.record(ending)
+        else:
+            self.book.unlogged(ending, unlogged)
+        details = dict(extra or {})
+        if facts is not None:
+            bad = [c for c in facts.judged.result.checks if c.outcome in (Outcome.CONTRAINDICATED, Outcome.NONE)]
+            details["checks"] = [
+                c for c in bad if c.id in (*facts.judged.decision.failing, *facts.judged.decision.missing)
+            ]
+        if self.started:
+            shown: dict[str, object] = {
+                "message": error.message, "type": error.type, "param": None, "code": error.code,
+                "reason": error.reason, "receipt": self.x.receipt_id,
+            }  # fmt: skip
+            await self.sink.cut(error_event(self.x.head.endpoint, shown))
+        else:
+            own = self.headers(None, verdict=ending.verdict if unlogged is None else Outcome.NONE)
+            await self.sink.refuse(error, self.x.receipt_id, details, [*own, *(headers or [])])
+        raise Done
+
+    async def abandon(self) -> None:
+        """The agent left. Nothing more leaves; what was spent is recorded."""
+        if self.connection is not None:
+            self.connection.abort()
+        await self.book.record(
+            Ending(verdict=Outcome.NONE, release=Release.ABANDONED, status=499, reason="client_left")
+        )
+
+    async def stopped(self) -> None:
+        """The gateway stops before the exchange has ended. The agent may try again where that cannot pay twice."""
+        text = "This gateway stopped before the answer was complete."
+        error = InternalError(text, reason="stopped") if self.x.sent else Busy(text, reason="stopped")
+        ending = Ending(
+            verdict=Outcome.NONE,
+            release=Release.FAILED,
+            status=error.status,
+            reason="stopped",
+            form="verbatim" if self.x.sent_bytes else "none",
+        )
+        try:
+            async with asyncio.timeout(STOP_S):
+                await self.refuse(error, ending, None)
+        except (Done, OSError, TimeoutError):
+            return
+
+    async def fail(self, error: InternalError, cause: BaseException) -> None:
+        """The gateway itself failed: the receipt says so and the agent hears it, if it still can."""
+        log.error("exchange.failed", receipt=self.x.receipt_id, error=type(cause).__name__, exc_info=cause)
+        if self.book.recorded:
+            if self.started:
+                await _quietly(self.sink.cut(b""))
+            return
+        ending = Ending(verdict=Outcome.NONE, release=Release.FAILED, status=500, reason="internal_error")
+        try:
+            await self.refuse(error, ending, None)
+        except (Done, OSError, VerirouteError):
+            return
+
+    def ending(self, facts: Facts, release: Release, status: int, form: str, reason: str | None = None) -> Ending:
+        assert self.x.session is not None
+        seen = facts.reply.observation
+        return Ending(
+            verdict=facts.judged.decision.verdict,
+            release=release,
+            status=status,
+            reason=reason or facts.judged.decision.reason,
+            form=form if self.x.sent_bytes else "none",
+            checks=facts.judged.checks,
+            claims=facts.judged.claims,
+            body=facts.body,
+            body_sha256=facts.data_sha256,
+            content=facts.reply.content,
+            evidence=facts.reply.record,
+            evidence_form=facts.reply.form,
+            input_tokens=seen.input_tokens,
+            output_tokens=seen.output_tokens,
+            covered=facts.judged.covered,
+        )
+
+    def failure(self, status: int, reason: str) -> Ending:
+        session = self.x.session
+        return Ending(
+            verdict=Outcome.NONE,
+            release=Release.WITHHELD,
+            status=status,
+            reason=reason,
+            form="verbatim" if self.x.sent_bytes else "none",
+            checks=session.checks if session else (),
+            claims=session.claims if session else (),
+        )
+
+    def headers(self, facts: Facts | None, *, stream: bool = False, verdict: Outcome | None = None) -> Headers:
+        receipt = self.x.receipt_id.encode()
+        shown = facts.judged.decision.verdict if facts is not None else verdict
+        level = b"degraded" if self.book.degraded else b"logged"
+        found: Headers = [
+            (b"x-veriroute-receipt", receipt),
+            (b"x-veriroute-verdict", shown.value.encode() if shown is not None else b"pending"),
+            (b"x-veriroute-level", level if facts is not None or shown is not None else b"pending"),
+            (b"x-veriroute-policy", self.terms.use.name.encode()),
+            (b"x-receipt-id", receipt),
+            (b"x-request-id", receipt),
+        ]
+        if stream:
+            found += [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+        return found
+
+    def _may_retry(self) -> bool:
+        return self.policy.on_failure == "next_node" and self.policy.retry_after_send and not self.started
+
+
+class _RateLimited(UpstreamFailed):
+    status = 429
+
+
+def _why(rejected: Rejected, rules: dict[str, str]) -> str:
+    rule = rules.get(rejected.node)
+    return f"{rejected.node}: {rejected.reason}" + (f" ({rule})" if rule else "")
+
+
+def _retry_after(value: bytes | None) -> bytes | None:
+    """A node's Retry-After in whole seconds, clamped to 1..3600; None for anything else."""
+    if value is None or not value.isdigit() or len(value) > 9:
+        return None
+    return str(min(3600, max(1, int(value)))).encode()
+
+
+async def _quietly(awaitable: Awaitable[None]) -> None:
+    try:
+        await awaitable
+    except OSError:
+        return

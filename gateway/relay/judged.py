@@ -1,0 +1,68 @@
+"""An appraised answer under a policy: what was found, what follows, and how both are written."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.exchange.render import claims_map
+from gateway.exchange.reply import Reply
+from gateway.model.node import AttestedSession
+from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.policy.decide import Decision, decide
+from gateway.policy.machine import under
+from gateway.policy.schema import CompiledPolicy
+from gateway.verify.checks import Phase
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """A result under a policy: the decision, and the checks and claims of node and answer as they are written."""
+
+    result: AttestationResult
+    session: AttestedSession
+    decision: Decision
+    checks: msgspec.Raw
+    claims: msgspec.Raw
+    claims_shown: msgspec.Raw
+    executed_in: str
+    covered: bool
+
+    @classmethod
+    def of(cls, result: AttestationResult, session: AttestedSession, policy: CompiledPolicy) -> Judged:
+        claims = (*session.claims, *result.claims)
+        shown = claims_map(claims)
+        return cls(
+            result,
+            session,
+            decide(result, policy, Phase.RESPONSE, node=session),
+            msgspec.Raw(msgspec.json.encode((*under(session, policy), *result.checks))),
+            msgspec.Raw(msgspec.json.encode(claims)),
+            msgspec.Raw(msgspec.json.encode(shown)),
+            {"asserted": "tee", "refuted": "ordinary machine"}.get(shown.get("executed_in_tee", ""), "unknown"),
+            _affirmed(result, "response_bound"),
+        )
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """An answer and its judgement. `body` is the JSON that the receipt commits to; of a stream, `data_sha256`."""
+
+    judged: Judged
+    reply: Reply
+    body: bytes | None
+    data_sha256: str | None
+
+
+def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
+    """A broken chain is a signature that does not hold, whatever the final receipt says."""
+    checks = []
+    for check in result.checks:
+        if check.id == "signature" and check.outcome is not Outcome.CONTRAINDICATED:
+            bad = any(c.outcome is Outcome.CONTRAINDICATED for c in result.checks)
+            # When the final receipt already names the cause, the chain adds nothing to it.
+            if not bad:
+                check = Check("signature", Outcome.CONTRAINDICATED, problem, over="running signatures of the stream")
+        checks.append(check)
+    return AttestationResult(tuple(checks), result.claims)
+
+
+def _affirmed(result: AttestationResult, name: str) -> bool:
+    return any(c.id == name and c.outcome is Outcome.AFFIRMING for c in result.checks)

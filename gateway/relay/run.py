@@ -1,0 +1,326 @@
+"""One exchange under way: the steps between the request and its answer, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from gateway.adapter import Sealed
+from gateway.backlog import LOG_FAILED
+from gateway.errors import FormatError
+from gateway.exchange.release import Hold
+from gateway.exchange.render import Verification, VerificationPolicy, splice, verification_event
+from gateway.exchange.reply import Question, Reply
+from gateway.exchange.rules import RULES
+from gateway.exchange.stream import CHAIN, STREAMABLE, UpstreamError
+from gateway.fleet.fleet import Member
+from gateway.log.proof import format_tlog_proof
+from gateway.model.entry import Committed
+from gateway.model.receipt import REQUEST_BODY, RESPONSE_BODY, RESPONSE_CONTENT, RESPONSE_TOOLCALLS, Rejected
+from gateway.model.verdict import Outcome, Release
+from gateway.recorder import Ending, Exchange
+from gateway.upstream.connection import Connection
+from gateway.upstream.errors import ChannelError, NotReached
+from gateway.upstream.head import ResponseHead
+from gateway.upstream.limits import Deadlines
+
+from .book import Book
+from .chain import Chain
+from .ends import Done, Ends, Next
+from .judged import Facts, Judged, with_chain
+from .terms import Sink, Terms
+
+if TYPE_CHECKING:
+    from . import Relay
+
+log = structlog.get_logger("veriroute.relay")
+
+JSON = b"application/json"
+SSE = b"text/event-stream"
+
+
+class Run(Ends):
+    """One exchange under way."""
+
+    def __init__(self, relay: Relay, x: Exchange, terms: Terms, sink: Sink, nonce: str, pick: float) -> None:
+        super().__init__(relay.fleet, Book(relay.recorder, x, terms.policy, relay.counts), terms, sink)
+        self.relay = relay
+        self.pick = pick
+        self.task = asyncio.current_task()
+        self.asked = Question(x.head, x.body, hashlib.sha256(x.body).hexdigest(), nonce)
+
+    async def all(self) -> None:
+        choice = await self.fleet.choose(self.x.head, self.terms.policy, self.terms.sessions, self.pick)
+        self.x.candidates = choice.considered
+        self.x.rejected.extend(choice.dropped)
+        for member in choice.order:
+            self.x.attempts += 1
+            try:
+                await self.attempt(member)
+            except Next as reason:
+                self.x.rejected.append(Rejected(member.node.id, str(reason)))
+                if self.sink.gone:
+                    await self.abandon()
+                    return
+        await self.none_left(choice)
+
+    async def attempt(self, member: Member) -> None:
+        """One try at one node. Raises `Next` when another may be tried, `Done` when the exchange has ended."""
+        relay, x = self.relay, self.x
+        member.enter()
+        connection: Connection | None = None
+        try:
+            assert member.session is not None
+            connection = await self.reach(member)
+            x.node, x.session = member.node, member.session
+            await self.intend()
+            if not connection.untouched():  # it was an idle one, and its peer ended it while the intent was written
+                connection.abort()
+                connection = await self.reach(member)
+            self.connection = connection
+            self.sink.on_leave(connection.abort)
+            if self.sink.gone:
+                connection.abort()
+            try:
+                await self.forward(member, connection)
+            except ChannelError as error:
+                await self.broken(member, error)
+        finally:
+            self.sink.on_leave(None)
+            self.connection = None
+            member.leave()
+            if connection is not None:
+                x.sent = x.sent or connection.sent
+                relay.pool.release(connection)
+
+    async def reach(self, member: Member) -> Connection:
+        """A connection to the node, over which nothing was sent. Raises `Next`."""
+        assert member.session is not None
+        # Over TLS the keys that the session names, and no others. One that names none has the web's rules, and
+        # channel_bound is then none: whether that will do was the policy's to say.
+        pins = frozenset(member.session.spki_pins) or None if member.origin.tls else None
+        try:
+            return await self.relay.pool.acquire(member.origin, pins, self.policy.deadlines.connect_s)
+        except NotReached as error:
+            member.failed(error.reason or "connect_failed")
+            raise Next(error.reason or "connect_failed") from None
+
+    async def intend(self) -> None:
+        """The intent, durable before the prompt leaves. Raises `Done` when the log fails and policy needs it."""
+        error = await self.book.intend()
+        if error is not None:
+            ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=503, reason="log_unavailable")
+            await self.refuse(self.book.unavailable(), ending, None, unlogged=error)
+
+    async def forward(self, member: Member, connection: Connection) -> None:
+        x = self.x
+        assert x.session is not None
+        mode = self._mode(member)
+        x.mode = mode
+        extra = member.adapter.request(x.session, self.asked.nonce, chained=mode == "chained")
+        head = await connection.request(
+            b"POST",
+            member.origin.target(x.head.endpoint),
+            [(b"content-type", JSON), (b"accept", SSE if x.head.stream else JSON), *extra],
+            x.body,
+            self._deadlines(),
+            max_body=self.relay.max_response,
+            started=None,
+        )
+        x.sent = True
+        x.t_first = self.relay.mono()
+        media = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
+        if head.status != 200:
+            await self.bad_status(member, connection, head)
+        if x.head.stream and media == SSE and x.head.endpoint in STREAMABLE:
+            await self.stream(member, connection, head, mode)
+        elif media == JSON and _charset_ok(head.get(b"content-type") or b""):
+            x.mode = "buffer"
+            await self.whole(member, connection, head)
+        else:
+            member.failed("content_type")
+            raise await self.upstream(member, "content_type", "the node answered in another media type")
+
+    async def whole(self, member: Member, connection: Connection, head: ResponseHead) -> None:
+        """An answer in one piece: read, judged, recorded, released."""
+        x, relay = self.x, self.relay
+        body = await connection.read_all(relay.max_response)
+        x.t_done = relay.mono()
+        found = self._evidence(member, head)
+        read = RULES[member.adapter.response_rule].whole(self.asked, found.receipt, found.problem, body)
+        facts = Facts(self.appraise(member, read.reply), read.reply, body, None)
+        if not facts.judged.decision.permit:
+            await self.reject(member, facts)
+        body, form = read.body, "verbatim" if read.verbatim else "rebuilt"
+        x.dropped_members, x.uncovered = read.dropped, read.uncovered
+        committed, envelope = await self.release(facts, form, body)
+        member.served((x.t_done - x.t0) * 1000)
+        if self.policy.attach != "none":
+            body = splice(body, self.verification(facts, committed, envelope))
+        await self.sink.answer(self.headers(facts), body)
+        raise Done
+
+    async def stream(self, member: Member, connection: Connection, head: ResponseHead, mode: str) -> None:
+        x, relay = self.x, self.relay
+        assert x.session is not None
+        rule = RULES[member.adapter.response_rule]
+        reader = rule.reader(self.asked, member.adapter.wire, x.salt(RESPONSE_BODY), max_event=relay.max_event)
+        hold = Hold(
+            mode, window_events=self.policy.release.window_events, window_ms=float(self.policy.release.window_ms)
+        )
+        chain = Chain(x.session, self.asked, head.get(b"x-receipt-id"))
+        x.sent_hash = hashlib.sha256(x.salt("delivery"))
+        # Checking a signature costs more than all else that is done for an event, so events share one.
+        gather_s = self.policy.release.gather_ms / 1000 if mode == "chained" else 0.0
+        try:
+            while data := await connection.read_some(gather_s):
+                pieces = reader.feed(data)
+                out = b""
+                now = relay.mono() * 1000
+                # A running signature covers all before it, so of those that came together the last one is verified.
+                final = max((n for n, piece in enumerate(pieces) if piece.kind == CHAIN), default=-1)
+                for n, piece in enumerate(pieces):
+                    if piece.kind != CHAIN:
+                        out += hold.offer(piece, now)
+                    elif mode == "chained" and chain.holds(piece, verify=n == final):
+                        out += hold.covered()
+                if pieces:
+                    connection.progress()
+                if out and not chain.broken:
+                    await self.let_out(out)
+        except UpstreamError:
+            member.failed("error_event")
+            raise await self.upstream(member, "error_event", "the node reported an error inside the stream") from None
+        except FormatError as error:
+            member.failed("too_large")
+            raise await self.upstream(member, "too_large", str(error)) from None
+        x.t_done = relay.mono()
+        cut = reader.finish()
+        if cut is not None:
+            member.failed("truncated")
+            raise await self.upstream(member, "truncated", cut)
+        reply = reader.reply()
+        judged = self.appraise(member, reply, chain.broken or chain.unused(mode))
+        facts = Facts(judged, reply, None, reader.data_sha256)
+        if not judged.decision.permit:
+            await self.reject(member, facts)
+        rest = hold.flush()
+        form = "rebuilt" if reader.rebuilt else "verbatim"
+        x.dropped_members, x.uncovered = reader.dropped_members, reader.uncovered
+        committed, envelope = await self.release(facts, form, rest + hold.end)
+        member.served((x.t_done - x.t0) * 1000)
+        last = b""
+        if self.policy.attach != "none":
+            verification = self.verification(facts, committed, envelope)
+            last = verification_event(x.head.endpoint, reply.observation.answer_id, x.head.model, verification)
+        if not self.started:
+            await self.sink.begin(self.headers(facts, stream=True))
+            self.started = True
+        await self.sink.end(rest + last + hold.end)
+        raise Done
+
+    async def let_out(self, data: bytes) -> None:
+        """Bytes that may leave before the verdict."""
+        x = self.x
+        if not self.started:
+            self.started = True
+            await self.sink.begin(self.headers(None, stream=True))
+        x.sent_bytes += len(data)
+        assert x.sent_hash is not None
+        x.sent_hash.update(data)
+        await self.sink.write(data)
+
+    async def release(self, facts: Facts, form: str, rest: bytes) -> tuple[Committed | None, bytes]:
+        """Record that the answer leaves, `rest` with it, which the caller sends then. Raises `Done` if it may not."""
+        x = self.x
+        left = x.sent_bytes, x.sent_hash
+        x.sent_bytes += len(rest)
+        if x.sent_hash is not None:
+            x.sent_hash = x.sent_hash.copy()
+            x.sent_hash.update(rest)
+        try:
+            return await self.book.record(self.ending(facts, Release.RELEASED, 200, form))
+        except LOG_FAILED as error:
+            x.sent_bytes, x.sent_hash = left
+            ending = self.ending(facts, Release.WITHHELD, 503, form, "log_unavailable")
+            await self.refuse(self.book.unavailable(), ending, None, unlogged=error)
+            raise Done from None
+
+    def appraise(self, member: Member, reply: Reply, chain_problem: str | None = None) -> Judged:
+        """The checks of this answer, and what policy makes of them together with the node's own appraisal."""
+        x, relay = self.x, self.relay
+        assert x.session is not None
+        start = relay.mono()
+        statement = reply.statement() if self.policy.replay.journal else None
+        seen = statement is not None and self.fleet.journal.seen(member.node.network, statement, relay.now())
+        result = reply.appraise(
+            x.session, self.asked, now=relay.now(), skew_s=self.policy.freshness.response_skew_s, seen_before=seen
+        )
+        if chain_problem is not None:
+            result = with_chain(result, chain_problem)
+        judged = relay.judged(result, x.session, self.policy)
+        x.verify_ms = (relay.mono() - start) * 1000
+        return judged
+
+    def verification(self, facts: Facts, committed: Committed | None, envelope: bytes) -> Verification:
+        x, full = self.x, self.policy.attach == "full"
+        assert x.node is not None
+        assert x.session is not None
+        salts = {name: _b64(x.salt(name)) for name in self._opened(facts)}
+        return Verification(
+            verdict=facts.judged.decision.verdict.value,
+            level="degraded" if committed is None or self.book.degraded else "logged",
+            policy=VerificationPolicy(self.terms.use.name, self.terms.use.digest),
+            network=x.node.network,
+            node=x.node.id,
+            model=x.head.model,
+            executed_in=facts.judged.executed_in,
+            release=Release.RELEASED.value,
+            reason=facts.judged.decision.reason,
+            claims=facts.judged.claims_shown,
+            checks=facts.judged.checks if full else None,
+            receipt=x.receipt_id,
+            index=committed.index if committed else None,
+            proof=format_tlog_proof(committed.index, committed.hashes, committed.checkpoint) if committed else None,
+            openings=salts,
+            envelope=msgspec.Raw(envelope) if full else None,
+        )
+
+    def _opened(self, facts: Facts) -> list[str]:
+        names = [REQUEST_BODY, RESPONSE_BODY, RESPONSE_CONTENT]
+        return [*names, RESPONSE_TOOLCALLS] if facts.reply.content.toolcalls else names
+
+    def _evidence(self, member: Member, head: ResponseHead) -> Sealed:
+        """Where the adapter finds the answer's evidence. One that raises has found none."""
+        try:
+            return member.adapter.response(head.headers)
+        except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter
+            log.error("adapter.failed", network=member.node.network, node=member.node.id, exc_info=error)
+            return Sealed(None, "adapter_failed")
+
+    def _mode(self, member: Member) -> str:
+        if not self.x.head.stream:
+            return "buffer"
+        assert member.session is not None
+        for mode in self.policy.release.stream:
+            if mode != "chained" or "chained" in member.session.capabilities:
+                return mode
+        return "buffer"
+
+    def _deadlines(self) -> Deadlines:
+        d = self.policy.deadlines
+        return Deadlines(d.first_byte_s, d.idle_s, d.total_s, d.idle_s)
+
+
+def _charset_ok(content_type: bytes) -> bool:
+    parameters = content_type.lower().split(b";")[1:]
+    return all(p.strip() in (b"", b"charset=utf-8", b'charset="utf-8"') for p in parameters)
+
+
+def _b64(data: bytes) -> str:
+    return base64.standard_b64encode(data).decode()
