@@ -6,27 +6,36 @@ nonce in it, and running signatures on streams. A service without them is refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from gateway.adapter import EvidenceClient, RawEvidence, Sealed
-from gateway.errors import FormatError
+from gateway.adapter import API_VERSION, Discovered, EvidenceClient, RawEvidence, Sealed
+from gateway.errors import ConfigError, FormatError
 from gateway.exchange.stream import Wire
 from gateway.model.node import AttestedSession, Node
 from gateway.verify.aci import decode_inline
 
 
 class AciAdapter:
-    """The four duties for ACI direct services."""
+    """The duties for ACI direct services."""
 
-    api_version = 1
+    api_version = API_VERSION
     network = "aci"
     node_rule = "aci-report"
     response_rule = "aci-receipt"
     wire = Wire(receipt_event=b"aci.receipt", chain_comment=b"aci.chain")
 
-    async def nodes(self, configured: Iterable[Node]) -> list[Node]:
+    refresh_s = None
+    node_terms = None
+
+    def configured(self, table: Mapping[str, object], where: str) -> AciAdapter:
+        """There is nothing to set."""
+        if table:
+            raise ConfigError(f"{where}: this network has no settings of its own, not {sorted(table)[0]!r}")
+        return self
+
+    async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered:
         """ACI has no registry: the nodes are those of the settings."""
-        return [node for node in configured if node.network == self.network]
+        return Discovered(tuple(configured))
 
     async def evidence(self, node: Node, nonce: str, client: EvidenceClient) -> RawEvidence:
         return await client.get(node, f"/v1/aci/attestation?nonce={nonce}")

@@ -1,30 +1,35 @@
-"""The adapter contract: what is particular to one network, in four duties. An adapter picks rules; it never judges.
+"""The adapter contract: what is particular to one network. An adapter picks rules and translates; it never judges.
 
-    nodes      the network's current nodes (I/O)
-    evidence   the raw evidence of one node, with our nonce (I/O)
-    request    what a request to the node carries beside the caller's bytes (pure)
-    response   where the evidence of an answer stands (pure)
+    configured  itself, with the table [networks.<name>] of the settings
+    discover    the network's current nodes (I/O)
+    evidence    the raw evidence of one node, with our nonce (I/O)
+    request     what a request to the node carries beside the caller's bytes (pure)
+    response    where the evidence of an answer stands, if not in its body (pure)
 
-`node_rule` and `response_rule` name entries of the closed registry below; the functions behind them are in
-`gateway.verify`. Adapters are found by the entry-point group `gateway.adapters`, ours like a stranger's: names are read
-without importing, and one is imported when a configured node names its network.
+`node_rule` and `response_rule` name entries of closed registries (`NODE_RULES`, `gateway.exchange.rules`), whose
+functions are in `gateway.verify`. Adapters are found by the entry-point group `gateway.adapters`, ours like a
+stranger's: names are read without importing, and one is imported when a configured node names its network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
 
 from .errors import ConfigError
+from .exchange.rules import RULES as RESPONSE_RULES
 from .exchange.stream import Wire
 from .model.node import AttestedSession, Node
 
-API_VERSION = 1
+if TYPE_CHECKING:
+    import httpx
+
+API_VERSION = 2
 NODE_RULES = ("aci-report",)
-RESPONSE_RULES = ("aci-receipt",)
 GROUP = "gateway.adapters"
+JSON_ONLY = ("application/json",)
 
 
 class RawEvidence(msgspec.Struct, frozen=True):
@@ -47,24 +52,54 @@ class Sealed(msgspec.Struct, frozen=True):
     problem: str | None = None
 
 
-class EvidenceClient(Protocol):
-    """What an adapter may do on the network: one bounded GET to the node's own origin."""
+class Alarm(msgspec.Struct, frozen=True):
+    """Something that a network's registry did and an operator must hear of: a stable `kind`, and what it is about."""
 
-    async def get(self, node: Node, target: str) -> RawEvidence:
-        """The body behind `target` (path and query). Never raises: a failure is a `problem`."""
+    kind: str
+    about: Mapping[str, str | int]
+
+
+class Discovered(msgspec.Struct, frozen=True):
+    """The nodes that there are now. `unresolved` maps the id of a configured node to why there is none for it."""
+
+    nodes: tuple[Node, ...]
+    unresolved: Mapping[str, str] = {}
+    alarms: tuple[Alarm, ...] = ()
+
+
+class EvidenceClient(Protocol):
+    """What an adapter may do on the network. Every answer is bounded in size and time; redirects are not followed."""
+
+    @property
+    def web(self) -> httpx.AsyncClient:
+        """For registries and other public services: TLS by the web's rules."""
+        ...
+
+    async def get(self, node: Node, target: str, media_types: tuple[str, ...] = JSON_ONLY) -> RawEvidence:
+        """The body behind `target` (path and query) at the node, over any TLS key. Never raises: see `problem`."""
         ...
 
 
 class Adapter(Protocol):
-    """One network. Attributes are data; see the module's text for the four duties."""
+    """One network. Attributes are data; see the module's text for the duties.
+
+    `refresh_s`: how often nodes are looked for anew, None when the configured nodes are all. `node_terms` is handed to
+    the node rule as it is.
+    """
 
     api_version: int
     network: str
     node_rule: str
     response_rule: str
     wire: Wire
+    refresh_s: float | None
+    node_terms: object
 
-    async def nodes(self, configured: Iterable[Node]) -> list[Node]: ...
+    def configured(self, table: Mapping[str, object], where: str) -> Self:
+        """An adapter for these settings. Raises `ConfigError` that names `where` and the key."""
+        ...
+
+    async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered: ...
 
     async def evidence(self, node: Node, nonce: str, client: EvidenceClient) -> RawEvidence: ...
 
@@ -73,13 +108,17 @@ class Adapter(Protocol):
     def response(self, headers: list[tuple[bytes, bytes]]) -> Sealed: ...
 
 
-def load(networks: Iterable[str]) -> dict[str, Adapter]:
-    """The adapters for `networks`. Raises `ConfigError` for an unknown, failing or incompatible one."""
+def load(networks: Iterable[str], tables: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Adapter]:
+    """The adapters for `networks`, configured from `tables`. Raises `ConfigError` for one that cannot be used."""
     from importlib.metadata import entry_points
 
     found = {point.name: point for point in entry_points(group=GROUP)}
+    wanted, tables = set(networks), tables or {}
+    unused = sorted(tables.keys() - wanted)
+    if unused:
+        raise ConfigError(f"[networks.{unused[0]}] is set, and no node in [[nodes]] names that network")
     adapters: dict[str, Adapter] = {}
-    for network in sorted(set(networks)):
+    for network in sorted(wanted):
         point = found.get(network)
         if point is None:
             known = ", ".join(sorted(found)) or "none"
@@ -94,5 +133,5 @@ def load(networks: Iterable[str]) -> dict[str, Adapter]:
             )
         if adapter.node_rule not in NODE_RULES or adapter.response_rule not in RESPONSE_RULES:
             raise ConfigError(f"the adapter for {network!r} names a rule that is not in the registry")
-        adapters[network] = adapter
+        adapters[network] = adapter.configured(tables.get(network, {}), f"[networks.{network}]")
     return adapters

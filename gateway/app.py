@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from . import __version__
+from .adapter import Alarm
 from .adapter import load as load_adapters
 from .api.auth import KeyRing, StoredKey
 from .api.live import LiveFeed
@@ -84,7 +85,7 @@ class Gateway:
         directory = Path(settings.policy.dir) if settings.policy.dir else None
         policies = read_policies(directory)
         self.terms = TermsBook(policies, settings.policy.default)
-        adapters = load_adapters(n.network for n in settings.nodes)
+        adapters = load_adapters((n.network for n in settings.nodes), settings.networks)
         path = database(settings)
         memory = memory_path(settings)
         signers = load_or_make(keys_dir(settings), settings.log.origin, log_exists=has_log(path, memory))
@@ -133,6 +134,7 @@ class Gateway:
             allow_http=settings.upstream.allow_http,
             allow_private=settings.upstream.allow_private,
             archive=self._archive,
+            alarm=self._registry_alarm,
         )
         self.fleet.use_policies(policies.values())
         self._archive_policies({**builtin_files(), **(directory_files(directory) if directory else {})})
@@ -278,6 +280,12 @@ class Gateway:
 
     def _alarm(self, predicate: Mapping[str, object]) -> asyncio.Future[Committed]:
         return self.recorder.event("alarm", self._id(), predicate)
+
+    def _registry_alarm(self, network: str, alarm: Alarm) -> None:
+        log.warning("network.alarm", network=network, alarm=alarm.kind, **dict(alarm.about))
+        predicate = {"alarm": alarm.kind, "network": network, "timeMs": _now_ms(), **alarm.about}
+        with contextlib.suppress(VerirouteError):
+            self._alarm(predicate).add_done_callback(asyncio.Future.exception)
 
     def _surplus(self, origin: Any) -> None:
         log.warning("node.surplus_bytes", url=origin.key)

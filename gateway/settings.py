@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from .errors import ConfigError
 from .model.node import ENDPOINTS, Node
 
 PREFIX = "VERIROUTE_"
+#: Sections that one variable replaces as a whole.
+_WHOLE = {"nodes": "list of node tables", "networks": "object with a table for each network"}
+_PIN = re.compile(r"(sha256:|0x)[0-9a-f]{64}")
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,8 +84,8 @@ class Tee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _NodeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
-    base_url: str
     models: tuple[str, ...]
+    base_url: str = ""
     network: str = "aci"
     pin: str | None = None
     operator: str | None = None
@@ -99,6 +103,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upstream: Upstream = Upstream()
     collateral: Collateral = Collateral()
     tee: Tee = Tee()
+    networks: dict[str, dict[str, Any]] = {}
     nodes: tuple[_NodeTable, ...] = ()
 
     @property
@@ -144,9 +149,11 @@ REFERENCE: dict[str, str] = {
     "address, written as such.",
     "nodes.id": "Name of the node in receipts; unique.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them).",
-    "nodes.base_url": "Origin, and path prefix if any, without /v1: http://127.0.0.1:9001.",
+    "nodes.base_url": "Origin, and path prefix if any, without /v1: http://127.0.0.1:9001. Left out where the "
+    "network has a registry, which then says.",
     "nodes.models": "Model ids that are routed to it; exact match.",
-    "nodes.pin": "sha256:<hex> of the node's keyset. Without it key_bound is none, and only observe accepts the node.",
+    "nodes.pin": "sha256:<hex> of the node's keyset, or 0x<hex> where the network names nodes so. "
+    "Without it key_bound is none, and only observe accepts the node.",
     "nodes.operator": "Who runs it; policies can deny an operator.",
     "nodes.endpoints": "Paths that it offers. Default: all five.",
 }
@@ -234,11 +241,11 @@ def dump(settings: Settings) -> dict[str, Any]:
 
 def _overlay(table: dict[str, Any], key: str, value: str) -> None:
     name = key[len(PREFIX) :].lower()
-    if name == "nodes":
+    if name in _WHOLE:
         try:
-            table["nodes"] = json.loads(value)
+            table[name] = json.loads(value)
         except ValueError as error:
-            raise ConfigError(f"{key} must hold a JSON list of node tables: {error}") from None
+            raise ConfigError(f"{key} must hold a JSON {_WHOLE[name]}: {error}") from None
         return
     section, _, option = name.partition("_")
     if f"{section}.{option}" not in REFERENCE or section == "nodes":
@@ -303,7 +310,9 @@ def _judge(settings: Settings, where: str) -> None:
                 f"{where}: node {node.id!r}: unknown endpoint {unknown[0]!r}; known: {', '.join(ENDPOINTS)}"
             )
         if node.pin is not None and not _is_pin(node.pin):
-            raise ConfigError(f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>")
+            raise ConfigError(
+                f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>, or 0x<64 of them>"
+            )
 
 
 def _judge_collateral(settings: Settings, where: str) -> None:
@@ -328,4 +337,4 @@ def _judge_collateral(settings: Settings, where: str) -> None:
 
 
 def _is_pin(pin: str) -> bool:
-    return len(pin) == 71 and pin.startswith("sha256:") and all(c in "0123456789abcdef" for c in pin[7:])
+    return _PIN.fullmatch(pin) is not None

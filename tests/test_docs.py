@@ -32,6 +32,8 @@ def setting_fields() -> set[str]:
     """Every key that a settings file may hold, from the types that it is read into."""
     found = set()
     for part in msgspec.structs.fields(settings.Settings):
+        if part.name == "networks":  # each adapter's own, documented with its network
+            continue
         inner = settings._NodeTable if part.name == "nodes" else type(part.default)
         found |= {f"{part.name}.{field.name}" for field in msgspec.structs.fields(inner)}
     return found

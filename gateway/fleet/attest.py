@@ -11,7 +11,7 @@ import httpx
 import msgspec
 import structlog
 
-from gateway.adapter import Adapter, RawEvidence
+from gateway.adapter import JSON_ONLY, Adapter, RawEvidence
 from gateway.errors import ConfigError, FormatError
 from gateway.model.node import AttestedSession, Node
 from gateway.model.tee import TeeResult
@@ -74,6 +74,7 @@ class Attester:
         self._client = control_client(
             pool, allow_http=allow_http, allow_private=allow_private, pins=lambda origin: DANGEROUS_ANY_KEY
         )
+        self.web = control_client(pool, allow_http=allow_http, allow_private=allow_private)
 
     async def attest(self, node: Node, adapter: Adapter) -> Attestation:
         """Appraise `node` now. Never raises for what the node does."""
@@ -130,12 +131,12 @@ class Attester:
             log.error("adapter.failed", network=node.network, node=node.id, exc_info=error)
             return RawEvidence(None, "adapter_failed")
 
-    async def get(self, node: Node, target: str) -> RawEvidence:
+    async def get(self, node: Node, target: str, media_types: tuple[str, ...] = JSON_ONLY) -> RawEvidence:
         """One bounded GET to the node's own origin (gateway.adapter.EvidenceClient)."""
         try:
             origin = parse_origin(node.base_url, allow_http=self._allow_http, allow_private=self._allow_private)
             response = await self._client.get(
-                node.base_url.rstrip("/") + target, headers={"accept": "application/json"}
+                node.base_url.rstrip("/") + target, headers={"accept": ", ".join(media_types)}
             )
         except (httpx.HTTPError, ConfigError) as error:
             cause = error.__cause__
@@ -144,9 +145,10 @@ class Attester:
         if response.status_code != 200:
             return RawEvidence(None, f"status_{response.status_code}")
         media = response.headers.get("content-type", "").split(";")[0].strip().lower()
-        if media != "application/json":
+        if media not in media_types:
             return RawEvidence(None, "content_type")
         return RawEvidence(response.content, None, media, response.extensions.get("peer_spki"), origin.tls)
 
     async def close(self) -> None:
         await self._client.aclose()
+        await self.web.aclose()

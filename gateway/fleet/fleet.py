@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 import structlog
 
-from gateway.adapter import Adapter
-from gateway.errors import EndpointUnknown, ModelUnknown
+from gateway.adapter import Adapter, Alarm, Discovered
+from gateway.errors import ConfigError, EndpointUnknown, ModelUnknown, VerirouteError
 from gateway.exchange.head import Head
 from gateway.model.node import AttestedSession, Node
 from gateway.model.receipt import Rejected
@@ -36,6 +36,11 @@ ON_DEMAND_S = 10.0
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 _WAITING = frozenset(("session_missing", "session_expired", "fresh"))
 
+#: How long looking up a network's nodes may take.
+DISCOVERY_S = 30.0
+
+#: Called with every alarm that a network's registry gives: the network, and the alarm.
+Raise = Callable[[str, Alarm], None]
 #: Called with every new appraisal, so that sessions and evidence are archived.
 Archive = Callable[[Node, Attestation], None]
 
@@ -86,6 +91,14 @@ class Member:
         log.warning("node.quarantined", node=self.node.id, reason=reason)
 
 
+class Lookup(msgspec.Struct):
+    """When a network's registry is asked next, on the monotonic clock."""
+
+    network: str
+    refresh_s: float
+    next_at: float = 0.0
+
+
 class Choice(msgspec.Struct, frozen=True):
     """Nodes to try, best first; the others with their reasons; how many there were."""
 
@@ -108,19 +121,31 @@ class Fleet:
         allow_http: bool,
         allow_private: bool,
         archive: Archive,
+        alarm: Raise = lambda network, alarm: None,
     ) -> None:
         self.journal = Journal()
         self._mono = mono
         self._attester = attester
+        self._adapters = adapters
         self._lifetime = lifetime_s
         self._archive = archive
-        self.members: dict[str, Member] = {}
-        for node in nodes:
-            origin = parse_origin(node.base_url, allow_http=allow_http, allow_private=allow_private)
-            self.members[node.id] = Member(node, adapters[node.network], origin, mono)
-        self._views = [m.view for m in self.members.values()]
+        self._alarm = alarm
+        self._allow_http, self._allow_private = allow_http, allow_private
+        self._configured = tuple(nodes)
         self._policies: list[CompiledPolicy] = []
-        self._models = frozenset(model for view in self._views for model in view.models)
+        self.members: dict[str, Member] = {}
+        #: Configured nodes whose network's registry names none for them now: id -> why.
+        self.unresolved: dict[str, str] = {}
+        self._lookups = [
+            Lookup(name, adapter.refresh_s) for name, adapter in adapters.items() if adapter.refresh_s is not None
+        ]
+        looked_up = {lookup.network for lookup in self._lookups}
+        for node in nodes:
+            if node.network in looked_up:
+                self.unresolved[node.id] = "discovery_pending"
+            else:
+                self.members[node.id] = self._member(node)
+        self._views = [m.view for m in self.members.values()]
 
     def use_policies(self, policies: Iterable[CompiledPolicy]) -> None:
         """Policies whose decisions about a session are worked out when it begins, not when it is asked for."""
@@ -130,9 +155,10 @@ class Fleet:
 
     def known(self, head: Head) -> None:
         """Raises `ModelUnknown` or `EndpointUnknown` when no node, whatever its state, could serve `head`."""
-        if head.model not in self._models:
+        offers = (*self._configured, *(m.node for m in self.members.values()))
+        if not any(head.model in node.models for node in offers):
             raise ModelUnknown("No node offers this model; GET /v1/models lists those that are.", param="model")
-        if not any(head.model in v.models and head.endpoint in v.endpoints for v in self._views):
+        if not any(head.model in node.models and head.endpoint in node.endpoints for node in offers):
             raise EndpointUnknown(f"No node offers {head.model!r} at {head.endpoint}.", param="model")
 
     async def choose(self, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None, pick: float) -> Choice:
@@ -160,21 +186,88 @@ class Fleet:
         )
         order = tuple([self.members[view.id] for view in routing.order])
         dropped = tuple([Rejected(view.id, reason) for view, reason in routing.dropped if reason != "model"])
+        if self.unresolved:
+            offered = {node.id for node in self._configured if head.model in node.models}
+            dropped += tuple([Rejected(i, why) for i, why in self.unresolved.items() if i in offered])
         return Choice(order, dropped, len(order) + len(dropped))
+
+    # -- discovery ----------------------------------------------------------------------------------------------------
+
+    def _member(self, node: Node) -> Member:
+        origin = parse_origin(node.base_url, allow_http=self._allow_http, allow_private=self._allow_private)
+        return Member(node, self._adapters[node.network], origin, self._mono)
+
+    async def discover(self) -> None:
+        """Look up the nodes of every network whose registry is due. What stands stays when a registry fails."""
+        now = self._mono()
+        due = [lookup for lookup in self._lookups if lookup.next_at <= now]
+        await asyncio.gather(*[self._look_up(lookup) for lookup in due])
+
+    async def _look_up(self, lookup: Lookup) -> None:
+        network = lookup.network
+        adapter = self._adapters[network]
+        configured = [node for node in self._configured if node.network == network]
+        lookup.next_at = self._mono() + RETRY_MAX_S
+        try:
+            async with asyncio.timeout(DISCOVERY_S):
+                found = await adapter.discover(configured, self._attester)
+        except TimeoutError:
+            self._undiscovered(network, configured, "discovery_timeout")
+        except VerirouteError as error:
+            self._undiscovered(network, configured, error.reason or "discovery_failed")
+        except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter
+            log.error("adapter.failed", network=network, exc_info=error)
+            self._undiscovered(network, configured, "adapter_failed")
+        else:
+            lookup.next_at = self._mono() + lookup.refresh_s
+            self._replace(network, configured, found)
+
+    def _undiscovered(self, network: str, configured: list[Node], reason: str) -> None:
+        log.warning("network.undiscovered", network=network, reason=reason)
+        for node in configured:
+            if node.id in self.unresolved:
+                self.unresolved[node.id] = reason
+
+    def _replace(self, network: str, configured: list[Node], found: Discovered) -> None:
+        """The members of `network` are those that were found; one that is unchanged keeps its session and health."""
+        kept = {i: m for i, m in self.members.items() if m.node.network != network}
+        for node in found.nodes:
+            before = self.members.get(node.id)
+            try:
+                kept[node.id] = before if before is not None and before.node == node else self._member(node)
+            except ConfigError as error:
+                log.warning("node.address_refused", node=node.id, reason=error.message)
+        before_ids, after_ids = self.members.keys(), kept.keys()
+        for gone in before_ids - after_ids:
+            log.warning("node.gone", node=gone, network=network)
+        for new in after_ids - before_ids:
+            log.info("node.discovered", node=new, network=network, url=kept[new].node.base_url)
+        self.members = kept
+        self._views = [m.view for m in kept.values()]
+        for node in configured:
+            self.unresolved.pop(node.id, None)
+        self.unresolved.update(found.unresolved)
+        for alarm in found.alarms:
+            self._alarm(network, alarm)
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Attest everybody now, then each again before its lease ends. Ends by cancellation."""
+        looking: asyncio.Task[None] | None = None
         try:
             while True:
                 now = self._mono()
+                if (looking is None or looking.done()) and any(lookup.next_at <= now for lookup in self._lookups):
+                    looking = asyncio.ensure_future(self.discover())
                 for member in self.members.values():
                     if member.flight is None and member.next_try <= now:
                         self._fly(member)
                 await asyncio.sleep(0.5)
         finally:
-            flights = [m.flight for m in self.members.values() if m.flight is not None]
+            flights: list[asyncio.Task[None]] = [m.flight for m in self.members.values() if m.flight is not None]
+            if looking is not None:
+                flights.append(looking)
             for flight in flights:
                 flight.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -182,6 +275,10 @@ class Fleet:
 
     async def attest_all(self, within_s: float) -> None:
         """Attest everybody once, for a start that is ready when it says so; late nodes go on in the background."""
+        if self._lookups:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self.discover()
         if self.members:
             await asyncio.wait([self._fly(m) for m in self.members.values()], timeout=within_s)
 

@@ -1,0 +1,150 @@
+"""A network with a registry: its nodes come and go, and a registry that fails takes nothing away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import pytest
+
+from gateway.adapter import Adapter, Alarm, Discovered, RawEvidence
+from gateway.errors import ModelUnknown, UpstreamFailed
+from gateway.exchange.head import Head
+from gateway.fleet.attest import Attestation, Attester
+from gateway.fleet.fleet import Fleet
+from gateway.model.node import Node
+from gateway.model.receipt import Rejected
+from gateway.model.verdict import AttestationResult
+from gateway.policy_files import read_policies
+
+WANTED = Node("any", "reg", "", ("m",))
+HEAD = Head("/v1/chat/completions", "m", False, 1, frozenset())
+
+
+def node(name: str, port: int = 9001) -> Node:
+    return Node(name, "reg", f"http://127.0.0.1:{port}", ("m",))
+
+
+class Registry:
+    """An adapter whose registry says what the test wants."""
+
+    network, refresh_s = "reg", 60.0
+
+    def __init__(self, *answers: Discovered | BaseException) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    async def discover(self, configured: Iterable[Node], client: object) -> Discovered:
+        assert list(configured) == [WANTED]
+        self.asked += 1
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+class Unable:
+    """An attester that finds nothing."""
+
+    async def attest(self, node: Node, adapter: object) -> Attestation:
+        return Attestation(AttestationResult(()), None, None)
+
+    async def get(self, node: Node, target: str) -> RawEvidence:
+        raise AssertionError
+
+
+class World:
+    def __init__(self, *answers: Discovered | BaseException) -> None:
+        self.mono = 1000.0
+        self.registry = Registry(*answers)
+        self.alarms: list[tuple[str, Alarm]] = []
+        self.fleet = Fleet(
+            [WANTED],
+            {"reg": cast("Adapter", self.registry)},
+            cast("Attester", Unable()),
+            mono=lambda: self.mono,
+            lifetime_s=60,
+            allow_http=False,
+            allow_private=True,
+            archive=lambda node, attestation: None,
+            alarm=lambda network, alarm: self.alarms.append((network, alarm)),
+        )
+
+    async def look(self, later: float = 61.0) -> list[str]:
+        self.mono += later
+        await self.fleet.discover()
+        return sorted(self.fleet.members)
+
+    async def reasons(self) -> tuple[Rejected, ...]:
+        choice = await self.fleet.choose(HEAD, read_policies(None)["signed"], None, 0.5)
+        return choice.dropped
+
+
+async def test_nodes_come_stay_and_go() -> None:
+    """What the registry names is a member; one that is unchanged stays the same, a moved one is new, a lost one goes."""
+    world = World(
+        Discovered((node("a"), node("b", 9002))), Discovered((node("a"), node("b", 9003))), Discovered((node("a"),))
+    )
+    assert await world.look() == ["a", "b"]
+    first, moved = world.fleet.members["a"], world.fleet.members["b"]
+    assert await world.look() == ["a", "b"]
+    assert world.fleet.members["a"] is first
+    assert world.fleet.members["b"] is not moved
+    assert await world.look() == ["a"]
+
+
+async def test_a_registry_is_asked_when_it_is_due_and_not_before() -> None:
+    """Within the refresh time nothing is asked again."""
+    world = World(Discovered((node("a"),)), Discovered(()))
+    assert await world.look() == ["a"]
+    assert await world.look(later=59.0) == ["a"]
+    assert world.registry.asked == 1
+    assert await world.look(later=2.0) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "reason"),
+    [
+        (UpstreamFailed("no", reason="rpc_quorum"), "rpc_quorum"),
+        (UpstreamFailed("no"), "discovery_failed"),
+        (ValueError("SECRET"), "adapter_failed"),
+        (SystemExit("SECRET"), "adapter_failed"),
+    ],
+)
+async def test_a_registry_that_fails_takes_nothing_away(failure: BaseException, reason: str) -> None:
+    """What stands stays; a network that was never looked up says why, and its models are known all the same."""
+    world = World(failure, Discovered((node("a"),)), failure)
+    world.fleet.known(HEAD)
+    assert await world.reasons() == (Rejected("any", "discovery_pending"),)
+    assert await world.look() == []
+    assert await world.reasons() == (Rejected("any", reason),)
+    assert await world.look() == ["a"]
+    assert [r.node for r in await world.reasons()] == ["a"]
+    assert await world.look() == ["a"]
+    with pytest.raises(ModelUnknown):
+        world.fleet.known(Head("/v1/chat/completions", "other", False, 1, frozenset()))
+
+
+async def test_a_registry_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking nodes up ends in time."""
+    monkeypatch.setattr("gateway.fleet.fleet.DISCOVERY_S", 0.01)
+    world = World()
+
+    async def hang(configured: object, client: object) -> Discovered:
+        await asyncio.sleep(10)
+        raise AssertionError
+
+    world.registry.discover = cast("Callable[..., Any]", hang)  # type: ignore[method-assign]
+    assert await world.look() == []
+    assert await world.reasons() == (Rejected("any", "discovery_timeout"),)
+
+
+async def test_what_the_registry_lacks_and_what_it_warns_of() -> None:
+    """A configured node that the registry does not name has its reason; alarms are handed on; a bad address is none."""
+    alarm = Alarm("pcr_approved", {"pcr_hash": "0x00"})
+    bad = Node("bad", "reg", "http://192.0.2.1", ("m",))
+    world = World(Discovered((bad,), {"any": "tee_not_registered"}, (alarm,)))
+    assert await world.look() == []
+    assert await world.reasons() == (Rejected("any", "tee_not_registered"),)
+    assert world.alarms == [("reg", alarm)]
