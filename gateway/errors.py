@@ -124,6 +124,12 @@ class EndpointUnknown(RequestError):
     code, status = "endpoint_unknown", 404
 
 
+class UnsupportedParameter(RequestError):
+    """The request asks for what no node's network would do as it is written; names the first such member."""
+
+    code, status = "unsupported_parameter", 400
+
+
 class SessionNotAccepted(RequestError):
     code, status, type = "session_not_accepted", 412, "verification_error"
 

@@ -112,6 +112,7 @@ class Exchange:
         "t_done",
         "t_first",
         "uncovered",
+        "unsupported",
         "verify_ms",
     )  # fmt: skip
 
@@ -155,6 +156,7 @@ class Exchange:
         self.verify_ms: float | None = None
         self.dropped_members: tuple[str, ...] = ()
         self.uncovered: tuple[str, ...] = ()
+        self.unsupported: tuple[str, ...] = ()
 
     def salt(self, name: str) -> bytes:
         """The salt of a subject, worked out once."""
@@ -287,7 +289,7 @@ class Recorder:
                 head.endpoint,
                 head.model,
                 head.stream,
-                Forwarded(x.request_digest, True) if sent else None,
+                Forwarded(x.request_digest, True, x.unsupported) if sent else None,
             ),
             caller=Caller(x.key_id, x.client_request_id),
             served=_served(x),

@@ -37,6 +37,8 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     index: int | None = None
     proof: str | None = None
     openings: dict[str, str] | None = None
+    uncovered: tuple[str, ...] = ()
+    dropped_params: tuple[str, ...] = ()
     envelope: msgspec.Raw | None = None
 
 

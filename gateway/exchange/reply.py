@@ -22,12 +22,16 @@ from .stream import Piece, Wire
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What an answer is held against: the request as it was sent. `sha256` is the hex digest of `body`."""
+    """What an answer is held against: the request as it was sent. `sha256` is the hex digest of `body`.
+
+    `label`: content that no signature covers may leave, named as such; otherwise it is kept back.
+    """
 
     head: Head
     body: bytes
     sha256: str
     nonce: str
+    label: bool = False
 
 
 class Reply(Protocol):

@@ -85,11 +85,15 @@ class Verifier(msgspec.Struct, frozen=True):
     policies: tuple[PolicyRef, ...]
 
 
-class Forwarded(msgspec.Struct, frozen=True):
-    """What was sent to the node: salted digest, and whether it is the caller's body byte for byte."""
+class Forwarded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was sent to the node: salted digest, and whether it is the caller's body byte for byte.
+
+    `unsupported` names its members that the network drops or changes.
+    """
 
     digest: Sha256
     verbatim: bool
+    unsupported: tuple[str, ...] = ()
 
 
 class RequestPart(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -187,6 +187,30 @@ KEYS: tuple[Key, ...] = (
         "text that reads as a list of tool calls",
         choices=("warn", "refuse"),
     ),
+    Key(
+        "output.uncovered",
+        "choice",
+        "withhold",
+        "parts of an answer that could be content and that no signature covers (images, citations, text beside tool "
+        "calls): kept back, or released and named (label)",
+        choices=("label", "withhold"),
+    ),
+    Key(
+        "request.unsupported",
+        "choice",
+        "refuse",
+        "a request with members that the network would drop or change: sent all the same, and the answer names them "
+        "(list), or not sent to that network",
+        choices=("list", "refuse"),
+    ),
+    Key(
+        "payment.settlement",
+        "names",
+        ("batch", "private"),
+        "how a paid network may record what was paid for; individual publishes prompt and answer for everybody to read",
+        Order.FEWER,
+        choices=("batch", "individual", "private"),
+    ),
     Key("networks.allow", "names", None, "the only networks to use; absent means any", Order.FEWER),
     Key("networks.deny", "names", (), "networks never to use; deny wins over allow", Order.MORE),
     Key("operators.deny", "names", (), "operators whose nodes are never used", Order.MORE),
@@ -347,6 +371,15 @@ class Executables(msgspec.Struct, frozen=True):
 
 class Output(msgspec.Struct, frozen=True):
     text_as_tool_call: str
+    uncovered: str
+
+
+class Request(msgspec.Struct, frozen=True):
+    unsupported: str
+
+
+class Payment(msgspec.Struct, frozen=True):
+    settlement: frozenset[str]
 
 
 class Networks(msgspec.Struct, frozen=True):
@@ -439,6 +472,8 @@ class CompiledPolicy(msgspec.Struct, frozen=True):
     audit: Audit
     executables: Executables
     output: Output
+    request: Request
+    payment: Payment
     networks: Networks
     operators: Denied
     nodes: Denied

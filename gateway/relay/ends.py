@@ -14,6 +14,7 @@ from gateway.errors import (
     InternalError,
     NoEligibleNode,
     SessionNotAccepted,
+    UnsupportedParameter,
     UpstreamFailed,
     VerirouteError,
 )
@@ -43,6 +44,10 @@ PASSING = frozenset(
 ) | {"timeout_connect", "tls_failed"}
 
 
+#: Reason for passing a node over whose network would drop or change members of the request.
+UNSUPPORTED = "unsupported_parameters"
+
+
 class Next(Exception):
     """This node did not serve; policy allows the next one. Carries the stable reason."""
 
@@ -63,6 +68,7 @@ class Ends:
         self.sink = sink
         self.started = False
         self.connection: Connection | None = None
+        self.left_out: tuple[str, ...] = ()  # of the request, by the last network that policy did not let have it
 
     async def reject(self, member: Member, facts: Facts) -> None:
         """The verdict keeps the answer back. Raises `Next` when policy lets another node be paid, else `Done`."""
@@ -131,6 +137,13 @@ class Ends:
         if reasons == {"session_not_listed"}:
             error = SessionNotAccepted(
                 f"No node's attested session is among those that were named: {why}.", reason=first
+            )
+        elif reasons == {UNSUPPORTED}:
+            error = UnsupportedParameter(
+                f"The network would drop or change {', '.join(self.left_out)}, and policy {self.terms.use.name} does "
+                'not let it. Leave that out, or use a policy with request.unsupported = "list".',
+                param=self.left_out[0],
+                reason=UNSUPPORTED,
             )
         else:
             name = self.terms.use.name

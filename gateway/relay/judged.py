@@ -37,7 +37,7 @@ class Judged(msgspec.Struct, frozen=True):
             msgspec.Raw(msgspec.json.encode((*under(session, policy), *result.checks))),
             msgspec.Raw(msgspec.json.encode(claims)),
             msgspec.Raw(msgspec.json.encode(shown)),
-            {"asserted": "tee", "refuted": "ordinary machine"}.get(shown.get("executed_in_tee", ""), "unknown"),
+            _executed_in(shown),
             _affirmed(result, "response_bound"),
         )
 
@@ -62,6 +62,14 @@ def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
                 check = Check("signature", Outcome.CONTRAINDICATED, problem, over="running signatures of the stream")
         checks.append(check)
     return AttestationResult(tuple(checks), result.claims)
+
+
+def _executed_in(claims: dict[str, str]) -> str:
+    """The claim `executed_in_tee` in words; a TEE that refutes it of itself is one that passes the request on."""
+    stated = claims.get("executed_in_tee", "")
+    if stated == "refuted" and claims.get("tee_attested") == "asserted":
+        return "provider behind a tee"
+    return {"asserted": "tee", "refuted": "ordinary machine"}.get(stated, "unknown")
 
 
 def _affirmed(result: AttestationResult, name: str) -> bool:

@@ -31,7 +31,7 @@ from gateway.upstream.limits import Deadlines
 
 from .book import Book
 from .chain import Chain
-from .ends import Done, Ends, Next
+from .ends import UNSUPPORTED, Done, Ends, Next
 from .judged import Facts, Judged, with_chain
 from .terms import Sink, Terms
 
@@ -52,7 +52,9 @@ class Run(Ends):
         self.relay = relay
         self.pick = pick
         self.task = asyncio.current_task()
-        self.asked = Question(x.head, x.body, hashlib.sha256(x.body).hexdigest(), nonce)
+        self.asked = Question(
+            x.head, x.body, hashlib.sha256(x.body).hexdigest(), nonce, terms.policy.output.uncovered == "label"
+        )
 
     async def all(self) -> None:
         choice = await self.fleet.choose(self.x.head, self.terms.policy, self.terms.sessions, self.pick)
@@ -76,6 +78,7 @@ class Run(Ends):
         connection: Connection | None = None
         try:
             assert member.session is not None
+            self.supported(member)
             connection = await self.reach(member)
             x.node, x.session = member.node, member.session
             await self.intend()
@@ -97,6 +100,14 @@ class Run(Ends):
             if connection is not None:
                 x.sent = x.sent or connection.sent
                 relay.pool.release(connection)
+
+    def supported(self, member: Member) -> None:
+        """What the network would not do of the request. Raises `Next` when policy lets nothing be left out."""
+        left_out = RULES[member.adapter.response_rule].unsupported(self.asked)
+        if left_out and self.policy.request.unsupported == "refuse":
+            self.left_out = left_out
+            raise Next(UNSUPPORTED)
+        self.x.unsupported = left_out
 
     async def reach(self, member: Member) -> Connection:
         """A connection to the node, over which nothing was sent. Raises `Next`."""
@@ -288,6 +299,8 @@ class Run(Ends):
             index=committed.index if committed else None,
             proof=format_tlog_proof(committed.index, committed.hashes, committed.checkpoint) if committed else None,
             openings=salts,
+            uncovered=x.uncovered,
+            dropped_params=x.unsupported,
             envelope=msgspec.Raw(envelope) if full else None,
         )
 
