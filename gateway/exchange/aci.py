@@ -16,9 +16,10 @@ from gateway.verify.aci import SignedReceipt, decode_inline, parse_receipt
 from gateway.verify.response import Exchanged, appraise_response
 
 from .answer import Content, read_answer, without
-from .reply import Question, Read
+from .reply import LeftOut, Question, Read
 from .stream import StreamReader, Wire
 
+NOTHING = LeftOut()
 FORM = EvidenceForm("aci-receipt", "application/vnd.aci.receipt+json")
 
 
@@ -85,8 +86,8 @@ class AciRule:
     def reader(self, asked: Question, wire: Wire, body_salt: bytes, *, max_event: int) -> AciStream:
         return AciStream(asked.head, wire, body_salt, max_event=max_event)
 
-    def unsupported(self, asked: Question) -> tuple[str, ...]:
-        return ()  # the node gets the caller's bytes; what it makes of them is in what it signs
+    def left_out(self, asked: Question) -> LeftOut:
+        return NOTHING  # the node gets the caller's bytes; what it makes of them is in what it signs
 
 
 def _opened(receipt: bytes | None, problem: str | None) -> tuple[SignedReceipt | None, str | None]:

@@ -34,6 +34,14 @@ class Question(msgspec.Struct, frozen=True):
     label: bool = False
 
 
+class LeftOut(msgspec.Struct, frozen=True):
+    """What a network would not do of a request as it is written: members that it drops or changes, by name; and what
+    it fills in where the API has another default, as `name=value`."""
+
+    dropped: tuple[str, ...] = ()
+    defaulted: tuple[str, ...] = ()
+
+
 class Reply(Protocol):
     """One complete answer. `record` is its evidence as it is kept beside the receipt, None when there was none."""
 
@@ -103,6 +111,6 @@ class ResponseRule(Protocol):
 
     def reader(self, asked: Question, wire: Wire, body_salt: bytes, *, max_event: int) -> Reader: ...
 
-    def unsupported(self, asked: Question) -> tuple[str, ...]:
-        """Members of the request that the network would drop or change, sorted."""
+    def left_out(self, asked: Question) -> LeftOut:
+        """What of the request the network would not do."""
         ...

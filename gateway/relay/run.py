@@ -103,11 +103,11 @@ class Run(Ends):
 
     def supported(self, member: Member) -> None:
         """What the network would not do of the request. Raises `Next` when policy lets nothing be left out."""
-        left_out = RULES[member.adapter.response_rule].unsupported(self.asked)
-        if left_out and self.policy.request.unsupported == "refuse":
-            self.left_out = left_out
+        left_out = RULES[member.adapter.response_rule].left_out(self.asked)
+        if left_out.dropped and self.policy.request.unsupported == "refuse":
+            self.left_out = left_out.dropped
             raise Next(UNSUPPORTED)
-        self.x.unsupported = left_out
+        self.x.unsupported = (*left_out.dropped, *left_out.defaulted)
 
     async def reach(self, member: Member) -> Connection:
         """A connection to the node, over which nothing was sent. Raises `Next`."""
