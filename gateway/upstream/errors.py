@@ -7,11 +7,14 @@
     │   ├── TlsFailed                     tls_failed
     │   ├── ChannelRefused                channel_bound          the peer's TLS key is not one that the session binds
     │   ├── ConnectTimeout                timeout_connect
+    │   ├── SealRefused                   ohttp_unsealable
     │   └── TooManyConnections            busy                   our own limit for this origin or for all of them
     ├── ChannelTimeout                    timeout_first_byte | timeout_idle | timeout_progress | timeout_total
     ├── ChannelClosed                     closed | truncated     the peer, or we, ended it too early
-    └── AnswerRefused                     too_large | header_too_large | bad_framing | content_encoding | redirect
-                                          | status
+    ├── AnswerRefused                     too_large | header_too_large | bad_framing | content_encoding | redirect
+    │                                     | status
+    └── SealBroken                        ohttp_decrypt | ohttp_truncated | ohttp_malformed | ohttp_media_type
+                                          | ohttp_plaintext | ohttp_key_rotated | too_large
 
 Each carries `reason` (stable, goes into receipts) and `sent`: whether any byte of the request was handed to the
 transport. Nothing is tried again once `sent` is true (DESIGN section 4, invariant 6). Messages are ours alone: no text
@@ -42,6 +45,13 @@ REASONS: dict[str, str] = {
     "content_encoding": "the answer is compressed although identity was asked for",
     "redirect": "the answer is a redirect, and redirects are never followed",
     "status": "the answer's status is one that cannot be an answer here",
+    "ohttp_unsealable": "the request cannot be sealed for this node: its endpoint, its form or the node's key",
+    "ohttp_decrypt": "the sealed answer does not open: it is not the enclave's answer to this request",
+    "ohttp_truncated": "the sealed answer ended before its last chunk",
+    "ohttp_malformed": "the sealed answer, or the error inside it, is not in its format",
+    "ohttp_media_type": "the relay answered a sealed request in a media type that is no sealed answer to it",
+    "ohttp_plaintext": "the relay answered a sealed request in plain text, as if it were the enclave",
+    "ohttp_key_rotated": "the enclave no longer knows the key that the request was sealed to",
 }
 
 
@@ -105,3 +115,16 @@ class AnswerRefused(ChannelError):
     """The answer broke a rule of ours; the connection is gone and nothing of the answer is to be believed."""
 
     default = "bad_framing"
+
+
+class SealRefused(NotReached):
+    """The request cannot be sealed, so nothing of it left. The same node will refuse it again."""
+
+    retryable = False
+    default = "ohttp_unsealable"
+
+
+class SealBroken(ChannelError):
+    """The answer to a sealed request is not one; the connection is gone and nothing of the answer is to be believed."""
+
+    default = "ohttp_decrypt"
