@@ -41,11 +41,13 @@ def parse_key_config(data: bytes) -> KeyConfig:
     Raises `FormatError`: ohttp_malformed for lengths that do not fit, ohttp_suite for another KEM or when no pair has a
     KDF and AEAD that are known here, hpke_weak_key for a public key of small order.
     """
-    if not 3 <= len(data) <= MAX_CONFIG:
+    if len(data) < 3:
         raise _malformed(f"a key configuration of {len(data)} bytes")
     kem = int.from_bytes(data[1:3], "big")
-    if kem != KEM_ID:
+    if kem != KEM_ID:  # before lengths: those of other KEMs are not known here
         raise FormatError(f"the key configuration has KEM {kem:#06x}", reason="ohttp_suite")
+    if len(data) > MAX_CONFIG:
+        raise _malformed(f"a key configuration of {len(data)} bytes")
     size = int.from_bytes(data[_FIXED - 2 : _FIXED], "big")
     if len(data) != _FIXED + size or not size or size % 4:
         raise _malformed("a key configuration whose lengths do not fit")
