@@ -65,14 +65,14 @@ def parse_key_configs(data: bytes) -> tuple[KeyConfig, ...]:
     Those of other suites are left out, as RFC 9458 section 3.2 says. Raises as `parse_key_config`, and ohttp_suite when
     none is left.
     """
-    if not 2 <= len(data) <= MAX_LIST:
+    if not 0 < len(data) <= MAX_LIST:
         raise _malformed(f"a list of key configurations of {len(data)} bytes")
     configs: list[KeyConfig] = []
     at = 0
     while at < len(data):
         start = at + 2
         at = start + int.from_bytes(data[at:start], "big")
-        if start > len(data) or at > len(data):
+        if at > len(data):
             raise _malformed("a list of key configurations that is cut")
         try:
             configs.append(parse_key_config(data[start:at]))

@@ -208,6 +208,7 @@ GOOD = key_config()
         (key_config(pairs=b"\0\2\0\3"), "ohttp_suite"),
         (key_config(pairs=b"\0\1\0\4"), "ohttp_suite"),
         (b"\1\0\x10" + GOOD[3:], "ohttp_suite"),
+        (b"\1\1\x20" + GOOD[3:], "ohttp_suite"),
         (b"\1\0\x10", "ohttp_suite"),
         (GOOD[:3] + bytes(32) + GOOD[35:], "hpke_weak_key"),
     ],
@@ -228,6 +229,15 @@ def test_lists_of_key_configurations() -> None:
     assert [c.key_id for c in parse_key_configs(listed(foreign, other, GOOD, foreign))] == [4, 1]
 
 
+def test_sizes_of_key_configurations() -> None:
+    """64 pairs and a list of 16 KiB are read; a pair or a byte more is not."""
+    assert len(parse_key_config(key_config(pairs=b"\0\1\0\3" * 64)).pairs) == 64
+    assert fails(lambda: parse_key_config(key_config(pairs=b"\0\1\0\3" * 65))) == "ohttp_malformed"
+    rest = 16 * 1024 - len(listed(GOOD))
+    assert parse_key_configs(listed(GOOD, b"\7\0\x10" + bytes(rest - 5))) == (KEY,)
+    assert fails(lambda: parse_key_configs(listed(GOOD, b"\7\0\x10" + bytes(rest - 4)))) == "ohttp_malformed"
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -236,6 +246,7 @@ def test_lists_of_key_configurations() -> None:
         (b"\0\0", "ohttp_malformed"),
         *((listed(GOOD, GOOD)[: len(GOOD) + 2 + n], "ohttp_malformed") for n in range(1, len(GOOD) + 2)),
         (listed(GOOD, GOOD + b"x"), "ohttp_malformed"),
+        *((listed(GOOD, b"\7\0\x10" + bytes(70))[:-n], "ohttp_malformed") for n in (1, 70, 73, 74)),
         (listed(b"\7\0\x10" + bytes(70)), "ohttp_suite"),
         (listed(GOOD[:3] + bytes(32) + GOOD[35:]), "hpke_weak_key"),
         (bytes(MAX_LIST + 1), "ohttp_malformed"),
