@@ -37,7 +37,7 @@ class _Codec(NamedTuple):
 def _codec() -> _Codec:
     """`eth_abi` and what it raises. Raises `ConfigError` where it is not installed."""
     try:
-        import eth_abi
+        from eth_abi.abi import decode, encode
         from eth_abi.exceptions import DecodingError, EncodingError
     except ImportError:
         raise ConfigError(
@@ -45,7 +45,7 @@ def _codec() -> _Codec:
         ) from None
     # Beside its own: strings that are no UTF-8, offsets beyond what a stream can seek to, values out of range.
     foreign = (DecodingError, EncodingError, UnicodeError, OverflowError, ValueError, TypeError)
-    return _Codec(eth_abi.encode, eth_abi.decode, foreign)
+    return _Codec(encode, decode, foreign)
 
 
 def require() -> None:

@@ -1,0 +1,1 @@
+"""OpenGradient: its registry, asked of several JSON-RPC endpoints, and what is carried from there to the verifier."""
