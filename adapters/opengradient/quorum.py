@@ -80,7 +80,7 @@ class Quorum:
         self._floor = 0
 
     async def connect(self) -> None:
-        """Ask every endpoint for its chain. Raises `WrongChain` if any serves another, `QuorumError` under k answers."""
+        """Ask every endpoint for its chain. Raises `WrongChain` if any serves another, else `QuorumError`."""
         answers, _ = await _asked(self.clients, {}, _connected)
         wrong = [answer.rpc for answer in answers if answer.error == WrongChain.default]
         if wrong:
