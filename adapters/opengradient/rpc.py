@@ -211,7 +211,7 @@ def _check_head(response: httpx.Response) -> None:
 
 async def _bounded(response: httpx.Response) -> bytes:
     body = bytearray()
-    async for piece in response.aiter_raw():
+    async for piece in response.aiter_bytes():
         body += piece
         if len(body) > MAX_BODY:
             raise RpcRefused(f"the answer has more than {MAX_BODY} bytes", reason="rpc_too_large")

@@ -16,13 +16,20 @@ import ast
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NamedTuple
 
 from eth_abi import encode
-from eth_tester import EthereumTester, PyEVMBackend
-from eth_tester.exceptions import BlockNotFound, TransactionFailed, TransactionNotFound
 from eth_utils import keccak
+
+# Importing py-evm lifts the interpreter's recursion limit to 100,000, far beyond what an 8 MiB stack holds in C: a
+# deeply nested JSON document would then crash whatever test comes next in this process. Nothing here recurses.
+_limit = sys.getrecursionlimit()
+from eth_tester import EthereumTester, PyEVMBackend  # noqa: E402
+from eth_tester.exceptions import BlockNotFound, TransactionFailed, TransactionNotFound  # noqa: E402
+
+sys.setrecursionlimit(_limit)
 
 #: The id that py-evm gives its test chain.
 CHAIN_ID = 131277322940537
