@@ -11,6 +11,7 @@ TEE: the reads go into its dossier (`dossier.build_dossier`) as they came.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ async def discover(quorum: Quorum, registry: str, tee_type: int) -> Discovery:
         extended = await round_.call(registry, calldata("getActiveTEERecordsWithOHTTPConfig", tee_type))
         reads.append(extended)
         records = _with_ohttp(records, extended)
-    for view in ("heartbeatMaxAge", "awsRootCertificate", "getApprovedPCRs"):
-        reads.append(await round_.call(registry, calldata(view)))
+    shared = map(calldata, ("heartbeatMaxAge", "awsRootCertificate", "getApprovedPCRs"))
+    reads += await asyncio.gather(*(round_.call(registry, data) for data in shared))
     return Discovery(round_.chain_id, registry, tee_type, round_.block, records, listed.refused, tuple(reads), round_)
 
 
@@ -83,7 +84,7 @@ async def tee_reads(round_: Round, registry: str, record: TeeRecord) -> tuple[Re
     ]
     if record.layout == "registry-v2":
         calls.append(calldata("getOHTTPConfig", record.tee_id))
-    return tuple([await round_.call(registry.lower(), data) for data in calls])
+    return tuple(await asyncio.gather(*(round_.call(registry.lower(), data) for data in calls)))
 
 
 def _with_ohttp(records: tuple[TeeRecord, ...], extended: Read) -> tuple[TeeRecord, ...]:

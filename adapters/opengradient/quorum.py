@@ -31,6 +31,9 @@ from .rpc_errors import NoContract, QuorumError, Reverted, RpcError, WrongChain
 
 T = TypeVar("T")
 
+#: Failures that cost time or memory each time.
+_COSTLY = frozenset({"rpc_timeout", "rpc_too_large"})
+
 #: How old the settled block may be, in seconds. A chain that stands still, or endpoints that are kept behind.
 MAX_BLOCK_AGE_S = 900.0
 #: How far ahead of our clock a block's time may be, in seconds.
@@ -118,7 +121,10 @@ class Quorum:
 
 
 class Round:
-    """Questions at one block. `failed` says which endpoints are left out, and why."""
+    """Questions at one block. `failed` says which endpoints are left out, and why.
+
+    One that hangs or floods is left out of the rest of the round: it may cost one deadline, not one for each question.
+    """
 
     def __init__(self, quorum: Quorum, block: Block, failed: Mapping[str, str]) -> None:
         self.block, self.failed = block, dict(failed)
@@ -130,9 +136,7 @@ class Round:
 
     async def call(self, to: str, data: bytes) -> Read:
         """What the contract at `to` returns. Never raises: see `Read.require`."""
-        answers, _ = await _asked(
-            self._quorum.clients, self.failed, lambda client: client.call(to, data, self.block.number)
-        )
+        answers, _ = await self._asked(lambda client: client.call(to, data, self.block.number))
         found = agree(answers, self._quorum.k)
         block = self.block
         return Read(
@@ -156,9 +160,14 @@ class Round:
         return await self._one(lambda client: client.transaction(tx), "the transaction")
 
     async def _one(self, ask: Callable[[RpcClient], Awaitable[T]], what: str) -> T:
-        answers, values = await _asked(self._quorum.clients, self.failed, ask)
+        answers, values = await self._asked(ask)
         agreed = _required(agree(answers, self._quorum.k), answers, what)
         return next(values[answer.rpc] for answer in answers if answer.result == agreed)
+
+    async def _asked(self, ask: Callable[[RpcClient], Awaitable[T]]) -> tuple[tuple[Answer, ...], dict[str, T]]:
+        answers, values = await _asked(self._quorum.clients, self.failed, ask)
+        self.failed.update({answer.rpc: answer.error for answer in answers if answer.error in _COSTLY})
+        return answers, values
 
 
 async def _connected(client: RpcClient) -> int:

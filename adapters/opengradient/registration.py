@@ -9,6 +9,8 @@ as many as `max_ranges`. Of several registrations of one key the newest counts.
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 
 from gateway.errors import FormatError
@@ -16,7 +18,7 @@ from gateway.verify.opengradient.registry import decode_registration, tee_id_of
 from gateway.verify.opengradient.registry_events import Log, topic
 
 from .quorum import Round
-from .rpc_errors import RegistrationProblem
+from .rpc_errors import QuorumError, RegistrationProblem
 
 #: Blocks of one `eth_getLogs`; many endpoints refuse more than 10,000.
 RANGE = 5_000
@@ -48,7 +50,8 @@ async def registration(
     """
     log = None
     if registered_at is not None:
-        log = await _near(round_, registry, tee_id, registered_at, first_block)
+        with contextlib.suppress(QuorumError):  # endpoints that no longer have old headers may still have the logs
+            log = await _near(round_, registry, tee_id, registered_at, first_block)
     if log is None:
         log = await _scan(round_, registry, tee_id, first_block, max_ranges)
     if log is None:

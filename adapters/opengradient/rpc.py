@@ -196,7 +196,7 @@ def _place(url: str, name: str) -> str:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not url.isascii():
         raise ConfigError(f"the RPC endpoint {name}: not an http(s) URL without user name")
-    return f"{parts.hostname}:{port or (443 if parts.scheme == 'https' else 80)}"
+    return f"{parts.hostname.rstrip('.')}:{port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _check_head(response: httpx.Response) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -40,6 +41,7 @@ from adapters.opengradient.watch import Severity, events_since
 from gateway.errors import ConfigError, FormatError
 from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.transport import control_client
+from gateway.verify.opengradient import registry as reader
 from gateway.verify.opengradient.registry import decode_answer
 from gateway.verify.opengradient.registry_events import topic
 from gateway.verify.opengradient.rpc_agreement import Answer, agree
@@ -174,13 +176,7 @@ async def test_dissent_is_told(world: World) -> None:
     outvoted = msgspec.structs.replace(found.reads[0], dissent=("b",))
     found.round.failed["z"] = "rpc_other_block"
     found.round.failed["y"] = "rpc_timeout"
-    assert dataclass_with(found, reads=(outvoted,)).dissent == ("b", "z")
-
-
-def dataclass_with(found: Any, **changed: Any) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(found, **changed)
+    assert dataclasses.replace(found, reads=(outvoted,)).dissent == ("b", "z")
 
 
 async def test_a_registration_is_found_by_its_time(world: World) -> None:
@@ -216,6 +212,27 @@ async def test_without_its_time_the_newest_registration_is_scanned_for(
         with pytest.raises(RegistrationProblem) as caught:
             await registration(round_, registry, tee_id(1), **bounds)
         assert caught.value.reason == "registration_not_found"
+
+
+async def test_endpoints_without_old_headers_are_asked_for_logs(world: World) -> None:
+    """Pruned headers stop the halving, not the search; endpoints that have no logs either stop it."""
+    registry = world.deploy({register(1): registered(1)})
+    world.chain.send(registry, register(1))
+    world.chain.mine(4)
+    round_ = await world.round()
+
+    def pruned(method: str, params: list[Any], result: Any) -> Any:
+        return None if method == "eth_getBlockByNumber" else result
+
+    world.endpoints[0].lie = pruned
+    assert (await registration(round_, registry, tee_id(1), registered_at=1)).input == register(1)
+
+    def neither(method: str, params: list[Any], result: Any) -> Any:
+        raise Refused(-32000, "pruned")
+
+    world.endpoints[0].lie = neither
+    with pytest.raises(QuorumError):
+        await registration(round_, registry, tee_id(1), registered_at=1)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +412,5 @@ async def test_the_same_call_gives_something_else_later(world: World) -> None:
 
 def test_the_test_registry_is_not_its_own_judge() -> None:
     """The layouts of the tests are written down beside those of the reader, and are the same."""
-    from gateway.verify.opengradient import registry
-
-    assert (INFO_10, INFO_11) == (registry.INFO_10, registry.INFO_11)
+    assert (INFO_10, INFO_11) == (reader.INFO_10, reader.INFO_11)
     assert spki(1) != spki(2)

@@ -178,6 +178,18 @@ async def test_an_endpoint_that_fails_at_the_start_is_left_out(world: World) -> 
     assert (await round_.call(world.contract, ASK)).answers[1] == Answer("b", error="wrong_chain")
 
 
+async def test_an_endpoint_that_floods_is_asked_once(world: World) -> None:
+    """It may cost one limit in a round, not one for every question; one that merely errs is asked again."""
+    round_ = await world.quorum().round()
+    world.a.lie, world.b.lie = says("eth_call", "0x" + "00" * (2**20 + 32)), down
+    await round_.call(world.contract, ASK)
+    assert round_.failed == {"a": "rpc_too_large"}
+    world.a.lie = world.b.lie = None
+    world.a.asked.clear()
+    read = await round_.call(world.contract, ASK)
+    assert (read.require(), read.answers[0], world.a.asked) == (ANSWER, Answer("a", error="rpc_too_large"), [])
+
+
 async def test_a_chain_that_stands_still_is_stale(world: World) -> None:
     """A block that is old, or of the future, is not read from; the limits are to the second."""
     quorum = world.quorum(max_block_age_s=100.0, confirmations=0)
@@ -243,6 +255,7 @@ async def test_another_chain_stops_the_start(world: World) -> None:
         (1, {"confirmations": -1}),
         (1, {"names": "aa"}),
         (1, {"urls": ("https://one.example/x", "https://one.example:443/y")}),
+        (1, {"urls": ("http://one.example.", "http://ONE.example:80/y")}),
         (1, {"chains": (1, 2)}),
     ],
 )
