@@ -20,6 +20,11 @@ def builtin_files() -> dict[str, bytes]:
     return {f"policies/{item.name}": item.read_bytes() for item in sorted(found, key=lambda item: item.name)}
 
 
+def reference_values(name: str) -> bytes:
+    """The reference values that come with the gateway: the bytes of `policies/reference_values/<name>.json`."""
+    return resources.files("policies").joinpath("reference_values", f"{name}.json").read_bytes()
+
+
 def directory_files(directory: Path) -> dict[str, bytes]:
     """The `*.toml` files directly in `directory`, by path, sorted. Raises `PolicyError` when it cannot be read."""
     try:

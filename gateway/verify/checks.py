@@ -340,6 +340,34 @@ _CLAIMS = (
         "The environment computed the answer. Refuted when it only relays the request to an ordinary provider.",
     ),
     ClaimDef(
+        "identity_registry",
+        "A registry lists the signing key",
+        Phase.NODE,
+        "The network's registry names this key, enabled and in date. "
+        "Without it, the node is not one that its network knows.",
+    ),
+    ClaimDef(
+        "identity_calldata",
+        "The attestation that was registered holds for the signing key",
+        Phase.NODE,
+        "The hardware vendor's root stands behind the key as of the day of its registration. "
+        "Without it, the registry's word is all there is.",
+    ),
+    ClaimDef(
+        "identity_live",
+        "An attestation made now holds for the signing key",
+        Phase.NODE,
+        "The hardware vendor's root stands behind the key, in a document that holds our nonce. "
+        "Without it, the enclave may be gone and its key elsewhere.",
+    ),
+    ClaimDef(
+        "pcr_known",
+        "The measured enclave image is in the table of known builds",
+        Phase.NODE,
+        "The measurement is one that this gateway's table of published builds names. "
+        "Without it, the relay that sees the prompt may be any program that the registry's administrator approved.",
+    ),
+    ClaimDef(
         "host_trust",
         "It is known who holds the machine",
         Phase.NODE,
