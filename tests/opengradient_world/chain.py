@@ -29,7 +29,6 @@ FIRST_BLOCK = 1000
 REGISTERED_BEFORE_S = 86_400
 REGISTER = "registerTEEWithAttestation(bytes,bytes,bytes,address,string,uint8)"
 TEE_REGISTERED = topic("TEERegistered(bytes32,address,uint8)")
-PCR_APPROVED = topic("PCRApproved(uint8,bytes32,string)")
 
 
 class Revert(Exception):
