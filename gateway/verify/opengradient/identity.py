@@ -212,7 +212,8 @@ def _result(found: Found) -> AttestationResult:
         _keyset_valid(found),
         _fresh(found),
         _channel_bound(found, key_bound),
-        Check("tee_rules", Outcome.NONE, "no_tee_evidence" if found.best is None else "left_to_policy"),
+        # Not the reason that means "nothing here to look at": every node of this network has such evidence to give.
+        Check("tee_rules", Outcome.NONE, "no_evidence" if found.best is None else "left_to_policy"),
     )
     return AttestationResult(checks, claims_of(found, checks))
 
@@ -301,11 +302,16 @@ def _keyset_valid(found: Found) -> Check:
 
 
 def _known(found: Found, shown: str) -> Check:
+    # Anybody with an account can run an enclave of their own making: unless its build is known, hardware vouches for
+    # nothing that matters. An operator who pinned the key has vouched for what runs behind it.
     version = found.known_pcrs.get(found.pcr_hash or b"")
-    if version is None:
-        return Check("keyset_valid", Outcome.WARNING, "pcr_unknown", _shown_pcr(found))
-    if version.revoked:
+    if version is not None and version.revoked:
         return _against("keyset_valid", "pcr_revoked", version.name[:80])
+    if found.best is None:
+        return Check("keyset_valid", Outcome.NONE, "registry_claim_only", _shown_pcr(found), "a measurement")
+    if version is None:
+        outcome = Outcome.NONE if found.node.pin is None else Outcome.WARNING  # another pin has failed key_bound
+        return Check("keyset_valid", outcome, "pcr_unknown", _shown_pcr(found), "a build in the table, or nodes.pin")
     return Check("keyset_valid", Outcome.AFFIRMING, None, shown)
 
 

@@ -48,6 +48,7 @@ OK = ("affirming", None)
 IDS = ["evidence", "key_bound", "key_weak", "keyset_valid", "fresh", "channel_bound", "tee_rules"]
 OTHER = rsa_spki(number=1)
 TEE_ID = keccak256(rsa_spki()).hex()
+REVOKED = {pcr_hash_of(PCRS): msgspec.structs.replace(VERSION, status="revoked")}
 
 
 def con(reason: str) -> tuple[str, str]:
@@ -126,7 +127,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "fresh": none("no_attestation"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "the registry's word and a pin": (
@@ -135,7 +137,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "evidence": none("no_attestation"),
             "fresh": none("no_attestation"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "no record": ({"record": None}, {"keyset_valid": none("no_registry_record")}),
@@ -149,7 +152,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             **dict.fromkeys(IDS, none("no_evidence")),
             "evidence": none("rpc_disagree"),
             "keyset_valid": none("rpc_disagree"),
-            "tee_rules": none("no_tee_evidence"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "pin without 0x": ({"node": msgspec.structs.replace(NODE, pin=TEE_ID)}, {}),
@@ -177,9 +180,24 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
     ),
     "not approved on chain": ({"pcr_approved": False}, {"keyset_valid": con("pcr_not_approved")}),
     "approved on chain": ({"pcr_approved": True}, {}),
-    "not in our table": ({"known_pcrs": {}}, {"keyset_valid": ("warning", "pcr_unknown")}),
+    "not in our table": ({"known_pcrs": {}}, {"keyset_valid": none("pcr_unknown")}),
+    "not in our table, and pinned": (
+        {"known_pcrs": {}, "node": msgspec.structs.replace(NODE, pin="0x" + TEE_ID)},
+        {"keyset_valid": ("warning", "pcr_unknown")},
+    ),
+    "revoked by the registry's own word": (
+        {"known_pcrs": REVOKED, "live": None, "registration": None},
+        {
+            "evidence": none("no_attestation"),
+            "key_bound": none("registry_claim_only"),
+            "keyset_valid": con("pcr_revoked"),
+            "fresh": none("no_attestation"),
+            "channel_bound": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
+        },
+    ),
     "revoked in our table": (
-        {"known_pcrs": {pcr_hash_of(PCRS): msgspec.structs.replace(VERSION, status="revoked")}},
+        {"known_pcrs": REVOKED},
         {"keyset_valid": con("pcr_revoked")},
     ),
     "the record names another build": (
@@ -201,7 +219,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "keyset_valid": con("pcr_mismatch"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "no PCR0": (
@@ -211,7 +229,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "keyset_valid": con("pcr_mismatch"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "short PCR2": (
@@ -221,7 +239,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "keyset_valid": con("pcr_mismatch"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "another nonce": (
@@ -231,7 +249,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "fresh": con("nonce_mismatch"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "an hour old": (
@@ -241,7 +260,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "fresh": con("nitro_stale"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "another root": (
@@ -251,7 +271,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "fresh": none("no_evidence"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "no document": (
@@ -261,7 +282,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "fresh": none("no_evidence"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "another signing key": (
@@ -270,7 +292,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "evidence": con("signing_key_binding"),
             "key_bound": con("signing_key_binding"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "another TLS certificate": (
@@ -279,7 +302,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "evidence": con("tls_binding"),
             "key_bound": con("tls_binding"),
             "channel_bound": con("tls_binding"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "user data of another form": (
@@ -288,7 +312,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "evidence": con("user_data_malformed"),
             "key_bound": con("user_data_malformed"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "no user data": (
@@ -297,7 +322,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "evidence": con("user_data_malformed"),
             "key_bound": con("user_data_malformed"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
     "registered for another key": (
@@ -332,7 +358,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]]]] = {
             "key_bound": none("registry_claim_only"),
             "fresh": none("no_attestation"),
             "channel_bound": none("registry_claim_only"),
-            "tee_rules": none("no_tee_evidence"),
+            "keyset_valid": none("registry_claim_only"),
+            "tee_rules": none("no_evidence"),
         },
     ),
 }
@@ -409,7 +436,7 @@ CLAIM_CASES: dict[str, tuple[dict[str, Any], dict[str, tuple[str, str | None]], 
     ),
     "unknown build": ({"known_pcrs": {}}, {"pcr_known": ("unknown", "pcr_unknown")}, "live-attested"),
     "revoked build": (
-        {"known_pcrs": {pcr_hash_of(PCRS): msgspec.structs.replace(VERSION, status="revoked")}},
+        {"known_pcrs": REVOKED},
         {"pcr_known": ("refuted", "pcr_revoked")},
         "live-attested",
     ),
