@@ -5,6 +5,7 @@
     evidence    the raw evidence of one node, with our nonce (I/O)
     request     what a request to the node carries beside the caller's bytes (pure)
     response    where the evidence of an answer stands, if not in its body (pure)
+    sealing     whether prompts go sealed through a relay, and how (pure)
 
 `node_rule` and `response_rule` name entries of closed registries (`NODE_RULES`, `gateway.exchange.rules`), whose
 functions are in `gateway.verify`. Adapters are found by the entry-point group `gateway.adapters`, ours like a
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import httpx
 
 API_VERSION = 2
-NODE_RULES = ("aci-report",)
+NODE_RULES = ("aci-report", "opengradient-dossier")
 GROUP = "gateway.adapters"
 JSON_ONLY = ("application/json",)
 
@@ -50,6 +51,18 @@ class Sealed(msgspec.Struct, frozen=True):
 
     receipt: bytes | None
     problem: str | None = None
+
+
+class Sealing(msgspec.Struct, frozen=True):
+    """How a prompt reaches a node sealed, through a relay: the relay's path, the node's name there, and the relay's own
+    `authorization` (a whole header value; it stays out of `repr`). The key to seal to is the session's."""
+
+    target: bytes
+    node: str
+    authorization: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"Sealing({self.target!r}, {self.node!r})"
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -106,6 +119,8 @@ class Adapter(Protocol):
     def request(self, session: AttestedSession, nonce: str, *, chained: bool) -> list[tuple[bytes, bytes]]: ...
 
     def response(self, headers: list[tuple[bytes, bytes]]) -> Sealed: ...
+
+    def sealing(self, session: AttestedSession) -> Sealing | None: ...
 
 
 def load(networks: Iterable[str], tables: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Adapter]:

@@ -57,6 +57,7 @@ ADAPTERS_MAY = (
     "gateway.verify",
     "gateway.adapter",
     "gateway.exchange.stream",
+    "gateway.policy_files",
     "gateway.testing",
 )
 TUI_MAY = (

@@ -24,6 +24,7 @@ from gateway.upstream.transport import control_client
 from gateway.verify.aci import parse_report
 from gateway.verify.appraise import appraise_node, attested_session
 from gateway.verify.node_evidence import TeeEvidence, read_evidence, verify_evidence
+from gateway.verify.opengradient.appraise import NodeTerms, appraise_dossier
 from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
 
 log = structlog.get_logger("veriroute.fleet")
@@ -80,6 +81,27 @@ class Attester:
         """Appraise `node` now. Never raises for what the node does."""
         nonce = secrets.token_hex(32)
         evidence = await self._evidence(node, adapter, nonce)
+        if adapter.node_rule == "opengradient-dossier":
+            return self._opengradient(node, adapter, evidence, nonce)
+        return await self._aci(node, evidence, nonce)
+
+    def _opengradient(self, node: Node, adapter: Adapter, evidence: RawEvidence, nonce: str) -> Attestation:
+        assert isinstance(adapter.node_terms, NodeTerms)
+        result, session = appraise_dossier(
+            node,
+            evidence.document,
+            evidence.problem,
+            nonce,
+            now=self._now(),
+            spki=evidence.spki,
+            tls=evidence.tls,
+            roots=self._roots,
+            terms=adapter.node_terms,
+            lifetime_s=self._lifetime,
+        )
+        return Attestation(result, session, evidence.document)
+
+    async def _aci(self, node: Node, evidence: RawEvidence, nonce: str) -> Attestation:
         tee, problem, blobs = await self._tee(evidence, nonce)
         now = self._now()
         result, report = appraise_node(

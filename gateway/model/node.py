@@ -23,7 +23,7 @@ class Node(msgspec.Struct, frozen=True):
 
 
 class SigningKey(msgspec.Struct, frozen=True):
-    """A public key that may sign receipts. `public_key` is raw bytes; `alg` is `ed25519`."""
+    """A public key that may sign answers: raw bytes for `ed25519`, SubjectPublicKeyInfo (DER) for `rsa-pss-sha256`."""
 
     key_id: str
     alg: str
@@ -35,7 +35,8 @@ class AttestedSession(msgspec.Struct, frozen=True):
 
     `established` and `expires` are wall-clock seconds; `spki_pins` the raw SHA-256 digests of the TLS keys that the
     keyset names (empty: no channel binding possible). `capabilities` are what the node said it can do, unproved. `tee`
-    holds the claims of each item of TEE evidence; what policy asks of them is each policy's own (`tee_rules`).
+    holds the claims of each item of TEE evidence; what policy asks of them is each policy's own (`tee_rules`). `hpke`
+    is the key configuration (RFC 9458 section 3.1) that prompts are sealed to, empty where they go over TLS.
     """
 
     id: str
@@ -55,3 +56,4 @@ class AttestedSession(msgspec.Struct, frozen=True):
     endpoints: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     tee: tuple[TeeClaims, ...] = ()
+    hpke: bytes = b""

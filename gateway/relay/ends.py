@@ -28,6 +28,7 @@ from gateway.routing import node_at_fault
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import ChannelError, NotReached
 from gateway.upstream.head import ResponseHead
+from gateway.upstream.sealed import Channel
 
 from .book import Book
 from .judged import Facts
@@ -102,7 +103,7 @@ class Ends:
             raise Next(error.reason or "closed")
         raise await self.upstream(member, error.reason or "closed", str(error), error)
 
-    async def bad_status(self, member: Member, connection: Connection, head: ResponseHead) -> None:
+    async def bad_status(self, member: Member, connection: Channel, head: ResponseHead) -> None:
         connection.abort()
         status = head.status
         reason = "redirect" if 300 <= status < 400 else f"status_{status}"

@@ -12,6 +12,7 @@ import structlog
 
 from gateway.adapter import Sealed
 from gateway.backlog import LOG_FAILED
+from gateway.crypto.ohttp_keys import parse_key_config
 from gateway.errors import FormatError
 from gateway.exchange.release import Hold
 from gateway.exchange.render import Verification, VerificationPolicy, splice, verification_event
@@ -28,6 +29,7 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.errors import ChannelError, NotReached
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.limits import Deadlines
+from gateway.upstream.sealed import Channel, SealedConnection, SealedRoute
 
 from .book import Book
 from .chain import Chain
@@ -101,6 +103,18 @@ class Run(Ends):
                 x.sent = x.sent or connection.sent
                 relay.pool.release(connection)
 
+    def channel(self, member: Member, connection: Connection) -> Channel:
+        """What the prompt goes over: the connection, whose key was pinned, or sealed to the session's key within it."""
+        assert self.x.session is not None
+        sealing = member.adapter.sealing(self.x.session)
+        if sealing is None:
+            return connection
+        # Without a key that was shown to be the node's there is nothing to seal to, and nothing leaves.
+        if not self.x.session.hpke:
+            raise Next("ohttp_key_missing")
+        key = parse_key_config(self.x.session.hpke)
+        return SealedConnection(connection, SealedRoute(sealing.target, key, sealing.node, sealing.authorization))
+
     def supported(self, member: Member) -> None:
         """What the network would not do of the request. Raises `Next` when policy lets nothing be left out."""
         left_out = RULES[member.adapter.response_rule].left_out(self.asked)
@@ -128,12 +142,13 @@ class Run(Ends):
             ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=503, reason="log_unavailable")
             await self.refuse(self.book.unavailable(), ending, None, unlogged=error)
 
-    async def forward(self, member: Member, connection: Connection) -> None:
+    async def forward(self, member: Member, pooled: Connection) -> None:
         x = self.x
         assert x.session is not None
         mode = self._mode(member)
         x.mode = mode
         extra = member.adapter.request(x.session, self.asked.nonce, chained=mode == "chained")
+        connection = self.channel(member, pooled)
         head = await connection.request(
             b"POST",
             member.origin.target(x.head.endpoint),
@@ -157,7 +172,7 @@ class Run(Ends):
             member.failed("content_type")
             raise await self.upstream(member, "content_type", "the node answered in another media type")
 
-    async def whole(self, member: Member, connection: Connection, head: ResponseHead) -> None:
+    async def whole(self, member: Member, connection: Channel, head: ResponseHead) -> None:
         """An answer in one piece: read, judged, recorded, released."""
         x, relay = self.x, self.relay
         body = await connection.read_all(relay.max_response)
@@ -176,7 +191,7 @@ class Run(Ends):
         await self.sink.answer(self.headers(facts), body)
         raise Done
 
-    async def stream(self, member: Member, connection: Connection, head: ResponseHead, mode: str) -> None:
+    async def stream(self, member: Member, connection: Channel, head: ResponseHead, mode: str) -> None:
         x, relay = self.x, self.relay
         assert x.session is not None
         rule = RULES[member.adapter.response_rule]

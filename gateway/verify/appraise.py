@@ -125,7 +125,10 @@ def session_document(session: AttestedSession) -> dict[str, Any]:
         "verifier_id": "veriroute/1",
         "established_at": int(session.established),
         "expires_at": int(session.expires),
-        "channel_binding": [{"type": "tls_spki_sha256", "spki_sha256": s.hex()} for s in session.spki_pins],
+        "channel_binding": [
+            *({"type": "tls_spki_sha256", "spki_sha256": s.hex()} for s in session.spki_pins),
+            *([{"type": "ohttp_key_config", "key_config": session.hpke.hex()}] if session.hpke else []),
+        ],
         "evidence": {"digest": "sha256:" + session.evidence_digest},
         "workload_keyset_digest": session.keyset_digest,
         "claims": {c.name: {"status": c.status} for c in session.claims},

@@ -39,7 +39,8 @@ NONCE_BYTES = 20
 _HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
 _WORD = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_PARTS = frozenset(("registry", "registration", "live", "ohttp_config"))
+#: What a problem is about: a part (registry, registration, live, ohttp_config), or the view that was not read.
+_PART = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 T = TypeVar("T")
 
@@ -192,8 +193,8 @@ def _live(value: object) -> Live:
 
 
 def _problems(value: object) -> dict[str, str]:
-    if not isinstance(value, dict) or not value.keys() <= _PARTS:
-        raise FormatError(f"problems names something else than {', '.join(sorted(_PARTS))}")
+    if not isinstance(value, dict) or len(value) > MAX_READS or not all(map(_PART.fullmatch, value)):
+        raise FormatError("problems names something that is no part of a dossier")
     return {part: _matched(reason, _REASON, "a problem") for part, reason in value.items()}
 
 

@@ -152,7 +152,7 @@ BAD = [
     ("ohttp_config", "e30=\n"),
     ("ohttp_config", 1),
     ("problems", []),
-    ("problems", {"weather": "rain"}),
+    ("problems", {"the weather": "rain"}),
     ("problems", {"live": "It rains"}),
     ("problems", {"live": None}),
 ]

@@ -1,0 +1,263 @@
+"""OpenGradient's LLM network: nodes from the registry on its chain, evidence as a dossier, prompts direct or sealed.
+
+    [networks.opengradient]
+    rpc = ["https://rpc-a.example", "https://rpc-b.example"]
+
+    [[nodes]]
+    id = "og"
+    network = "opengradient"
+    models = ["gpt-4.1"]
+    pin = "0x…"                  # the TEE id; without it every active TEE is a node, og-<its first 8 digits>
+
+Nothing is judged here: the rule `opengradient-dossier` does, from the dossier alone (docs/networks/opengradient.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gateway.adapter import API_VERSION, Alarm, Discovered, EvidenceClient, RawEvidence, Sealed, Sealing
+from gateway.errors import ConfigError, FormatError
+from gateway.exchange.stream import Wire
+from gateway.model.node import AttestedSession, Node
+from gateway.policy_files import reference_values
+from gateway.verify.opengradient.appraise import NodeTerms
+from gateway.verify.opengradient.pcrs import parse_pcrs
+from gateway.verify.opengradient.registry import TeeRecord
+
+from .discover import Discovery, discover, tee_reads
+from .dossier import Live, build_dossier
+from .quorum import Quorum, Read
+from .registration import RegistrationRead, registration
+from .rpc import RpcClient
+from .rpc_errors import RpcError
+from .settings import Table, read
+from .watch import events_since
+
+#: Bytes of our nonce that an enclave takes.
+NONCE_HEX = 40
+LLM_PROXY = 0
+_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_TEXT = ("text/plain", "application/octet-stream", "application/json")
+_RELAY_TARGET = b"/api/v1/chat/ohttp"
+
+
+class _Unconfigured:
+    """What the entry point names: `configured` makes the adapter."""
+
+    api_version = API_VERSION
+    network = "opengradient"
+    node_rule = "opengradient-dossier"
+    response_rule = "opengradient-statement"
+
+    def configured(self, table: Mapping[str, object], where: str) -> OpenGradientAdapter:
+        return OpenGradientAdapter(read(table, where), where)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one node is registered: the record, and the discovery that it stands in."""
+
+    record: TeeRecord
+    found: Discovery
+
+
+class OpenGradientAdapter(_Unconfigured):
+    """The duties of the adapter contract for OpenGradient."""
+
+    wire = Wire(receipt_event=b"", chain_comment=b"")
+
+    def __init__(self, table: Table, where: str) -> None:
+        self.table = table
+        self.refresh_s: float | None = table.refresh_s
+        self.node_terms: object = NodeTerms(
+            chain_id=table.chain_id,
+            registry=bytes.fromhex(table.registry[2:]),
+            agree=table.agree,
+            known_pcrs=parse_pcrs(_pcr_table(table.pcr_table, where)),
+            max_heartbeat_age_s=table.max_heartbeat_age_s,
+            attestation_ttl_s=table.attestation_ttl_s,
+            sealed=table.transport == "ohttp",
+        )
+        self.authorization = _authorization(table, where)
+        self._quorum: Quorum | None = None
+        self._places: dict[str, _Place] = {}
+        self._registrations: dict[tuple[bytes, int], RegistrationRead] = {}
+        self._watched: int | None = None
+
+    # -- nodes --------------------------------------------------------------------------------------------------------
+
+    async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered:
+        """The nodes of the registry that the configured ones stand for. Raises `RpcError` when it cannot be read."""
+        found = await discover(self.quorum(client), self.table.registry, LLM_PROXY)
+        records = {record.tee_id: record for record in found.records}
+        nodes: list[Node] = []
+        unresolved: dict[str, str] = {}
+        places: dict[str, _Place] = {}
+        for wanted in configured:
+            chosen = records.values() if wanted.pin is None else [records.get(_id_of(wanted.pin))]
+            named = [self._node(wanted, record) for record in chosen if record is not None]
+            if not named:
+                unresolved[wanted.id] = "registry_empty" if not records else "tee_not_registered"
+            for node, record in named:
+                nodes.append(node)
+                places[node.id] = _Place(record, found)
+        self._places = places
+        return Discovered(tuple(nodes), unresolved, await self._alarms(found))
+
+    def quorum(self, client: EvidenceClient) -> Quorum:
+        """The endpoints of the settings, the same ones each time."""
+        if self._quorum is None:
+            clients = [RpcClient(client.web, _name(url), url, chain_id=self.table.chain_id) for url in self.table.rpc]
+            self._quorum = Quorum(clients, self.table.agree, confirmations=self.table.confirmations)
+        return self._quorum
+
+    def _node(self, wanted: Node, record: TeeRecord) -> tuple[Node, TeeRecord]:
+        sealed = self.table.transport == "ohttp"
+        name = wanted.id if wanted.pin is not None else f"{wanted.id}-{record.tee_id[:4].hex()}"
+        offered = (_CHAT,) if sealed else (_CHAT, _COMPLETIONS)
+        node = msgspec.structs.replace(
+            wanted,
+            id=name,
+            base_url=self.table.relay_url if sealed else record.endpoint,
+            operator=wanted.operator or record.owner,
+            endpoints=tuple(path for path in offered if path in wanted.endpoints),
+        )
+        return node, record
+
+    async def _alarms(self, found: Discovery) -> tuple[Alarm, ...]:
+        alarms = [Alarm("rpc_dissent", {"endpoints": ", ".join(found.dissent)})] if found.dissent else []
+        since, self._watched = self._watched, found.block.number
+        if since is not None:
+            for event in await events_since(found.round, found.registry, since):
+                about: dict[str, str | int] = {
+                    "severity": event.severity.value,
+                    "subject": event.subject,
+                    "block": event.block,
+                    "tx": event.tx,
+                }
+                alarms.append(Alarm(event.kind, {**about, **({"detail": event.detail} if event.detail else {})}))
+        return tuple(alarms)
+
+    # -- evidence -----------------------------------------------------------------------------------------------------
+
+    async def evidence(self, node: Node, nonce: str, client: EvidenceClient) -> RawEvidence:
+        """The dossier of `node`: what the chain says now, what was registered, and a document for our nonce."""
+        place = self._places.get(node.id)
+        if place is None:
+            return RawEvidence(None, "tee_not_registered")
+        record, problems = place.record, dict[str, str]()
+        at_enclave = msgspec.structs.replace(node, base_url=record.endpoint)
+        short = nonce[:NONCE_HEX]
+        live, config, chain, registered = await asyncio.gather(
+            client.get(at_enclave, f"/enclave/attestation?nonce={short}", _TEXT),
+            self._config(at_enclave, client),
+            self._chain(record, client),
+            self._registration(place, problems),
+        )
+        found, reads = chain
+        document = _unbase64(live.document)
+        if document is None:
+            problems["live"] = live.problem or "live_malformed"
+        if config is not None and config.document is None:
+            problems["ohttp_config"] = config.problem or "evidence_fetch"
+        dossier = build_dossier(
+            found or place.found,
+            record,
+            reads=reads,
+            registration=registered,
+            live=None if document is None else Live(bytes.fromhex(short), document),
+            ohttp_config=None if config is None else config.document,
+            problems=problems,
+        )
+        return RawEvidence(dossier, None, "application/json", live.spki, live.tls)
+
+    async def _config(self, enclave: Node, client: EvidenceClient) -> RawEvidence | None:
+        return await client.get(enclave, "/v1/ohttp/config") if self.table.transport == "ohttp" else None
+
+    async def _chain(self, record: TeeRecord, client: EvidenceClient) -> tuple[Discovery | None, tuple[Read, ...]]:
+        """What the registry says of this TEE now; nothing new where it cannot be asked, and the old reads stand."""
+        try:
+            found = await discover(self.quorum(client), self.table.registry, LLM_PROXY)
+            return found, await tee_reads(found.round, found.registry, record)
+        except (RpcError, FormatError):
+            return None, ()
+
+    async def _registration(self, place: _Place, problems: dict[str, str]) -> RegistrationRead | None:
+        """The registering transaction, looked up once for each registration."""
+        record = place.record
+        key = (record.tee_id, record.registered_at)
+        if key not in self._registrations:
+            try:
+                self._registrations[key] = await registration(
+                    place.found.round,
+                    place.found.registry,
+                    record.tee_id,
+                    registered_at=record.registered_at,
+                    first_block=self.table.first_block,
+                )
+            except (RpcError, FormatError) as error:
+                problems["registration"] = error.reason or "registration_missing"
+                return None
+        return self._registrations[key]
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    def request(self, session: AttestedSession, nonce: str, *, chained: bool) -> list[tuple[bytes, bytes]]:
+        return [(b"x-settlement-type", self.table.settlement.encode())]
+
+    def response(self, headers: list[tuple[bytes, bytes]]) -> Sealed:
+        return Sealed(None)  # the statement stands in the body
+
+    def sealing(self, session: AttestedSession) -> Sealing | None:
+        """How prompts reach the enclave through the relay; None where they go straight to it."""
+        if self.table.transport != "ohttp":
+            return None
+        return Sealing(_RELAY_TARGET, session.keys[0].key_id, self.authorization)
+
+
+def _id_of(pin: str) -> bytes:
+    return bytes.fromhex(pin.removeprefix("0x").removeprefix("sha256:"))
+
+
+def _name(url: str) -> str:
+    """An endpoint's name in dossiers: its host and port, never a path, which may hold a key."""
+    return url.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2].lower()[:64]
+
+
+def _unbase64(text: bytes | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        return base64.b64decode(text.strip(), validate=True) or None
+    except (ValueError, binascii.Error):
+        return None
+
+
+def _pcr_table(path: str | None, where: str) -> bytes:
+    if path is None:
+        return reference_values("opengradient")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{where}: pcr_table {path} cannot be read: {error.strerror}") from None
+
+
+def _authorization(table: Table, where: str) -> bytes | None:
+    if table.transport != "ohttp":
+        return None
+    token = os.environ.get(table.relay_token_env, "")
+    if not token or not token.isascii() or not token.isprintable():
+        raise ConfigError(f"{where}: the relay wants a token; put it into the environment as {table.relay_token_env}")
+    return f"Bearer {token}".encode()
+
+
+adapter = _Unconfigured()
