@@ -135,6 +135,7 @@ class Gateway:
             allow_private=settings.upstream.allow_private,
             archive=self._archive,
             alarm=self._registry_alarm,
+            only_local=bool(settings.tee.dangerous_test_roots),
         )
         self.fleet.use_policies(policies.values())
         self._archive_policies({**builtin_files(), **(directory_files(directory) if directory else {})})

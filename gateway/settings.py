@@ -329,7 +329,7 @@ def _judge_collateral(settings: Settings, where: str) -> None:
             "tee.dangerous_allow_test_roots = true beside it; otherwise remove it"
         )
     for node in settings.nodes:
-        if not is_local(node.base_url):
+        if node.base_url and not is_local(node.base_url):  # one that a registry names is held to this by the fleet
             raise ConfigError(
                 f"{where}: node {node.id!r} is not on a loopback or private address, and tee.dangerous_test_roots "
                 "would let anybody forge its evidence"

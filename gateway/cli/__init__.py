@@ -21,6 +21,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("gateway.cli.demo", "three nodes (one dishonest), the gateway, and real requests through the openai SDK"),
     "verify": ("gateway.cli.verify", "check a receipt bundle, or a receipt with its proof, offline"),
     "appraise": ("gateway.cli.appraise", "appraise evidence of a trusted execution environment, offline"),
+    "nodes": ("gateway.cli.nodes", "show which nodes a network has now"),
+    "doctor": (
+        "gateway.cli.doctor",
+        "check a network: registry, nodes, evidence; print each check with what was found",
+    ),
     "keys": ("gateway.cli.keys", "create, list and revoke API keys"),
     "policy": ("gateway.cli.policy", "check and show policies"),
     "audit": ("gateway.cli.audit", "export and verify the audit log"),

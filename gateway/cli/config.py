@@ -37,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
             for node in values:
                 sys.stdout.write("\n[[nodes]]\n" + "".join(_line(k, v) for k, v in node.items() if v is not None))
             continue
+        if section == "networks":
+            for name, table in values.items():
+                sys.stdout.write(f"\n[networks.{name}]\n" + "".join(_line(k, v) for k, v in table.items()))
+            continue
         sys.stdout.write(f"\n[{section}]\n" + "".join(_line(k, v) for k, v in values.items() if v is not None))
     return 0
 

@@ -22,6 +22,7 @@ from gateway.model.verdict import Outcome
 from gateway.policy.decide import decide
 from gateway.policy.schema import CompiledPolicy
 from gateway.routing import NodeView, candidates, on_attempt, on_failure, on_success, quarantine
+from gateway.settings import is_local
 from gateway.upstream.origin import Origin, parse_origin
 from gateway.verify.checks import Phase
 
@@ -122,6 +123,7 @@ class Fleet:
         allow_private: bool,
         archive: Archive,
         alarm: Raise = lambda network, alarm: None,
+        only_local: bool = False,
     ) -> None:
         self.journal = Journal()
         self._mono = mono
@@ -130,6 +132,7 @@ class Fleet:
         self._lifetime = lifetime_s
         self._archive = archive
         self._alarm = alarm
+        self._only_local = only_local
         self._allow_http, self._allow_private = allow_http, allow_private
         self._configured = tuple(nodes)
         self._policies: list[CompiledPolicy] = []
@@ -194,6 +197,8 @@ class Fleet:
     # -- discovery ----------------------------------------------------------------------------------------------------
 
     def _member(self, node: Node) -> Member:
+        if self._only_local and not is_local(node.base_url):
+            raise ConfigError("tee.dangerous_test_roots would let anybody forge the evidence of a node out there")
         origin = parse_origin(node.base_url, allow_http=self._allow_http, allow_private=self._allow_private)
         return Member(node, self._adapters[node.network], origin, self._mono)
 

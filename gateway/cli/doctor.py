@@ -1,0 +1,144 @@
+"""Go through all that a network needs before a prompt may leave for it, and print each check with what was found:
+settings, registry, and for each node its evidence, appraised now, under the policy that would be in force.
+
+examples:
+  veriroute doctor opengradient --config veriroute.toml
+  veriroute doctor aci --policy strict
+  veriroute doctor opengradient --node og --json
+
+exit codes: 0 a prompt could leave for at least one node, 1 for none, 2 usage, settings, or an unreadable registry
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from gateway.errors import ConfigError
+from gateway.fleet.attest import Attestation
+from gateway.model.node import Node
+from gateway.model.verdict import Check, Outcome
+from gateway.policy import CompiledPolicy, Phase, decide
+from gateway.policy.machine import under
+from gateway.policy_files import read_policies
+from gateway.settings import Settings
+from gateway.text import plain
+
+from ._network import open_network
+from .serve import add_config, settings_of
+from .terminal import mark, printable
+
+HELP = "check a network: registry, nodes, evidence; print each check with what was found"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", help="as [[nodes]] names it, for example opengradient")
+    parser.add_argument("--node", help="only this node, by id")
+    parser.add_argument("--policy", help="the policy that nodes are held to (default: policy.default of the settings)")
+    parser.add_argument("--json", action="store_true", help="JSON instead of text")
+    add_config(parser)
+
+
+@dataclass
+class Examined:
+    """One node: its appraisal, what policy makes of it, and the checks as they stand under that policy."""
+
+    node: Node
+    attestation: Attestation
+    permitted: bool
+    reason: str | None
+    checks: tuple[Check, ...]
+
+
+def run(args: argparse.Namespace) -> int:
+    settings = settings_of(args)
+    policy = _policy(settings, args.policy)
+    examined, unresolved = asyncio.run(_examine(settings, args.network, args.node, policy))
+    if args.json:
+        document = {
+            "network": args.network,
+            "policy": policy.name,
+            "nodes": [_document(item) for item in examined],
+            "unresolved": unresolved,
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        lines = _lines(examined, unresolved, args.network, policy)
+        sys.stdout.write("".join(printable(line, sys.stdout) + "\n" for line in lines))
+    return 0 if any(item.permitted for item in examined) else 1
+
+
+def _policy(settings: Settings, name: str | None) -> CompiledPolicy:
+    policies = read_policies(Path(settings.policy.dir) if settings.policy.dir else None)
+    wanted = name or settings.policy.default
+    if wanted not in policies:
+        raise ConfigError(f"there is no policy {wanted!r}; there are {', '.join(sorted(policies))}")
+    return policies[wanted]
+
+
+async def _examine(
+    settings: Settings, name: str, only: str | None, policy: CompiledPolicy
+) -> tuple[list[Examined], dict[str, str]]:
+    async with open_network(settings, name) as network:
+        found = await network.discover()
+        nodes = [node for node in found.nodes if only in (None, node.id)]
+        if only is not None and not nodes:
+            raise ConfigError(f"there is no node {only!r}; there are {', '.join(n.id for n in found.nodes) or 'none'}")
+        attestations = await asyncio.gather(*[network.attest(node) for node in nodes])
+    return [_held(node, item, policy) for node, item in zip(nodes, attestations, strict=True)], dict(found.unresolved)
+
+
+def _held(node: Node, attestation: Attestation, policy: CompiledPolicy) -> Examined:
+    session = attestation.session
+    if session is None:
+        first = next((c for c in attestation.result.checks if c.outcome is not Outcome.AFFIRMING), None)
+        return Examined(node, attestation, False, first.reason if first else None, attestation.result.checks)
+    decision = decide(session, policy, Phase.NODE)
+    return Examined(node, attestation, decision.permit, decision.reason, under(session, policy))
+
+
+def _document(item: Examined) -> dict[str, object]:
+    session = item.attestation.session
+    return {
+        "node": item.node.id,
+        "url": item.node.base_url,
+        "permitted": item.permitted,
+        "reason": item.reason,
+        "checks": msgspec.to_builtins(item.checks),
+        "claims": msgspec.to_builtins(item.attestation.result.claims),
+        "session": None if session is None else session.id,
+    }
+
+
+def _lines(examined: list[Examined], unresolved: dict[str, str], network: str, policy: CompiledPolicy) -> list[str]:
+    lines = [f"{plain(network)}, under policy {plain(policy.name)}"]
+    lines += [f"  {plain(name)}: the registry names no such node ({plain(why)})" for name, why in unresolved.items()]
+    for item in examined:
+        lines += ["", f"{plain(item.node.id)}  {plain(item.node.base_url)}"]
+        lines += [line for check in item.checks for line in _check(check)]
+        lines += ["  claims"]
+        for claim in item.attestation.result.claims:
+            why = f" ({plain(claim.reason)})" if claim.reason else ""
+            lines.append(f"    {claim.name:<28} {claim.status}{why}")
+        lines.append(
+            "  a prompt may leave for it"
+            if item.permitted
+            else f"  no prompt leaves for it: {plain(item.reason or '')}"
+        )
+    good = sum(item.permitted for item in examined)
+    return [*lines, "", f"{good} of {len(examined)} nodes may be used"]
+
+
+def _check(check: Check) -> list[str]:
+    text = plain(check.reason or "")
+    if check.found:
+        text += (", " if text else "") + f"found {plain(check.found)}"
+    if check.expected:
+        text += f", expected {plain(check.expected)}"
+    return [f"  {mark(check.outcome, sys.stdout)}  {check.id:<14} {text}".rstrip()]
