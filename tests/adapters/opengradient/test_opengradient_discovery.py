@@ -317,6 +317,8 @@ async def test_changes_become_alarms(world: World, monkeypatch: pytest.MonkeyPat
     assert (await events_since(round_, registry, before))[0].subject == "0x" + (b"r" * 32).hex()
     assert shown(await events_since(round_, registry, before + 3)) == expected[3:]
     assert await events_since(round_, registry, world.chain.height) == []
+    exactly = await events_since(round_, registry, world.chain.height - 8, max_ranges=2)
+    assert "events_gap" not in {alarm.kind for alarm in exactly}
     gap, *rest = await events_since(round_, registry, before, max_ranges=1)
     assert (gap.kind, gap.severity, gap.block) == ("events_gap", Severity.WARNING, before + 1)
     assert gap.detail == f"blocks {before + 1} to {before + 5} unread"

@@ -253,6 +253,9 @@ async def test_answers_have_limits(ask: str, result: object, limit: str) -> None
 @pytest.mark.parametrize(
     ("response", "reason"),
     [
+        (httpx.Response(300), "rpc_redirect"),
+        (httpx.Response(199), "rpc_status"),
+        (httpx.Response(400), "rpc_status"),
         (httpx.Response(301, headers={"location": "https://evil.example"}), "rpc_redirect"),
         (httpx.Response(307, headers={"location": "/"}), "rpc_redirect"),
         (httpx.Response(204), "rpc_status"),
@@ -358,7 +361,7 @@ async def test_nobody_there(http: httpx.AsyncClient) -> None:
     """A closed port is `rpc_unreachable`."""
     async with peer(hang) as node:
         port = node.port
-    with pytest.raises(RpcUnreachable):
+    with pytest.raises(RpcUnreachable, match=r"a cannot be reached \((connect_failed|ConnectError)\)"):
         await RpcClient(http, "a", f"http://127.0.0.1:{port}/", chain_id=1).block_number()
 
 

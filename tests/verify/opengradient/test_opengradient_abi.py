@@ -65,6 +65,7 @@ def test_records_of_a_list_are_cut_out() -> None:
     """Each slice with an offset before it is one record; an empty list has none."""
     assert [abi.one_record("(bytes)", record) for record in abi.dynamic_records(TWO)] == [(b"a" * 40,), (b"b",)]
     assert abi.dynamic_records(LIST + word(0)) == []
+    assert len(abi.static_records(LIST + word(256) + word(0) * 256, 32)) == 256
     assert abi.static_records(LIST + word(2) + word(7) + word(8), 32) == [word(7), word(8)]
 
 

@@ -76,6 +76,7 @@ def test_events_are_read_however_their_arguments_are_divided(found: Log, argumen
         (Log("0x" + "11" * 20, (), b"", 7, 2, b"t" * 32), "event_unknown"),
         (Log("0x" + "11" * 20, (ID,), b"", 7, 2, b"t" * 32), "event_unknown"),
         (log("TEEDisabled"), "abi_malformed"),
+        (log("TEEDisabled", data=ID), "abi_malformed"),
         (log("TEEDisabled", ID, ID), "abi_malformed"),
         (log("TEEDisabled", ID, data=word(0)), "abi_malformed"),
         (log("PCRApproved", ID, word(1), ID), "abi_malformed"),
