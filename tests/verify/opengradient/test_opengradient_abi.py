@@ -95,6 +95,12 @@ def test_a_list_whose_offsets_lie_is_refused(data: bytes, reason: str) -> None:
     assert caught.value.reason == reason
 
 
+def test_a_list_without_room_for_its_offsets_is_cut_short() -> None:
+    """The head of the list is whole before an offset is read."""
+    with pytest.raises(FormatError, match="cut short"):
+        abi.dynamic_records(LIST + word(2) + word(64))
+
+
 @pytest.mark.parametrize("data", [LIST + word(1), LIST + word(1) + word(0) * 2, LIST + word(2) + word(0)])
 def test_a_list_of_fixed_records_has_the_length_it_says(data: bytes) -> None:
     """Too short and too long are both refused."""
