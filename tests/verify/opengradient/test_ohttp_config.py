@@ -110,6 +110,7 @@ def resigned(**changes: object) -> OhttpConfig:
         (msgspec.structs.replace(HONEST, signature=None), "ohttp_config_unsigned"),
         (msgspec.structs.replace(HONEST, tee_id=bytes(32)), "tee_id_mismatch"),
         (resigned(tee_id=bytes(32)), "tee_id_mismatch"),
+        (msgspec.structs.replace(HONEST, aead_id=1), "ohttp_suite"),
         (resigned(kem_id=0x10), "ohttp_suite"),
         (resigned(kdf_id=2), "ohttp_suite"),
         (resigned(aead_id=1), "ohttp_suite"),
