@@ -157,6 +157,7 @@ def _hex(value: object) -> bytes:
 
 
 def _base64(value: object, name: str, limit: int) -> bytes:
-    if not isinstance(value, str) or len(value) > (limit + 2) // 3 * 4:
+    data = unb64(value, name) if isinstance(value, str) else None
+    if data is None or len(data) > limit:
         raise FormatError(f"{name} is not base64 of at most {limit} bytes")
-    return unb64(value, name)
+    return data

@@ -190,6 +190,28 @@ def test_documents_that_are_not(data: bytes) -> None:
     assert caught.value.reason == "ohttp_config_malformed"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "beyond"),
+    [
+        *((name, value, None) for name in ("key_id", "kem_id", "kdf_id", "aead_id") for value in (0, 255)),
+        ("key_id", 255, 256),
+        *((name, 65535, 65536) for name in ("kem_id", "kdf_id", "aead_id")),
+        *((name, 0, -1) for name in ("key_id", "kem_id", "kdf_id", "aead_id")),
+        ("key_config", base64.b64encode(bytes(1024)).decode(), base64.b64encode(bytes(1025)).decode()),
+        ("signature", base64.b64encode(bytes(512)).decode(), base64.b64encode(bytes(513)).decode()),
+    ],
+)  # fmt: skip
+def test_members_at_their_edges(name: str, value: object, beyond: object) -> None:
+    """Numbers and lengths are read up to their limit; a step beyond is malformed."""
+    said = document(signature_hash=None, **{name: value})
+    found = getattr(parsed(said), name)
+    assert found == value or found == base64.b64decode(str(value))
+    if beyond is not None:
+        with pytest.raises(FormatError) as caught:
+            parsed(said | {name: beyond})
+        assert caught.value.reason == "ohttp_config_malformed"
+
+
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=80) | st.binary().map(bytes.hex)
 
 
