@@ -531,3 +531,23 @@ async def test_deadlines_hold_inside(pool):
 def test_a_route_keeps_its_token_to_itself():
     """Neither the authorization nor other headers show in `repr`."""
     assert repr(ROUTE) == f"SealedRoute(b'/api/v1/chat/ohttp', {TEE_ID}, key 1)"
+
+
+async def test_progress_is_the_inner_connections(pool):
+    """A stream whose consumer reports progress outlives the progress deadline; one without does not."""
+    slow = lambda enclave: [http_chunks([p], end=b"") if n == 0 else b"%x\r\n%b\r\n" % (len(p), p) for n, p in enumerate(enclave.chunked(*[b"data: x\n\n"] * 30))] + [b"0\r\n\r\n"]  # noqa: E731  # fmt: skip
+    for reports in (True, False):
+        async with peer(relay(slow)) as node:
+            connection = await wrapped(pool, node)
+            deadlines = Deadlines(first_byte_s=5, idle_s=5, total_s=10, progress_s=0.3)
+            await connection.request(b"POST", CHAT, [], STREAM, deadlines)
+            read = connection.read_some
+            if reports:
+                while await read():
+                    connection.progress()
+            else:
+                with pytest.raises(ChannelTimeout) as caught:
+                    while await read():
+                        pass
+                assert caught.value.reason == "timeout_progress"
+            connection.release(pool)
