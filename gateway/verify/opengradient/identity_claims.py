@@ -8,15 +8,12 @@ A grade is the strongest of the three claims that is asserted; policy asks for t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from gateway.model.tee import HostTrust
 from gateway.model.verdict import Check, Claim, Outcome
 
 from .attested import Attested
-
-if TYPE_CHECKING:
-    from .identity import Found
+from .identity_inputs import Found
 
 GRADES = (
     ("identity_live", "live-attested"),
