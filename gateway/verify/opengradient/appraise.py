@@ -21,7 +21,8 @@ from gateway.verify.appraise import session_document
 from gateway.verify.tee.roots import TrustRoots
 
 from .dossier import Dossier, parse_dossier
-from .identity import OhttpKey, Registered, appraise_identity
+from .identity import appraise_identity
+from .identity_inputs import OhttpKey, Registered
 from .ohttp_config import parse_ohttp_config, verify_ohttp_config
 from .pcrs import PcrVersion
 from .registry import Records, TeeRecord, decode_answer
