@@ -91,15 +91,23 @@ class Gateway:
             json.loads(self.cli("keys", "create", "--name", name, "--json", *more, "--config", str(self.config)))["key"]
         )
 
-    def cli(self, *arguments: str, check: bool = True) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway", *arguments], capture_output=True, text=True, timeout=60, cwd=self.folder
-        )
+    def cli(self, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> str:
+        done = self.run(*arguments, env=env)
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
 
-    def start(self, *more: str) -> Gateway:
-        self.process = Process(["serve", "--config", str(self.config), *more], cwd=self.folder)
+    def run(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=self.folder,
+            env={**os.environ, **(env or {})},
+        )
+
+    def start(self, *more: str, env: dict[str, str] | None = None) -> Gateway:
+        self.process = Process(["serve", "--config", str(self.config), *more], env=env, cwd=self.folder)
         return self
 
     def stop(self, how: int = signal.SIGTERM) -> int:

@@ -1,0 +1,117 @@
+"""`veriroute nodes discover` and `veriroute doctor`, against a network with a registry."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from og_running import TOKEN_ENV, node, settings
+from opengradient_world import Network
+from running import Gateway
+
+CONFIG = ("--config", "veriroute.toml")
+
+
+def gateway(folder: Path, network: Network, *, nodes: list[dict[str, Any]] | None = None, **table: Any) -> Gateway:
+    return Gateway(folder, nodes or [node()], **settings(network, folder, **table))
+
+
+def test_the_registry_s_nodes_are_listed(tmp_path: Path) -> None:
+    """Each TEE that is active is a node; a pin that none of them has is said to be unresolved."""
+    with Network() as network:
+        world = gateway(
+            tmp_path,
+            network,
+            nodes=[node(), node(id="mine", pin=network.enclave.tee_id), node(id="x", pin="0x" + "0" * 64)],
+        )
+        found = json.loads(world.cli("nodes", "discover", "opengradient", "--json", *CONFIG))
+        text = world.cli("nodes", "discover", "opengradient", *CONFIG)
+    assert [n["id"] for n in found["nodes"]] == [f"og-{network.enclave.tee_id[2:10]}", "mine"]
+    assert {n["base_url"] for n in found["nodes"]} == {network.enclave.url}
+    assert found["unresolved"] == {"x": "tee_not_registered"}
+    assert "2 nodes" in text
+    assert "tee_not_registered" in text
+
+
+def test_the_doctor_shows_each_check_with_what_was_found(tmp_path: Path) -> None:
+    """An honest node passes every check; the claims say that it relays, and under which root it was attested."""
+    with Network() as network:
+        world = gateway(tmp_path, network)
+        text = world.cli("doctor", "opengradient", *CONFIG)
+        report = json.loads(world.cli("doctor", "opengradient", "--json", *CONFIG))
+    (only,) = report["nodes"]
+    assert only["permitted"]
+    assert {check["outcome"] for check in only["checks"]} == {"affirming"}
+    claims = {claim["name"]: claim["status"] for claim in only["claims"]}
+    assert (claims["identity_live"], claims["identity_calldata"], claims["pcr_known"]) == ("asserted",) * 3
+    assert claims["executed_in_tee"] == "refuted"
+    for words in ("root=TEST", "relayed_to_provider", "a prompt may leave for it", "1 of 1 nodes may be used"):
+        assert words in text
+
+
+def test_sealed_transport_is_bound_to_the_enclave_s_key(tmp_path: Path) -> None:
+    """With the relay in between it is the signed OHTTP key that binds the channel."""
+    with Network() as network:
+        world = gateway(tmp_path, network, transport="ohttp")
+        report = json.loads(world.cli("doctor", "opengradient", "--json", *CONFIG, env=TOKEN_ENV))
+        without = world.run("doctor", "opengradient", *CONFIG)
+    checks = {check["id"]: check for check in report["nodes"][0]["checks"]}
+    assert checks["channel_bound"]["outcome"] == "affirming"
+    assert "OHTTP" in checks["channel_bound"]["over"]
+    assert without.returncode == 2
+    assert "VERIROUTE_OPENGRADIENT_TOKEN" in without.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "reason"),
+    [
+        ("expired_attestation", "evidence", None),
+        ("replayed_attestation", "fresh", "nonce_mismatch"),
+        ("pcr_unknown", "keyset_valid", None),
+    ],
+)
+def test_a_node_whose_evidence_fails_gets_no_prompt(tmp_path: Path, fault: str, check: str, reason: str | None) -> None:
+    """The check that fails is named, and the command ends with 1."""
+    with Network([fault]) as network:
+        world = gateway(tmp_path, network)
+        done = world.run("doctor", "opengradient", "--json", *CONFIG)
+    assert done.returncode == 1, done.stderr
+    (only,) = json.loads(done.stdout)["nodes"]
+    assert not only["permitted"]
+    found = {c["id"]: c for c in only["checks"]}[check]
+    assert found["outcome"] != "affirming"
+    assert reason in (None, found["reason"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("wrong_chain", "wrong_chain"),
+        ("rpc_hang", "rpc"),
+        ("rpc_huge", "rpc"),
+        ("rpc_redirect", "rpc"),
+    ],
+)
+def test_a_registry_that_cannot_be_read_is_no_empty_registry(tmp_path: Path, fault: str, words: str) -> None:
+    """With one endpoint that fails there is no quorum of one: the command ends with 2 and says how it failed."""
+    with Network([fault], rpcs=1) as network:
+        world = gateway(tmp_path, network)
+        done = world.run("nodes", "discover", "opengradient", *CONFIG)
+    assert done.returncode == 2, done.stdout
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_that_name_no_node_of_the_network(tmp_path: Path) -> None:
+    """The command says what to add."""
+    with Network() as network:
+        world = gateway(tmp_path, network)
+        done = world.run("doctor", "aci", *CONFIG)
+        other = world.run("doctor", "opengradient", "--node", "nobody", *CONFIG)
+        policy = world.run("doctor", "opengradient", "--policy", "nothing", *CONFIG)
+    assert (done.returncode, other.returncode, policy.returncode) == (2, 2, 2)
+    assert '[[nodes]] with network = "aci"' in done.stderr
+    assert "there is no node 'nobody'" in other.stderr
+    assert "there is no policy 'nothing'" in policy.stderr
