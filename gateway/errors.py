@@ -24,6 +24,7 @@
     │   ├── EvidenceMissing     502  evidence_missing
     │   ├── UpstreamFailed      502  upstream_failed
     │   ├── UpstreamTimeout     504  upstream_timeout
+    │   ├── PaymentRefused      402  payment_refused       the node asks for a payment that the rules do not allow
     │   ├── LogUnavailable      503  log_unavailable
     │   ├── Busy                503  busy
     │   └── InternalError       500  internal_error
@@ -160,6 +161,15 @@ class UpstreamFailed(ServiceError):
 
 class UpstreamTimeout(ServiceError):
     code, status, type = "upstream_timeout", 504, "upstream_error"
+
+
+class PaymentRefused(ServiceError):
+    """The node asks to be paid, and the operator's spending rules or budget say no; ``reason`` says which.
+
+    402 says what is missing, and no SDK tries it again by itself; the answer carries no terms that a caller could pay.
+    """
+
+    code, status, type = "payment_refused", 402, "payment_error"
 
 
 class LogUnavailable(ServiceError):
