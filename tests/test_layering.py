@@ -24,6 +24,7 @@ RANKS = {
     "gateway.log": 2,
     "gateway.testing": 3,
     "gateway.policy": 3,
+    "gateway.payment": 3,
     "gateway.exchange": 3,
     "gateway.routing": 4,
     "gateway.adapter": 4,
@@ -34,7 +35,9 @@ RANKS = {
     "gateway.upstream": 5,
     "gateway.admin_client": 5,
     "gateway.backlog": 5,
+    "gateway.wallet": 5,
     "gateway.recorder": 6,
+    "gateway.payer": 6,
     "gateway.fleet": 6,
     "gateway.relay": 7,
     "gateway.api": 8,
@@ -42,7 +45,9 @@ RANKS = {
     "gateway.cli": 10,
     "gateway.__main__": 11,
 }
-PURE = ("errors", "model", "crypto", "verify", "log", "policy", "exchange", "routing", "offline", "text", "csv_cells")
+PURE = (
+    "errors", "model", "crypto", "verify", "log", "policy", "payment", "exchange", "routing", "offline", "text", "csv_cells",
+)  # fmt: skip
 FORBIDDEN_ROOTS = {
     "asyncio", "socket", "ssl", "httpx", "httpx2", "litestar", "uvicorn", "sqlmodel", "sqlalchemy", "sqlite3", "textual",
     "openai", "structlog", "threading", "subprocess", "pathlib", "tempfile", "random", "secrets", "time", "os", "adapters",

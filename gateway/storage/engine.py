@@ -67,8 +67,8 @@ def prepare_file(path: str) -> list[str]:
     return notices
 
 
-def open_writer(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
-    """A connection that writes, with the schema in place. It may be handed to another thread, once.
+def open_writer(path: str, *, busy_ms: int = BUSY_MS, layout: schema.Layout = schema.LOG) -> sqlite3.Connection:
+    """A connection that writes, with the schema of `layout` in place. It may be handed to another thread, once.
 
     Raises `ConfigError` when `path` cannot be written, `LogRefused` when it is no database of ours.
     """
@@ -78,7 +78,7 @@ def open_writer(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
         )
         try:
             _tune(connection)
-            _ensure_schema(connection, path)
+            _ensure_schema(connection, path, layout)
         except BaseException:
             connection.close()
             raise
@@ -105,7 +105,7 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
         try:
             connection.execute("PRAGMA query_only = ON")
             connection.text_factory = _text
-            _check_version(connection, path)
+            _check_version(connection, path, schema.LOG)
         except BaseException:
             connection.close()
             raise
@@ -156,15 +156,15 @@ def _tune(connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _ensure_schema(connection: sqlite3.Connection, path: str) -> None:
+def _ensure_schema(connection: sqlite3.Connection, path: str, layout: schema.Layout) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if _is_blank(connection):
-            for statement in (*schema.DDL, *schema.SEED):
+            for statement in layout.statements:
                 connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {schema.VERSION}")
-        _check_version(connection, path)
+            connection.execute(f"PRAGMA application_id = {layout.application_id}")
+            connection.execute(f"PRAGMA user_version = {layout.version}")
+        _check_version(connection, path, layout)
     except BaseException:
         connection.execute("ROLLBACK")
         raise
@@ -177,14 +177,14 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
     return bool(tables == 0 and application == 0)
 
 
-def _check_version(connection: sqlite3.Connection, path: str) -> None:
+def _check_version(connection: sqlite3.Connection, path: str, layout: schema.Layout) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != schema.APPLICATION_ID:
-        raise LogRefused(f"{path} is not a veriroute database", reason="foreign")
-    if version != schema.VERSION:
+    if application != layout.application_id:
+        raise LogRefused(f"{path} is not a veriroute {layout.what}", reason="foreign")
+    if version != layout.version:
         raise LogRefused(
-            f"{path} has schema version {version}, this program has {schema.VERSION}; use the version that wrote it",
+            f"{path} has schema version {version}, this program has {layout.version}; use the version that wrote it",
             reason="version",
         )
 

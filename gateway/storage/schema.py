@@ -1,9 +1,12 @@
 """The schema as DDL text, so that starting the gateway imports no ORM. A test holds it equal to what `tables.py` emits.
 
-`VERSION` is kept in the file's `user_version`, `APPLICATION_ID` in its header, where `file` and we look for it.
+There are two files: the log's, and the ledger of payments beside it, each with its own number and version. `VERSION`
+is kept in the file's `user_version`, `APPLICATION_ID` in its header, where `file` and we look for it.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 VERSION = 1
 APPLICATION_ID = 0x7672_3031  # "vr01"
@@ -118,3 +121,58 @@ DDL: tuple[str, ...] = (
 
 #: Rows that every database begins with.
 SEED: tuple[str, ...] = ("INSERT INTO counter VALUES ('generation', 0)",)
+
+#: The ledger is a file of its own. SQLite has one writer a file, and a payment that waits for its sync must never make
+#: the log wait; and so a log that was begun before there were payments opens as it is.
+LEDGER_VERSION = 1
+LEDGER_APPLICATION_ID = 0x7672_3070  # "vr0p"
+
+LEDGER_DDL: tuple[str, ...] = (
+    """CREATE TABLE payment (
+        id VARCHAR NOT NULL,
+        request_id VARCHAR NOT NULL,
+        key_id VARCHAR NOT NULL,
+        node VARCHAR NOT NULL,
+        network VARCHAR NOT NULL,
+        asset VARCHAR NOT NULL,
+        pay_to VARCHAR NOT NULL,
+        amount VARCHAR NOT NULL,
+        counted VARCHAR NOT NULL,
+        nonce BLOB NOT NULL,
+        salt BLOB NOT NULL,
+        valid_after INTEGER NOT NULL,
+        valid_before INTEGER NOT NULL,
+        state VARCHAR NOT NULL,
+        due INTEGER NOT NULL,
+        header BLOB,
+        tx VARCHAR,
+        reason VARCHAR,
+        session BLOB,
+        created_ms INTEGER NOT NULL,
+        PRIMARY KEY (id),
+        UNIQUE (request_id, node),
+        UNIQUE (nonce)
+    )""",
+    "CREATE INDEX payment_due ON payment (valid_before) WHERE due = 1",
+    """CREATE TABLE budget (
+        scope VARCHAR NOT NULL,
+        name VARCHAR NOT NULL,
+        day INTEGER NOT NULL,
+        asset VARCHAR NOT NULL,
+        total VARCHAR NOT NULL,
+        PRIMARY KEY (scope, name, day, asset)
+    ) WITHOUT ROWID""",
+)
+
+
+class Layout(NamedTuple):
+    """What a file of ours holds when it is new, and the numbers by which it is known again."""
+
+    what: str
+    statements: tuple[str, ...]
+    application_id: int
+    version: int
+
+
+LOG = Layout("database", (*DDL, *SEED), APPLICATION_ID, VERSION)
+LEDGER = Layout("ledger of payments", LEDGER_DDL, LEDGER_APPLICATION_ID, LEDGER_VERSION)

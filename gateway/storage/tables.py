@@ -16,7 +16,7 @@ Choices that cost or save on every commit:
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, text
+from sqlalchemy import BigInteger, Column, Index, Integer, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 
@@ -168,3 +168,51 @@ class Counter(SQLModel, table=True):
     __tablename__ = "counter"
     name: str = Field(primary_key=True)
     value: int
+
+
+class Payment(SQLModel, table=True):
+    """One authorization to pay, in the ledger's own file. Amounts are decimal text: they may need 256 bits.
+
+    `counted` is what it takes from the budgets of the day it was made; the sum of `counted` and the row of `budget`
+    always agree. `due` = 1 while its expiry still decides something. `header` is the signed payment, once there is one;
+    `session` the SHA-256 of the spending session that it opened.
+    """
+
+    __tablename__ = "payment"
+    __table_args__ = (
+        UniqueConstraint("request_id", "node"),
+        UniqueConstraint("nonce"),
+        Index("payment_due", "valid_before", sqlite_where=text("due = 1")),
+    )
+    id: str = Field(primary_key=True)
+    request_id: str
+    key_id: str
+    node: str
+    network: str
+    asset: str
+    pay_to: str
+    amount: str
+    counted: str
+    nonce: bytes
+    salt: bytes
+    valid_after: int = Field(sa_column=_time())
+    valid_before: int = Field(sa_column=_time())
+    state: str
+    due: int
+    header: bytes | None
+    tx: str | None
+    reason: str | None
+    session: bytes | None
+    created_ms: int = Field(sa_column=_time())
+
+
+class Budget(SQLModel, table=True):
+    """What was spent in one scope (`key`, `node`, `all`, `withheld`) on one day of UTC, of one asset."""
+
+    __tablename__ = "budget"
+    __table_args__ = {"sqlite_with_rowid": False}
+    scope: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    day: int = Field(primary_key=True)
+    asset: str = Field(primary_key=True)
+    total: str
