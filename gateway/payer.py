@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from .errors import FormatError, PaymentRefused
+from .payment.evm import checksummed
 from .payment.policy import Chosen, Refused, SpendingRules, check_rules, choose
 from .payment.receipts import Finding, Paid, check_receipt
 from .payment.sign import (
@@ -141,6 +142,8 @@ class Payer:
             return Told(None, Finding("invalid", "settlement_malformed"))
         if told is None:
             return Told(None, Finding("absent", "receipt_absent"))
+        if not self._is_ours(payment, told):
+            return Told(None, Finding("invalid", "settlement_mismatch"))
         if told.success:
             await self._ledger.settled(payment.id, told.transaction)
         else:
@@ -204,6 +207,11 @@ class Payer:
             self._sessions.pop(next(iter(self._sessions)))
         self._sessions[payment.key_id, payment.node] = _Session(tokens[0], self._now(), payment.valid_before)
         await self._ledger.opened(payment.id, hashlib.sha256(tokens[0]).digest())
+
+    def _is_ours(self, payment: Payment, told: Settlement) -> bool:
+        """Whether a settlement is on the payment's chain and, where it names a payer, of our wallet."""
+        payer = checksummed(self._wallet.address).lower()
+        return told.network == payment.chosen.requirement.network and (told.payer or payer).lower() == payer
 
     def _check_receipt(self, payment: Payment, told: Settlement) -> Finding:
         chosen = payment.chosen

@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from coincurve import PublicKey
 
 from gateway.crypto.keccak import keccak256
 from gateway.crypto.secp256k1 import address as address_of
@@ -26,6 +25,8 @@ from gateway.payment.receipts import Finding, Paid, check_offer, check_receipt
 from gateway.payment.sign import Authorization, Wallet, digest_of, payment_header
 from gateway.payment.terms import Artifact, TermsError, parse_settlement, parse_terms
 from gateway.storage.ledger import Ledger
+
+PublicKey = pytest.importorskip("coincurve", reason="signing needs coincurve").PublicKey
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared/vectors/proofs/x402"
 for parent in Path(__file__).resolve().parents[2:]:

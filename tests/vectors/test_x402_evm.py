@@ -20,6 +20,7 @@ with warnings.catch_warnings():
     eth_tester = pytest.importorskip("eth_tester")
     pytest.importorskip("eth")
     eth_abi = pytest.importorskip("eth_abi")
+    pytest.importorskip("coincurve", reason="signing needs coincurve")
 
 from gateway.crypto.keccak import keccak256
 from gateway.payer import Payer, Payment
