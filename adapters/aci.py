@@ -26,6 +26,7 @@ class AciAdapter:
 
     refresh_s = None
     node_terms = None
+    x402 = False
 
     def configured(self, table: Mapping[str, object], where: str) -> AciAdapter:
         """There is nothing to set."""

@@ -97,7 +97,7 @@ class Adapter(Protocol):
     """One network. Attributes are data; see the module's text for the duties.
 
     `refresh_s`: how often nodes are looked for anew, None when the configured nodes are all. `node_terms` is handed to
-    the node rule as it is.
+    the node rule as it is; `x402`: whether a node's 402 may be paid.
     """
 
     api_version: int
@@ -107,6 +107,7 @@ class Adapter(Protocol):
     wire: Wire
     refresh_s: float | None
     node_terms: object
+    x402: bool
 
     def configured(self, table: Mapping[str, object], where: str) -> Self:
         """An adapter for these settings. Raises `ConfigError` that names `where` and the key."""

@@ -43,6 +43,7 @@ from .policy_files import builtin_files, directory_files, read_policies
 from .recorder import Recorder
 from .relay import Relay
 from .settings import Settings, database, dump, keys_dir, memory_path
+from .spending import open_payer
 from .storage.blobs import mark_done, put_evidence, put_session
 from .storage.engine import has_log
 from .storage.reads import Reader
@@ -139,6 +140,9 @@ class Gateway:
         )
         self.fleet.use_policies(policies.values())
         self._archive_policies({**builtin_files(), **(directory_files(directory) if directory else {})})
+        paying = open_payer(settings)
+        if paying is not None:
+            self._stack.callback(paying[1].close)
         self.relay = Relay(
             self.fleet,
             pool,
@@ -147,6 +151,7 @@ class Gateway:
             mono=time.perf_counter,
             max_response=settings.upstream.max_response_bytes,
             max_event=settings.upstream.max_event_bytes,
+            payer=None if paying is None else paying[0],
         )
         self.inference = Inference(
             self.relay,

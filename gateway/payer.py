@@ -92,6 +92,11 @@ class Payer:
         self._randomness = randomness
         self._sessions: dict[tuple[str, str], _Session] = {}
 
+    @property
+    def settlement(self) -> str:
+        """How a node is asked to settle: X-SETTLEMENT-TYPE."""
+        return self._rules.settlement
+
     def headers(self, key_id: str, node: str) -> list[tuple[bytes, bytes]]:
         """What a request carries before anything was asked: how to settle, and a session where one is open."""
         headers = [(SETTLEMENT_HEADER, self._rules.settlement.encode())]

@@ -41,6 +41,7 @@ from .model.receipt import (
     EvidenceRef,
     Forwarded,
     LogRef,
+    PaymentPart,
     PolicyRef,
     Receipt,
     Rejected,
@@ -98,6 +99,7 @@ class Exchange:
         "mode",
         "node",
         "nonce16",
+        "payment",
         "policy",
         "receipt_id",
         "received_ms",
@@ -157,6 +159,7 @@ class Exchange:
         self.dropped_members: tuple[str, ...] = ()
         self.uncovered: tuple[str, ...] = ()
         self.unsupported: tuple[str, ...] = ()
+        self.payment: PaymentPart | None = None
 
     def salt(self, name: str) -> bytes:
         """The salt of a subject, worked out once."""
@@ -318,6 +321,7 @@ class Recorder:
             usage=Usage(end.input_tokens, end.output_tokens, end.covered)
             if end.input_tokens is not None and end.output_tokens is not None
             else None,
+            payment=x.payment,
             log=log,
         )
         payload = documents.encode_receipt(_subjects(x, end), predicate)

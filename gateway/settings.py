@@ -104,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     collateral: Collateral = Collateral()
     tee: Tee = Tee()
     networks: dict[str, dict[str, Any]] = {}
+    payment: dict[str, Any] = {}
     nodes: tuple[_NodeTable, ...] = ()
 
     @property
@@ -329,7 +330,8 @@ def _judge_collateral(settings: Settings, where: str) -> None:
             "tee.dangerous_allow_test_roots = true beside it; otherwise remove it"
         )
     for node in settings.nodes:
-        if node.base_url and not is_local(node.base_url):  # one that a registry names is held to this by the fleet
+        named = not node.base_url and node.network in settings.networks  # by a registry: the fleet holds it to this
+        if not named and not is_local(node.base_url):
             raise ConfigError(
                 f"{where}: node {node.id!r} is not on a loopback or private address, and tee.dangerous_test_roots "
                 "would let anybody forge its evidence"

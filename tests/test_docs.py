@@ -32,7 +32,7 @@ def setting_fields() -> set[str]:
     """Every key that a settings file may hold, from the types that it is read into."""
     found = set()
     for part in msgspec.structs.fields(settings.Settings):
-        if part.name == "networks":  # each adapter's own, documented with its network
+        if part.name in ("networks", "payment"):  # documented on pages of their own
             continue
         inner = settings._NodeTable if part.name == "nodes" else type(part.default)
         found |= {f"{part.name}.{field.name}" for field in msgspec.structs.fields(inner)}

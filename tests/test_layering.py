@@ -38,6 +38,7 @@ RANKS = {
     "gateway.wallet": 5,
     "gateway.recorder": 6,
     "gateway.payer": 6,
+    "gateway.spending": 7,
     "gateway.fleet": 6,
     "gateway.relay": 7,
     "gateway.api": 8,

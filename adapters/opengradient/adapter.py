@@ -87,6 +87,7 @@ class OpenGradientAdapter(_Unconfigured):
             attestation_ttl_s=table.attestation_ttl_s,
             sealed=table.transport == "ohttp",
         )
+        self.x402 = table.transport == "direct"  # through the relay it is the account that pays
         self.authorization = _authorization(table, where)
         self._quorum: Quorum | None = None
         self._places: dict[str, _Place] = {}
@@ -212,7 +213,7 @@ class OpenGradientAdapter(_Unconfigured):
     # -- requests -----------------------------------------------------------------------------------------------------
 
     def request(self, session: AttestedSession, nonce: str, *, chained: bool) -> list[tuple[bytes, bytes]]:
-        return [(b"x-settlement-type", self.table.settlement.encode())]
+        return []
 
     def response(self, headers: list[tuple[bytes, bytes]]) -> Sealed:
         return Sealed(None)  # the statement stands in the body

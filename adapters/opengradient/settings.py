@@ -30,7 +30,6 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     transport: Literal["direct", "ohttp"] = "direct"
     relay_url: str = ""
     relay_token_env: str = "VERIROUTE_OPENGRADIENT_TOKEN"  # noqa: S105 - the name of a variable
-    settlement: Literal["batch", "individual", "private"] = "private"
     refresh_s: float = 300.0
     max_heartbeat_age_s: float = 1800.0
     attestation_ttl_s: float = 3600.0

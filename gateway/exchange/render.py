@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.model.receipt import PaymentPart
 from gateway.model.verdict import Check, Claim
 
 from .sse import format_event
@@ -39,6 +40,7 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     openings: dict[str, str] | None = None
     uncovered: tuple[str, ...] = ()
     dropped_params: tuple[str, ...] = ()
+    payment: PaymentPart | None = None
     envelope: msgspec.Raw | None = None
 
 

@@ -8,6 +8,4 @@ from types import MappingProxyType
 from .aci import AciRule
 from .reply import ResponseRule
 
-RULES: Mapping[str, ResponseRule] = MappingProxyType(
-    {"aci-receipt": AciRule(), "opengradient-statement": AciRule()}
-)
+RULES: Mapping[str, ResponseRule] = MappingProxyType({"aci-receipt": AciRule(), "opengradient-statement": AciRule()})

@@ -36,7 +36,8 @@ class AttestedSession(msgspec.Struct, frozen=True):
     `established` and `expires` are wall-clock seconds; `spki_pins` the raw SHA-256 digests of the TLS keys that the
     keyset names (empty: no channel binding possible). `capabilities` are what the node said it can do, unproved. `tee`
     holds the claims of each item of TEE evidence; what policy asks of them is each policy's own (`tee_rules`). `hpke`
-    is the key configuration (RFC 9458 section 3.1) that prompts are sealed to, empty where they go over TLS.
+    is the key configuration (RFC 9458 section 3.1) that prompts are sealed to, empty where they go over TLS; `payee` is
+    whom the node's record names to be paid, empty where there is none.
     """
 
     id: str
@@ -57,3 +58,4 @@ class AttestedSession(msgspec.Struct, frozen=True):
     models: tuple[str, ...] = ()
     tee: tuple[TeeClaims, ...] = ()
     hpke: bytes = b""
+    payee: str = ""

@@ -171,6 +171,21 @@ class EvidenceRef(msgspec.Struct, frozen=True, rename="camel"):
     digest: Sha256
 
 
+class PaymentPart(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What was paid for the answer: evidence of a payment, never of what was bought. `id` is the ledger's.
+
+    `amount` is in atomic units of `asset` on `network` (CAIP-2); `tx` and `receipt` are the payee's word.
+    """
+
+    id: str
+    network: str
+    asset: str
+    amount: str
+    pay_to: str
+    tx: str | None = None
+    receipt: Literal["absent", "valid", "invalid", "unchecked"] = "absent"
+
+
 class Timings(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """When the request was received, and how long until each later point, in milliseconds from then.
 
@@ -226,6 +241,7 @@ class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, k
     evidence: tuple[EvidenceRef, ...]
     timings: Timings
     usage: Usage | None = None
+    payment: PaymentPart | None = None
     log: LogRef
 
 

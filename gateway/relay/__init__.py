@@ -3,6 +3,7 @@
     terms    what comes in, and the sink where the answer goes
     run      the course of one exchange            book   what is written of it
     judged   an answer under a policy               ends   every way to end without an answer
+    till     what the exchange pays
 
 The only place where the fleet, the channel, the log and the policy meet. What may be decided is decided by the pure
 half; what is sent to the agent goes through a `Sink`, so that nothing here knows HTTP's server side. The order that
@@ -24,6 +25,7 @@ from gateway.exchange.head import Head
 from gateway.fleet.fleet import Fleet
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult
+from gateway.payer import Payer
 from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Exchange, Recorder
 from gateway.upstream.pool import UpstreamPool
@@ -48,6 +50,7 @@ class Relay:
         mono: Callable[[], float],
         max_response: int,
         max_event: int,
+        payer: Payer | None = None,
     ) -> None:
         self.fleet = fleet
         self.pool = pool
@@ -56,6 +59,7 @@ class Relay:
         self.mono = mono
         self.max_response = max_response
         self.max_event = max_event
+        self.payer = payer
         self.counts: Counts = {}
         self._judged: dict[tuple[int, int, str], Judged] = {}
         self._runs: set[Run] = set()

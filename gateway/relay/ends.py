@@ -33,6 +33,7 @@ from gateway.upstream.sealed import Channel
 from .book import Book
 from .judged import Facts
 from .terms import Headers, Sink, Terms
+from .till import Till
 
 log = structlog.get_logger("veriroute.relay")
 
@@ -60,9 +61,10 @@ class Done(Exception):
 class Ends:
     """One exchange, as far as ending it goes."""
 
-    def __init__(self, fleet: Fleet, book: Book, terms: Terms, sink: Sink) -> None:
+    def __init__(self, fleet: Fleet, book: Book, till: Till, terms: Terms, sink: Sink) -> None:
         self.fleet = fleet
         self.book = book
+        self.till = till
         self.x = book.x
         self.terms = terms
         self.policy = terms.policy
@@ -80,6 +82,7 @@ class Ends:
             member.contradicted(reason)
         elif not contra:
             member.failed(reason)
+        await self.till.withheld(reason)
         if self._may_retry():
             raise Next(reason)
         failing = ", ".join((*decision.failing, *decision.missing)[:6])
@@ -120,6 +123,7 @@ class Ends:
         self, member: Member, reason: str, detail: str, cause: ChannelError | None = None
     ) -> BaseException:
         """The node failed; gives back what to raise."""
+        await self.till.withheld(reason)
         if self._may_retry():
             return Next(reason)
         error = UpstreamFailed(f"Node {member.node.id} failed: {detail}.", reason=reason)
@@ -175,6 +179,7 @@ class Ends:
         unlogged: VerirouteError | None = None,
     ) -> None:
         """Record, then tell the agent. With `unlogged` the log has failed already, and is not asked. Raises `Done`."""
+        await self.till.withheld(ending.reason or error.code)
         if unlogged is None:
             await self.book.record(ending)
         else:

@@ -13,7 +13,7 @@ import structlog
 from gateway.adapter import Sealed
 from gateway.backlog import LOG_FAILED
 from gateway.crypto.ohttp_keys import parse_key_config
-from gateway.errors import FormatError
+from gateway.errors import EvidenceRejected, FormatError, LogUnavailable, PaymentRefused
 from gateway.exchange.release import Hold
 from gateway.exchange.render import Verification, VerificationPolicy, splice, verification_event
 from gateway.exchange.reply import Question, Reply
@@ -36,6 +36,7 @@ from .chain import Chain
 from .ends import UNSUPPORTED, Done, Ends, Next
 from .judged import Facts, Judged, with_chain
 from .terms import Sink, Terms
+from .till import Till, Unpaid
 
 if TYPE_CHECKING:
     from . import Relay
@@ -44,13 +45,16 @@ log = structlog.get_logger("veriroute.relay")
 
 JSON = b"application/json"
 SSE = b"text/event-stream"
+#: The longest body of a 402 that is read.
+MAX_TERMS = 64 * 1024
 
 
 class Run(Ends):
     """One exchange under way."""
 
     def __init__(self, relay: Relay, x: Exchange, terms: Terms, sink: Sink, nonce: str, pick: float) -> None:
-        super().__init__(relay.fleet, Book(relay.recorder, x, terms.policy, relay.counts), terms, sink)
+        book = Book(relay.recorder, x, terms.policy, relay.counts)
+        super().__init__(relay.fleet, book, Till(relay.payer, x, terms.policy), terms, sink)
         self.relay = relay
         self.pick = pick
         self.task = asyncio.current_task()
@@ -75,12 +79,25 @@ class Run(Ends):
 
     async def attempt(self, member: Member) -> None:
         """One try at one node. Raises `Next` when another may be tried, `Done` when the exchange has ended."""
-        relay, x = self.relay, self.x
         member.enter()
+        try:
+            self.supported(member)
+            if self.till.denied(member):
+                raise Next("settlement_denied")
+            try:
+                await self.ask(member)
+            except Unpaid as demand:  # nothing was served: the same request may go to the same node, paid for
+                await self.pay(member, demand)
+                await self.ask(member)
+        finally:
+            member.leave()
+
+    async def ask(self, member: Member) -> None:
+        """The request over a connection of its own. Raises `Unpaid` too."""
+        relay, x = self.relay, self.x
         connection: Connection | None = None
         try:
             assert member.session is not None
-            self.supported(member)
             connection = await self.reach(member)
             x.node, x.session = member.node, member.session
             await self.intend()
@@ -98,10 +115,17 @@ class Run(Ends):
         finally:
             self.sink.on_leave(None)
             self.connection = None
-            member.leave()
             if connection is not None:
                 x.sent = x.sent or connection.sent
                 relay.pool.release(connection)
+
+    async def pay(self, member: Member, demand: Unpaid) -> None:
+        """Pay what the node asks for, within the rules. Raises `Done` when they do not let it."""
+        url = member.node.base_url.rstrip("/") + self.x.head.endpoint
+        try:
+            await self.till.pay(member, url, self.asked.sha256, demand)
+        except (PaymentRefused, LogUnavailable) as error:
+            await self.refuse(error, self.failure(error.status, error.reason or error.code), None)
 
     def channel(self, member: Member, connection: Connection) -> Channel:
         """What the prompt goes over: the connection, whose key was pinned, or sealed to the session's key within it."""
@@ -148,6 +172,7 @@ class Run(Ends):
         mode = self._mode(member)
         x.mode = mode
         extra = member.adapter.request(x.session, self.asked.nonce, chained=mode == "chained")
+        extra += self.till.headers(member)
         connection = self.channel(member, pooled)
         head = await connection.request(
             b"POST",
@@ -160,6 +185,9 @@ class Run(Ends):
         )
         x.sent = True
         x.t_first = self.relay.mono()
+        if head.status == 402 and self.till.pays(member):
+            raise Unpaid(head.headers, await connection.read_all(MAX_TERMS))
+        await self.told(member, connection, head)
         media = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
         if head.status != 200:
             await self.bad_status(member, connection, head)
@@ -171,6 +199,15 @@ class Run(Ends):
         else:
             member.failed("content_type")
             raise await self.upstream(member, "content_type", "the node answered in another media type")
+
+    async def told(self, member: Member, connection: Channel, head: ResponseHead) -> None:
+        """What the head says of a payment. Raises `Done` where that does not hold."""
+        try:
+            await self.till.answered(head.status, head.headers)
+        except EvidenceRejected as error:
+            connection.abort()
+            member.contradicted(error.reason or "payment")
+            await self.refuse(error, self.failure(error.status, error.reason or "payment"), None)
 
     async def whole(self, member: Member, connection: Channel, head: ResponseHead) -> None:
         """An answer in one piece: read, judged, recorded, released."""
@@ -316,6 +353,7 @@ class Run(Ends):
             openings=salts,
             uncovered=x.uncovered,
             dropped_params=x.unsupported,
+            payment=x.payment,
             envelope=msgspec.Raw(envelope) if full else None,
         )
 

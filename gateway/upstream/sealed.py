@@ -67,8 +67,11 @@ class SealedRoute(msgspec.Struct, frozen=True):
 class Channel(Protocol):
     """What is used of a `Connection`."""
 
-    sent: bool
-    spki: bytes | None
+    @property
+    def sent(self) -> bool: ...
+
+    @property
+    def spki(self) -> bytes | None: ...
 
     async def request(
         self,

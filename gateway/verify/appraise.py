@@ -129,6 +129,7 @@ def session_document(session: AttestedSession) -> dict[str, Any]:
             *({"type": "tls_spki_sha256", "spki_sha256": s.hex()} for s in session.spki_pins),
             *([{"type": "ohttp_key_config", "key_config": session.hpke.hex()}] if session.hpke else []),
         ],
+        **({"payee": session.payee} if session.payee else {}),
         "evidence": {"digest": "sha256:" + session.evidence_digest},
         "workload_keyset_digest": session.keyset_digest,
         "claims": {c.name: {"status": c.status} for c in session.claims},

@@ -100,10 +100,10 @@ def appraise_dossier(
         problems=read.problems,
         evidence_digest=None if document is None else hashlib.sha256(document).hexdigest(),
     )
-    if session is None or not read.hpke:
+    if session is None or read.record is None:
         return result, session
-    sealed = msgspec.structs.replace(session, hpke=read.hpke)
-    return result, msgspec.structs.replace(sealed, id=aci.session_id(session_document(sealed)))
+    session = msgspec.structs.replace(session, hpke=read.hpke, payee=read.record.payment_address)
+    return result, msgspec.structs.replace(session, id=aci.session_id(session_document(session)))
 
 
 def _nothing(problem: str) -> _Read:
