@@ -196,6 +196,14 @@ _CHECKS = (
         idle="not_a_stream",
     ),
     CheckDef(
+        "coverage",
+        "Nothing that could pass for the answer stands beside what the signature covers",
+        _RESPONSE,
+        "OpenGradient tee-gateway, output hash; ACI aci/1, response.returned",
+        "The answer holds text, choices or tool calls that no signature covers, beside those that one does. "
+        "Anyone on the way could have put them there, to be read as part of the signed answer.",
+    ),
+    CheckDef(
         "executable_uncovered",
         "Every tool call stands in bytes that evidence covers",
         _RESPONSE,

@@ -15,8 +15,9 @@ What has to be shown, in this order, each as one check:
 12. tool_undeclared      every call is to a tool that the request declared
 13. tool_arguments       every call's arguments are one JSON object without duplicate keys
 14. output_kind          a text answer does not read as a list of tool calls
+15. coverage             nothing stands beside what is covered: such a receipt covers every byte of the answer
 
-An answer without a receipt has checks 4–9 as `none`. A check that did not run is listed with its reason.
+An answer without a receipt has checks 4–9 and 15 as `none`. A check that did not run is listed with its reason.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _PASS = {
     i: Check(i, Outcome.AFFIRMING)
     for i in (
         "malformed", "shape", "stream_grammar", "signature", "key_bound", "request_bound", "response_bound", "replay",
-        "fresh", "model_echo", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind",
+        "fresh", "model_echo", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind", "coverage",
     )
 }  # fmt: skip
 _NOT_A_STREAM = Check("stream_grammar", Outcome.NONE, "not_a_stream")
@@ -88,6 +89,8 @@ def appraise_response(
         c.outcome is Outcome.AFFIRMING for c in checks if c.id in ("signature", "key_bound", "response_bound")
     )
     checks += _executables(observation, covered)
+    # 15. that the bytes are those is `response_bound`; that there are no others follows from what is hashed
+    checks.append(_PASS["coverage"] if sealed is not None else Check("coverage", Outcome.NONE, problem or "no_receipt"))
     return AttestationResult(tuple(checks), _claims(checks))
 
 
@@ -99,7 +102,7 @@ def _faultless(
     now: float,
     skew_s: float,
 ) -> SigningKey | None:
-    """The key that signed, when every one of checks 1 to 14 passes and there is no call; None sends the caller through
+    """The key that signed, when every one of checks 1 to 15 passes and there is no call; None sends the caller through
     the long list. The signature comes last, since it is what costs."""
     receipt = sealed.receipt
     if (
@@ -140,6 +143,7 @@ def _passed(key_id: str, stream: bool) -> AttestationResult:
         _PASS["executable_uncovered"],
         *_NO_CALLS,
         _PASS["output_kind"],
+        _PASS["coverage"],
     ]
     return AttestationResult(tuple(checks), _claims(checks))
 
@@ -253,7 +257,7 @@ def _executables(seen: Observation, covered: bool) -> list[Check]:
         )
     else:
         checks.append(_PASS["tool_undeclared"])
-    bad = [c.name for c in seen.calls if not _arguments_ok(c.arguments)]
+    bad = [c.name for c in seen.calls if not arguments_ok(c.arguments)]
     if bad:
         checks.append(
             Check("tool_arguments", Outcome.CONTRAINDICATED, "tool_arguments", ", ".join(bad)[:200], "one JSON object")
@@ -264,7 +268,8 @@ def _executables(seen: Observation, covered: bool) -> list[Check]:
     return checks
 
 
-def _arguments_ok(arguments: str | None) -> bool:
+def arguments_ok(arguments: str | None) -> bool:
+    """Whether the arguments of a tool call are one JSON object, read strictly."""
     if arguments is None:
         return False
     try:

@@ -17,7 +17,7 @@ NODE = {
 }
 RESPONSE = {
     "signature", "key_bound", "request_bound", "response_bound", "replay", "fresh", "model_echo", "malformed", "shape",
-    "stream_grammar", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind",
+    "stream_grammar", "coverage", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind",
 }  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def outcomes(
     now: float = NOW,
 ) -> dict[str, tuple[Outcome, str | None]]:
     result = appraise_response(SESSION, receipt, problem, exchanged, seen, now=now, skew_s=60)
-    assert len({c.id for c in result.checks}) == len(result.checks) == 14
+    assert len({c.id for c in result.checks}) == len(result.checks) == 15
     assert all(c.id in CHECKS for c in result.checks)
     assert all(c.outcome is Outcome.AFFIRMING or c.reason for c in result.checks)
     return {c.id: (c.outcome, c.reason) for c in result.checks}
