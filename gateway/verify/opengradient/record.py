@@ -3,8 +3,8 @@
 The record is one JSON object in JCS (RFC 8785), so that it has one spelling:
 
     {"computed_output_hash": hex | null, "computed_request_hash": hex | null, "output_hash": hex,
-     "profile": text | null, "request_hash": hex, "schema": "opengradient-statement/1", "signature": base64, "surface": text, "tee_id": 0x hex,
-     "timestamp": seconds}
+     "profile": text | null, "request_hash": hex, "schema": "opengradient-statement/1", "signature": base64,
+     "surface": text, "tee_id": 0x hex, "timestamp": seconds}
 
 The `computed_` hashes are ours, over what we sent and received; `profile` is the canonical form that fitted. With the
 request's body, the output and the key, `reverify` needs nothing else. Text that is kept stays where it is kept: the

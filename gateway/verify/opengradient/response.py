@@ -17,10 +17,10 @@ What has to be shown, each as one check, with the reason that a failure has:
 14. output_kind           a text answer does not read as a list of tool calls         text_as_tool_call
 15. coverage              nothing that could pass for the answer stands beside it     unsigned_content
 
-Without a statement, checks 4 to 9 and 15 are `none`, with the reason evidence_missing or malformed_encoding. Two warnings are honest limits of the protocol: `no_nonce`, since
-the signed message holds nothing of this one request, and `attachments_unbound`, since attached bytes are not hashed by
-newer builds. A text and a tool call are signed alike, so a signed text that is the JSON of a call of a declared tool
-cannot be told from that call.
+Without a statement, checks 4 to 9 and 15 are `none`, with the reason evidence_missing or malformed_encoding. Two
+warnings are honest limits of the protocol: `no_nonce`, since the signed message holds nothing of this one request, and
+`attachments_unbound`, since attached bytes are not hashed by newer builds. A text and a tool call are signed alike, so
+a signed text that is the JSON of a call of a declared tool cannot be told from that call.
 """
 
 from __future__ import annotations
