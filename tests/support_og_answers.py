@@ -98,7 +98,7 @@ def text_frame(text: str) -> dict[str, Any]:
 
 def last_frame(output: str, finish: str = "stop", request: dict[str, Any] = REQUEST, **other: Any) -> dict[str, Any]:
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    return frame({}, finish, **members(canonical(request), output), usage=usage, **other)
+    return {**frame({}, finish), **members(canonical(request), output), "usage": usage, **other}
 
 
 def sse(*frames: object, done: bool = True) -> bytes:
