@@ -24,7 +24,8 @@ from .stream import Piece, Wire
 class Question(msgspec.Struct, frozen=True):
     """What an answer is held against: the request as it was sent. `sha256` is the hex digest of `body`.
 
-    `label`: content that no signature covers may leave, named as such; otherwise it is kept back.
+    `label`: content that no signature covers may leave, named as such; otherwise it is kept back. `received_s`: when
+    the request came, in Unix seconds, for answers that name no time.
     """
 
     head: Head
@@ -32,6 +33,7 @@ class Question(msgspec.Struct, frozen=True):
     sha256: str
     nonce: str
     label: bool = False
+    received_s: int = 0
 
 
 class LeftOut(msgspec.Struct, frozen=True):

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .aci import AciRule
+from .opengradient_rule import OpenGradientRule
 from .reply import ResponseRule
 
-RULES: Mapping[str, ResponseRule] = MappingProxyType({"aci-receipt": AciRule(), "opengradient-statement": AciRule()})
+RULES: Mapping[str, ResponseRule] = MappingProxyType(
+    {"aci-receipt": AciRule(), "opengradient-statement": OpenGradientRule()}
+)

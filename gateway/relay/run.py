@@ -59,7 +59,12 @@ class Run(Ends):
         self.pick = pick
         self.task = asyncio.current_task()
         self.asked = Question(
-            x.head, x.body, hashlib.sha256(x.body).hexdigest(), nonce, terms.policy.output.uncovered == "label"
+            x.head,
+            x.body,
+            hashlib.sha256(x.body).hexdigest(),
+            nonce,
+            terms.policy.output.uncovered == "label",
+            x.received_ms // 1000,
         )
 
     async def all(self) -> None:
