@@ -110,10 +110,10 @@ def test_directory_overlays_the_built_in_policies(tmp_path: Path) -> None:
     (tmp_path / "ours.toml").write_bytes(signed.replace(b'name = "signed"', b'name = "ours"'))
     (tmp_path / "README.md").write_text("not a policy")
     assert set(read_policies(tmp_path)) == {*POLICIES, "ours"}
-    (tmp_path / "signed.toml").write_bytes(signed.replace(b"version = 1", b"version = 2"))
+    (tmp_path / "signed.toml").write_bytes(signed.replace(b"version = 2", b"version = 3"))
     with pytest.raises(PolicyError, match=r"signed\.toml:3: 'signed' is a built-in policy"):
         read_policies(tmp_path)
-    (tmp_path / "signed.toml").write_bytes(b'replaces = "builtin"\n' + signed.replace(b"version = 1", b"version = 2"))
+    (tmp_path / "signed.toml").write_bytes(b'replaces = "builtin"\n' + signed.replace(b"version = 2", b"version = 3"))
     assert read_policies(tmp_path)["signed"].version == 2
 
 

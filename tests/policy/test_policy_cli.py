@@ -32,7 +32,7 @@ def test_check_names_each_problem_with_its_line(tmp_path: Path, capsys: pytest.C
     out = capsys.readouterr().out
     assert f"{bad}:2: version must be" in out
     assert f"{bad}:4: unknown check 'signatur'; did you mean 'signature'?" in out
-    assert f"{good}: ours 1 sha256:" in out
+    assert f"{good}: ours 2 sha256:" in out
     assert main(["policy", "check", str(bad), "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert [problem["where"] for problem in report["problems"]] == [f"{bad}:2", f"{bad}:4"]
@@ -85,7 +85,7 @@ def test_show_by_name_and_by_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (shown["name"], shown["on_failure"]) == ("ours", "refuse")
     assert "signature" in shown["require"]["all"]
     assert main(["policy", "show", "ours", "--dir", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("ours, version 1\n")
+    assert capsys.readouterr().out.startswith("ours, version 2\n")
 
 
 def test_show_tightened(capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +94,7 @@ def test_show_tightened(capsys: pytest.CaptureFixture[str]) -> None:
     shown = json.loads(capsys.readouterr().out)
     assert [ref["name"] for ref in shown["refs"]] == ["regulated", "strict"]
     assert main(["policy", "show", "regulated", "--tighten", "strict"]) == 0
-    assert "from    strict 1 sha256:" in capsys.readouterr().out
+    assert "from    strict 2 sha256:" in capsys.readouterr().out
     assert main(["policy", "show", "strict", "--tighten", "observe"]) == 1
     assert "'observe' is looser than 'strict' in require, on_failure" in capsys.readouterr().err
 
