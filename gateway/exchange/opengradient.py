@@ -179,9 +179,11 @@ def _choices(head: Head, surface: Surface, frame: Frame) -> _Read:
     if len(choices) != 1 or head.n != 1:
         read.shape = f"{len(choices)} choices where {head.n} were asked for, and one is signed"
     message = first.message
+    # Members of other surfaces are not what was hashed, and some clients read them.
+    foreign = message if surface is Surface.COMPLETION else first.text
+    read.others = read.others or first.delta is not None or foreign is not None
     if surface is Surface.COMPLETION:
         read.text = first.text
-        read.others = read.others or message is not None
         read.shape = read.shape or ("no text in the choice" if first.text is None else None)
         return read
     if message is None:

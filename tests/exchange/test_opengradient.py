@@ -127,6 +127,8 @@ def test_text_beside_calls_is_not_the_signed_answer() -> None:
     [
         (lambda a: a["choices"].append({"index": 1, "message": {"content": "evil"}}), "choices"),
         (lambda a: a["choices"].append({"index": 0, "message": {"content": "evil"}}), "choices"),
+        (lambda a: a["choices"][0].update(delta={"content": "evil"}), "choices"),
+        (lambda a: a["choices"][0].update(text="evil"), "choices"),
         (lambda a: a["choices"][0]["message"].update(tool_calls=[{**CALL, "id": "evil"}]), "tool_calls"),
         (
             lambda a: a["choices"][0]["message"].update(function_call={"name": "evil", "arguments": "{}"}),
