@@ -61,6 +61,15 @@ class Process:
                 self._log.close()
 
 
+def toml(value: Any) -> str:
+    """A value as TOML writes it; tables inline."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
+
+
 class Gateway:
     """A gateway with its folder, an inference key and an admin key."""
 
@@ -77,7 +86,7 @@ class Gateway:
         lines = []
         for name, values in tables.items():
             lines.append(f"[{name}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+            lines += [f"{key} = {toml(value)}" for key, value in values.items()]
         for node in nodes:
             lines.append("[[nodes]]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in node.items()]

@@ -38,7 +38,7 @@ from .dossier import Live, build_dossier
 from .quorum import Quorum, Read
 from .registration import RegistrationRead, registration
 from .rpc import RpcClient
-from .rpc_errors import RpcError
+from .rpc_errors import QuorumError, RpcError
 from .settings import Table, read
 from .watch import events_since
 
@@ -98,7 +98,10 @@ class OpenGradientAdapter(_Unconfigured):
 
     async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered:
         """The nodes of the registry that the configured ones stand for. Raises `RpcError` when it cannot be read."""
-        found = await discover(self.quorum(client), self.table.registry, LLM_PROXY)
+        try:
+            found = await discover(self.quorum(client), self.table.registry, LLM_PROXY)
+        except QuorumError as error:
+            raise _named(error) from None
         records = {record.tee_id: record for record in found.records}
         nodes: list[Node] = []
         unresolved: dict[str, str] = {}
@@ -117,7 +120,10 @@ class OpenGradientAdapter(_Unconfigured):
     def quorum(self, client: EvidenceClient) -> Quorum:
         """The endpoints of the settings, the same ones each time."""
         if self._quorum is None:
-            clients = [RpcClient(client.web, _name(url), url, chain_id=self.table.chain_id) for url in self.table.rpc]
+            clients = [
+                RpcClient(client.web, _name(url), url, chain_id=self.table.chain_id, timeout_s=self.table.rpc_timeout_s)
+                for url in self.table.rpc
+            ]
             self._quorum = Quorum(clients, self.table.agree, confirmations=self.table.confirmations)
         return self._quorum
 
@@ -223,6 +229,14 @@ class OpenGradientAdapter(_Unconfigured):
         if self.table.transport != "ohttp":
             return None
         return Sealing(_RELAY_TARGET, session.keys[0].key_id, self.authorization)
+
+
+def _named(error: QuorumError) -> QuorumError:
+    """Where all endpoints failed in one way, that is the reason to read."""
+    reasons = {said for _, said in error.said}
+    if error.reason == "rpc_quorum" and len(reasons) == 1:
+        error.reason = reasons.pop()
+    return error
 
 
 def _id_of(pin: str) -> bytes:

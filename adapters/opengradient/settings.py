@@ -23,6 +23,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rpc: tuple[str, ...]
     rpc_agree: int = 0
+    rpc_timeout_s: float = 5.0
     confirmations: int = 2
     chain_id: int = CHAIN_ID
     registry: str = REGISTRY
@@ -62,7 +63,7 @@ def _problems(table: Table) -> list[str]:
         found.append("registry must be 0x and 40 hex digits")
     if table.transport == "ohttp" and not table.relay_url:
         found.append('transport = "ohttp" needs relay_url, the origin of the relay')
-    for name in ("refresh_s", "max_heartbeat_age_s", "attestation_ttl_s"):
+    for name in ("rpc_timeout_s", "refresh_s", "max_heartbeat_age_s", "attestation_ttl_s"):
         if not 0 < getattr(table, name) < float("inf"):
             found.append(f"{name} must be a number of seconds above 0")
     if table.confirmations < 0 or table.first_block < 0 or table.chain_id < 1:

@@ -44,6 +44,9 @@ class AciReply:
             return None
         return self._sealed.statement
 
+    def dated(self) -> int | None:
+        return None
+
     def appraise(
         self, session: AttestedSession, asked: Question, *, now: float, skew_s: float, seen_before: bool
     ) -> AttestationResult:

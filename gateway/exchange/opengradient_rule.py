@@ -51,6 +51,9 @@ class OpenGradientReply:
     def statement(self) -> bytes | None:
         return None if self._statement is None else replay_key(self._statement)
 
+    def dated(self) -> int | None:
+        return None if self._statement is None else self._statement.timestamp
+
     def appraise(
         self, session: AttestedSession, asked: Question, *, now: float, skew_s: float, seen_before: bool
     ) -> AttestationResult:

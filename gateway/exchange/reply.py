@@ -60,6 +60,10 @@ class Reply(Protocol):
         """What was signed, and by whom, for the journal of replays; None when there is nothing, or our nonce in it."""
         ...
 
+    def dated(self) -> int | None:
+        """The second in which the statement says that it was made; None where it says none, or its nonce does."""
+        ...
+
     def appraise(
         self, session: AttestedSession, asked: Question, *, now: float, skew_s: float, seen_before: bool
     ) -> AttestationResult:

@@ -142,6 +142,7 @@ class Fleet:
         self._lookups = [
             Lookup(name, adapter.refresh_s) for name, adapter in adapters.items() if adapter.refresh_s is not None
         ]
+        self._looking: asyncio.Task[None] | None = None
         looked_up = {lookup.network for lookup in self._lookups}
         for node in nodes:
             if node.network in looked_up:
@@ -169,7 +170,10 @@ class Fleet:
         choice = self._route(head, policy, sessions, pick)
         if choice.order:
             return choice
-        lacking = [self.members[r.node] for r in choice.dropped if r.reason in _WAITING]
+        if self._looking is not None and not self._looking.done():
+            await asyncio.wait([self._looking], timeout=ON_DEMAND_S)
+            choice = self._route(head, policy, sessions, pick)
+        lacking = [self.members[r.node] for r in choice.dropped if r.reason in _WAITING and r.node in self.members]
         lacking = [m for m in lacking if m.next_try <= self._mono() or m.flight is not None]
         if not lacking:
             return choice
@@ -204,8 +208,16 @@ class Fleet:
 
     async def discover(self) -> None:
         """Look up the nodes of every network whose registry is due. What stands stays when a registry fails."""
-        now = self._mono()
-        due = [lookup for lookup in self._lookups if lookup.next_at <= now]
+        await self._looking_up()
+
+    def _looking_up(self) -> asyncio.Task[None]:
+        """The lookup under way, or a new one of what is due: once for all who wait."""
+        if self._looking is None or self._looking.done():
+            now = self._mono()
+            self._looking = asyncio.ensure_future(self._look_up_all([k for k in self._lookups if k.next_at <= now]))
+        return self._looking
+
+    async def _look_up_all(self, due: list[Lookup]) -> None:
         await asyncio.gather(*[self._look_up(lookup) for lookup in due])
 
     async def _look_up(self, lookup: Lookup) -> None:
@@ -259,20 +271,19 @@ class Fleet:
 
     async def run(self) -> None:
         """Attest everybody now, then each again before its lease ends. Ends by cancellation."""
-        looking: asyncio.Task[None] | None = None
         try:
             while True:
                 now = self._mono()
-                if (looking is None or looking.done()) and any(lookup.next_at <= now for lookup in self._lookups):
-                    looking = asyncio.ensure_future(self.discover())
+                if any(lookup.next_at <= now for lookup in self._lookups):
+                    self._looking_up()
                 for member in self.members.values():
                     if member.flight is None and member.next_try <= now:
                         self._fly(member)
                 await asyncio.sleep(0.5)
         finally:
             flights: list[asyncio.Task[None]] = [m.flight for m in self.members.values() if m.flight is not None]
-            if looking is not None:
-                flights.append(looking)
+            if self._looking is not None:
+                flights.append(self._looking)
             for flight in flights:
                 flight.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -281,9 +292,7 @@ class Fleet:
     async def attest_all(self, within_s: float) -> None:
         """Attest everybody once, for a start that is ready when it says so; late nodes go on in the background."""
         if self._lookups:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(within_s):
-                    await self.discover()
+            await asyncio.wait([self._looking_up()], timeout=within_s)
         if self.members:
             await asyncio.wait([self._fly(m) for m in self.members.values()], timeout=within_s)
 

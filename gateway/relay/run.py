@@ -57,6 +57,7 @@ class Run(Ends):
         super().__init__(relay.fleet, book, Till(relay.payer, x, terms.policy), terms, sink)
         self.relay = relay
         self.pick = pick
+        self.sent_at = 0.0
         self.task = asyncio.current_task()
         self.asked = Question(
             x.head,
@@ -179,6 +180,7 @@ class Run(Ends):
         extra = member.adapter.request(x.session, self.asked.nonce, chained=mode == "chained")
         extra += self.till.headers(member)
         connection = self.channel(member, pooled)
+        self.sent_at = self.relay.now()
         head = await connection.request(
             b"POST",
             member.origin.target(x.head.endpoint),
@@ -326,6 +328,10 @@ class Run(Ends):
         start = relay.mono()
         statement = reply.statement() if self.policy.replay.journal else None
         seen = statement is not None and self.fleet.journal.seen(member.node.network, statement, relay.now())
+        # Two equal requests with equal answers in one second have one statement, and no lie in it: nothing older than
+        # this request is taken for its answer, so what was seen before is a replay only if it is older.
+        dated = reply.dated() if seen else None
+        seen = seen and (dated is None or dated < int(self.sent_at))
         result = reply.appraise(
             x.session, self.asked, now=relay.now(), skew_s=self.policy.freshness.response_skew_s, seen_before=seen
         )

@@ -214,7 +214,8 @@ class Network:
         return _json({"error": "not found"}, 404)
 
     def _payment_required(self, request: Request, why: str) -> Reply:
-        required = self.till.required(request.target, why)
+        scheme = "http" if self._combined else "https"
+        required = self.till.required(f"{scheme}://{request.headers['host']}{request.target}", why)
         header = base64.b64encode(json.dumps(required).encode()).decode()
         return Reply(402, json.dumps({"error": why}).encode(), headers={"PAYMENT-REQUIRED": header})
 

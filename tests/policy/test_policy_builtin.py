@@ -114,7 +114,7 @@ def test_directory_overlays_the_built_in_policies(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"signed\.toml:3: 'signed' is a built-in policy"):
         read_policies(tmp_path)
     (tmp_path / "signed.toml").write_bytes(b'replaces = "builtin"\n' + signed.replace(b"version = 2", b"version = 3"))
-    assert read_policies(tmp_path)["signed"].version == 2
+    assert read_policies(tmp_path)["signed"].version == 3
 
 
 def test_unreadable_places_are_named(tmp_path: Path) -> None:
