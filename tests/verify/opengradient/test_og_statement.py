@@ -163,6 +163,11 @@ def test_another_kind_of_key_signs_nothing() -> None:
     assert not verify_statement(spki, found)
 
 
+def test_a_statement_holds_only_under_the_key_that_it_names() -> None:
+    """A signature that holds under a key proves nothing for a statement that names another."""
+    assert not verify_statement(SPKI, statement(tee_id=tee_id_of(OTHER_SPKI)))
+
+
 def test_the_placeholder_is_a_signature_that_never_holds() -> None:
     """`0x`, which the network's payment code writes for none, parses and does not hold."""
     assert statement(tee_signature="0x").signature == b""
