@@ -73,6 +73,9 @@ class Collateral(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intel_url: str = "https://api.trustedservices.intel.com"
     intel_crl_url: str = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
     amd_url: str = "https://kdsintf.amd.com"
+    nvidia_rim_url: str = "https://rim.attestation.nvidia.com"
+    nvidia_ocsp_url: str = "https://ocsp.ndis.nvidia.com"
+    nvidia_nras_url: str = "https://nras.attestation.nvidia.com"
     refresh_s: float = 43200.0
     timeout_s: float = 20.0
 
@@ -141,6 +144,9 @@ REFERENCE: dict[str, str] = {
     "collateral.intel_url": "Intel's provisioning certification service (PCS version 4), or your own mirror of it.",
     "collateral.intel_crl_url": "The revocation list of Intel's root: DER, or DER in hex as a mirror gives it.",
     "collateral.amd_url": "AMD's key distribution service, or your own mirror of it.",
+    "collateral.nvidia_rim_url": "NVIDIA's service of reference manifests, or your own mirror of it.",
+    "collateral.nvidia_ocsp_url": "NVIDIA's OCSP responder for the certificates of accelerators and manifests.",
+    "collateral.nvidia_nras_url": "NVIDIA's attestation service, of which only the key set is asked for.",
     "collateral.refresh_s": "Most seconds after which a vendor is asked for something newer; never later than half of "
     "what is left.",
     "collateral.timeout_s": "Seconds that a vendor may take to bring one platform's documents.",

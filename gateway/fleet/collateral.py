@@ -15,7 +15,8 @@ holds here:
 * A bad answer replaces nothing. A good one replaces what is held when it is newer.
 * The highest evaluation number seen for a platform is remembered across restarts, and collateral below it is refused.
 * Each part is fetched once for all who wait, and again by `run` well before its end, so that nobody waits then.
-* A problem is one of `PROBLEMS`, never an empty answer.
+* A problem is one of `PROBLEMS`, never an empty answer. What accelerators lack is no problem of the machine's, but
+  stays open in their claims, and policy says whether that will do (`tee.gpu`, `tee.revocation`).
 
 Sources are asked in this order: the operator's folder, what an earlier run kept, the vendors' services.
 """
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,7 +38,8 @@ from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.transport import control_client
 from gateway.verify.node_evidence import TeeEvidence
 from gateway.verify.tee.endorsements import Checked, check_part
-from gateway.verify.tee.needs import AmdKey, AmdNeed, IntelNeed, Need, Part, need_of
+from gateway.verify.tee.needs import AmdKey, AmdNeed, IntelNeed, Need, OcspNeed, Part, RimNeed, need_of
+from gateway.verify.tee.nvidia_needs import device_needs, signer_needs
 from gateway.verify.tee.roots import TrustRoots
 from gateway.verify.tee.vendor_answers import MAX_ANSWER_BYTES
 
@@ -124,16 +126,39 @@ class CollateralService:
 
     async def endorse(self, item: TeeEvidence) -> Endorsements:
         """What `item` has to be held against, as the attester asks. Raises `FormatError` for evidence that is none."""
-        manifests = {} if item.gpu is None or self._manifests is None else await asyncio.to_thread(self._manifests)
         need = need_of(item.kind, {item.role: item.data})
-        if need is None:
-            return Endorsements(manifests)
-        fetched = await self.fetch(need)
-        return Endorsements({**fetched.blobs, **manifests}, fetched.problem)
+        fetched = Fetched() if need is None else await self.fetch(need)
+        if item.gpu is None or fetched.problem is not None:
+            return Endorsements(fetched.blobs, fetched.problem)
+        return Endorsements({**fetched.blobs, **await self._accelerators(item.gpu)})
+
+    async def _accelerators(self, payload: bytes) -> Mapping[str, bytes]:
+        """Manifests and OCSP answers for the devices of `payload`, as many as come in the time of two parts. What
+        comes later is there for the next appraisal. The operator's own manifests stand before those that are fetched.
+        """
+        found = {} if self._manifests is None else dict(await asyncio.to_thread(self._manifests))
+        try:
+            async with asyncio.timeout(2 * self._timeout):
+                needs = await asyncio.to_thread(device_needs, payload, self._roots, self._now())
+                await self._gather((need for need in needs if need.role not in found), found)
+                manifests = [data for role, data in found.items() if role.startswith("rim:")]
+                signers = await asyncio.to_thread(signer_needs, manifests, self._roots, self._now())
+                await self._gather(signers, found)
+        except TimeoutError:
+            log.warning("collateral.late", count=len(found))
+        return found
+
+    async def _gather(self, needs: Iterable[RimNeed | OcspNeed], found: dict[str, bytes]) -> None:
+        """Fetch all of `needs`, and put what there is into `found` as it comes."""
+
+        async def one(need: RimNeed | OcspNeed) -> None:
+            found.update((await self.fetch(need)).blobs)
+
+        await asyncio.gather(*(one(need) for need in needs))
 
     async def fetch(self, need: Need) -> Fetched:
         """The endorsements of `need`. Waits for a source only when they are not in hand. Raises nothing of its own."""
-        if isinstance(need, IntelNeed):
+        if not isinstance(need, AmdNeed):
             return _fetched(await self._get(need, {}))
         first: Fetched | None = None
         for product in need.products:  # more than one only for a report that does not say what it is of
@@ -216,7 +241,10 @@ class CollateralService:
         try:
             async with asyncio.timeout(self._timeout):
                 blobs = await source.bring(part)
-            checked = check_part(part, blobs, beside, roots=self._roots, now=self._now())
+            now = self._now()
+            checked = check_part(part, blobs, beside, roots=self._roots, now=now)
+            if checked.expires <= now:  # a verifier takes the last second itself, but nothing could use it after this
+                raise FormatError("it ends now", reason="expired")
         except TimeoutError:
             return self._refused(source, part, _Failure("collateral_unavailable", "timeout"))
         except Unavailable as error:
@@ -239,7 +267,7 @@ class CollateralService:
         held = self._in_date(found.part)
         if held is None:
             return True
-        ours, theirs = ((h.checked.evaluation or 0, h.checked.expires) for h in (held, found))
+        ours, theirs = ((h.checked.evaluation or 0, h.checked.said, h.checked.expires) for h in (held, found))
         return theirs > ours
 
     async def _take(self, found: _Held) -> _Held:
@@ -350,8 +378,17 @@ def open_collateral(
         deadlines = Deadlines(first_byte_s=wanted.timeout_s, idle_s=wanted.timeout_s, total_s=wanted.timeout_s)
         # The web's rules for TLS; private addresses are allowed, because the operator wrote the URL.
         client = control_client(pool, allow_private=True, max_body=MAX_ANSWER_BYTES, deadlines=deadlines)
-        urls = {"intel_url": wanted.intel_url, "intel_crl_url": wanted.intel_crl_url, "amd_url": wanted.amd_url}
-        sources.append(VendorServices(client, **urls))
+        sources.append(
+            VendorServices(
+                client,
+                intel_url=wanted.intel_url,
+                intel_crl_url=wanted.intel_crl_url,
+                amd_url=wanted.amd_url,
+                nvidia_rim_url=wanted.nvidia_rim_url,
+                nvidia_ocsp_url=wanted.nvidia_ocsp_url,
+                nvidia_nras_url=wanted.nvidia_nras_url,
+            )
+        )
     return CollateralService(
         sources,
         roots=roots,

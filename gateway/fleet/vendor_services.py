@@ -1,4 +1,4 @@
-"""Where endorsements come from: Intel's and AMD's services over HTTPS, and a folder that the operator filled.
+"""Where endorsements come from: Intel's, AMD's and NVIDIA's services over HTTPS, and a folder that the operator filled.
 
 Each source has one method, `bring(part)`: the bytes of one part by role, unjudged. `Unavailable` says that they cannot
 be had, `FormatError` that what came is not of its form. The service beside it (`collateral`) judges.
@@ -8,14 +8,18 @@ be had, `FormatError` that what came is not of its form. The service beside it (
                           {intel_url}/sgx/certification/v4/pckcrl?ca=…&encoding=der SGX-PCK-CRL-Issuer-Chain
                           {intel_crl_url}                                           the root's list
     AMD KDS               {amd_url}/{vcek|vlek}/v1/{product}/cert_chain, …/crl, /vcek/v1/{product}/{chip}?blSPL=…
+    NVIDIA                {nvidia_rim_url}/v1/rim/{id}; POST {nvidia_ocsp_url} (RFC 6960 appendix A);
+                          {nvidia_nras_url}/.well-known/jwks.json
 
     {supplied}/intel/<tdx|sgx>-<fmspc>-<platform|processor>.json     QuoteCollateralV3
     {supplied}/amd/<product>/ark.der  ask.der  vcek.crl              VCEK: chain and list
     {supplied}/amd/<product>/ark.der  asvk.der vlek.crl              VLEK: chain and list
     {supplied}/amd/<product>/vcek-<chip>-<tcb>.der                   <tcb>: bl4-tee0-snp24-ucode219, Turin fmc1-bl4-…
     {supplied}/amd/<product>/vlek-<tcb>.der
+    {supplied}/nvidia/<id>.xml  nvidia/ocsp-<sha256 of the certificate>.der  nvidia/jwks.json
 
-All that comes is signed by the vendor, so TLS (the web's rules) protects availability and what is asked for, no more.
+All that comes is signed by the vendor, so TLS (the web's rules) protects availability and what is asked for, no more;
+but for NVIDIA's key set, which is signed by nobody, and which no verifier believes without a ground of its own.
 """
 
 from __future__ import annotations
@@ -31,8 +35,8 @@ import httpx
 from gateway.errors import ConfigError
 from gateway.upstream.origin import parse_origin
 from gateway.upstream.transport import reason_of
-from gateway.verify.tee.needs import AmdChain, AmdKey, IntelNeed, Part
-from gateway.verify.tee.vendor_answers import PcsAnswers, amd_chain_of, envelope_of
+from gateway.verify.tee.needs import AmdChain, AmdKey, IntelNeed, NrasKeys, OcspNeed, Part, RimNeed
+from gateway.verify.tee.vendor_answers import PcsAnswers, amd_chain_of, envelope_of, manifest_of, ocsp_request
 
 Blobs = Mapping[str, bytes]
 #: The largest file of the operator's that is read.
@@ -60,11 +64,23 @@ class VendorServices:
 
     name = "service"
 
-    def __init__(self, client: httpx.AsyncClient, *, intel_url: str, intel_crl_url: str, amd_url: str) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        *,
+        intel_url: str,
+        intel_crl_url: str,
+        amd_url: str,
+        nvidia_rim_url: str,
+        nvidia_ocsp_url: str,
+        nvidia_nras_url: str,
+    ) -> None:
         """Raises `ConfigError` for a URL that is not https (or http to this machine)."""
-        for url in (intel_url, intel_crl_url, amd_url):
+        for url in (intel_url, intel_crl_url, amd_url, nvidia_rim_url, nvidia_ocsp_url, nvidia_nras_url):
             check_url(url)
         self._client = client
+        self._rim, self._ocsp = nvidia_rim_url.rstrip("/"), nvidia_ocsp_url
+        self._nras = nvidia_nras_url.rstrip("/")
         self._intel, self._intel_crl, self._amd = intel_url.rstrip("/"), intel_crl_url, amd_url.rstrip("/")
 
     async def bring(self, part: Part) -> Blobs:
@@ -73,7 +89,13 @@ class VendorServices:
             return {"collateral": await self._collateral(part)}
         if isinstance(part, AmdChain):
             return await self._chain(part)
-        return {"ek": await self._key(part)}
+        if isinstance(part, AmdKey):
+            return {"ek": await self._key(part)}
+        if isinstance(part, RimNeed):
+            return {part.role: manifest_of((await self._get(f"{self._rim}/v1/rim/{part.id}")).content)}
+        if isinstance(part, OcspNeed):
+            return {part.role: await self._answer(part)}
+        return {part.role: (await self._get(f"{self._nras}/.well-known/jwks.json")).content}
 
     async def close(self) -> None:
         """Let go of the client."""
@@ -109,9 +131,18 @@ class VendorServices:
         levels = "&".join(f"{name}SPL={level:02d}" for name, level in part.tcb)
         return (await self._get(f"{self._amd}/vcek/v1/{part.product}/{part.chip}?{levels}")).content
 
+    async def _answer(self, need: OcspNeed) -> bytes:
+        headers = {"content-type": "application/ocsp-request", "accept": "application/ocsp-response"}
+        return (await self._send("POST", self._ocsp, headers, ocsp_request(need))).content
+
     async def _get(self, url: str) -> httpx.Response:
+        return await self._send("GET", url)
+
+    async def _send(
+        self, method: str, url: str, headers: Mapping[str, str] | None = None, content: bytes | None = None
+    ) -> httpx.Response:
         try:
-            response = await self._client.get(url)
+            response = await self._client.request(method, url, headers=headers, content=content)
         except httpx.HTTPError as error:
             raise Unavailable(reason_of(error)) from None
         if response.status_code != 200:
@@ -165,6 +196,12 @@ def files_of(part: Part) -> dict[str, str]:
     """Role -> path below the folder."""
     if isinstance(part, IntelNeed):
         return {"collateral": f"intel/{part.tee}-{part.fmspc}-{part.ca}.json"}
+    if isinstance(part, RimNeed):
+        return {part.role: f"nvidia/{part.id}.xml"}
+    if isinstance(part, OcspNeed):
+        return {part.role: f"nvidia/ocsp-{part.digest}.der"}
+    if isinstance(part, NrasKeys):
+        return {part.role: "nvidia/jwks.json"}
     below = f"amd/{part.product}/"
     if isinstance(part, AmdChain):
         ask = "ask.der" if part.role == "vcek" else "asvk.der"

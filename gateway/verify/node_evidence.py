@@ -5,7 +5,8 @@
     {"platform": "nitro", "document": "<base64>"}           user_data of the document
                                                             … is SHA-256(statement) and 32 zero bytes
     beside any of them "nvidia_payload": {…}                each device's nonce is the first 32 of those bytes;
-                                                            it is held to the manifests that we have (`rim:<name>`)
+                                                            it is held to the manifests (`rim:<name>`) and OCSP
+                                                            answers (`ocsp:<sha256>`) that we have
 
 A statement names the digest of the keyset and our nonce (`gateway.verify.aci`), so evidence that holds and commits to
 it shows that this machine has these keys, now. The vendor's documents are never taken from the report: whoever chooses
@@ -105,9 +106,11 @@ def _gpu(payload: bytes, cpu: TeeClaims, collateral: Mapping[str, bytes], roots:
     from .tee.nvidia_payload import verify_payload
 
     first = bytes.fromhex((cpu.report_data or "")[:64])
-    claims = verify_payload(payload, roots=roots, now=now, nonce=first or None).claims
+    answers = {role.removeprefix("ocsp:"): data for role, data in collateral.items() if role.startswith("ocsp:")}
+    nonce = first or None
+    claims = verify_payload(payload, roots=roots, now=now, nonce=nonce, answers=answers).claims
     if rims := _manifests(claims, collateral):
-        claims = verify_payload(payload, roots=roots, now=now, nonce=first or None, rims=rims).claims
+        claims = verify_payload(payload, roots=roots, now=now, nonce=nonce, answers=answers, rims=rims).claims
     binding = bind(BindingRule.GPU_CHUTES, claims, BindingInputs(cpu=cpu)) if first else Binding()
     return msgspec.structs.replace(claims, binding=binding)
 

@@ -828,7 +828,9 @@ def test_the_folder_has_one_file_a_role() -> None:
 # --- Settings
 
 
-@pytest.mark.parametrize("key", ["intel_url", "intel_crl_url", "amd_url"])
+@pytest.mark.parametrize(
+    "key", ["intel_url", "intel_crl_url", "amd_url", "nvidia_rim_url", "nvidia_ocsp_url", "nvidia_nras_url"]
+)
 @pytest.mark.parametrize(
     "url", ["http://vendor.example", "ftp://127.0.0.1", "https://a@b.example", "https://x.example/?q=1"]
 )
@@ -844,6 +846,9 @@ async def test_the_vendors_own_services_are_the_default(tmp_path: Path) -> None:
     assert collateral_settings.intel_url == "https://api.trustedservices.intel.com"
     assert collateral_settings.intel_crl_url == "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
     assert collateral_settings.amd_url == "https://kdsintf.amd.com"
+    assert collateral_settings.nvidia_rim_url == "https://rim.attestation.nvidia.com"
+    assert collateral_settings.nvidia_ocsp_url == "https://ocsp.ndis.nvidia.com"
+    assert collateral_settings.nvidia_nras_url == "https://nras.attestation.nvidia.com"
     pool = UpstreamPool()
     storage = load(f'[storage]\nurl = "sqlite:///{tmp_path}/a.db"')
     service = open_collateral(storage, pool, roots=TrustRoots(), now=lambda: NOW)

@@ -1,4 +1,4 @@
-"""Intel's and AMD's services on loopback, over worlds of our own: every answer can be changed, delayed or withheld.
+"""Intel's, AMD's and NVIDIA's services on loopback, over worlds of our own: every answer can be changed, delayed or withheld.
 
 async with vendors(intel=intel.World(), amd=amd.World()) as service:
     service.url, service.asked, service.answers["/tdx/certification/v4/tcb"] = Answer(status=500)
@@ -7,6 +7,7 @@ async with vendors(intel=intel.World(), amd=amd.World()) as service:
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -16,6 +17,7 @@ from urllib.parse import quote
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 from support_peer import Peer, peer, read_request
 
 from . import amd as amd_world
@@ -42,6 +44,7 @@ class Vendors:
     def __init__(self) -> None:
         self.answers: dict[str, Answer] = {}
         self.asked: list[str] = []
+        self.responses: dict[int, bytes] = {}  # of the OCSP responder, by the certificate's serial number
         self.gate = asyncio.Event()
         self.gate.set()
         self.url = ""
@@ -75,6 +78,23 @@ class Vendors:
         self.answers[f"{base}/crl"] = Answer(world.crl(**crl))
         self.answers[f"{base}/{key_path(world)}"] = Answer(world.ek)
 
+    def take_manifest(self, name: str, data: bytes, **more: Any) -> None:
+        """Answer as NVIDIA's RIM service for this name; `more` are members beside the manifest."""
+        body = {"id": name, "rim": base64.b64encode(data).decode(), "rim_format": "TCG_SWID", **more}
+        self.answers[f"/v1/rim/{name}"] = Answer(json.dumps(body).encode())
+
+    def take_status(self, certificate: x509.Certificate, response: bytes) -> None:
+        """Answer as NVIDIA's OCSP responder about this certificate."""
+        self.responses[certificate.serial_number] = response
+
+    def respond(self, request: bytes) -> Answer:
+        """The responder: reads the request as RFC 6960 has it, and refuses what is none."""
+        head, _, body = request.partition(b"\r\n\r\n")
+        if b"content-type: application/ocsp-request" not in head.lower():
+            return Answer(status=415)
+        found = self.responses.get(ocsp.load_der_ocsp_request(body).serial_number)
+        return Answer(status=404) if found is None else Answer(found)
+
     def count(self, part: str) -> int:
         """How many requests had `part` in their target."""
         return sum(part in target for target in self.asked)
@@ -96,6 +116,8 @@ async def vendors() -> AsyncIterator[Vendors]:
             service.asked.append(target)
             await service.gate.wait()
             answer = service.answers.get(target.partition("?")[0], Answer(status=404))
+            if target == "/ocsp" and target not in service.answers:
+                answer = service.respond(node.requests[-1])
             writer.write(answer.wire())
             await writer.drain()
             if answer.cut is not None:

@@ -13,6 +13,7 @@ What is held to what (docs/verification.md, Endorsements):
 * AMD chain: ARK pinned and of the product; ASK or ASVK by role, signed by it and not revoked; the list signed and in
   date.
 * AMD key: signed by that ASK, in date, certified for the chip and the TCB asked for.
+* NVIDIA: `nvidia_collateral`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from gateway.errors import FormatError
 from . import pcs, tcb
 from .amd_certificates import AmdCertificate, parse_certificate, parse_crl, signed_by
 from .findings import NotAuthentic
-from .needs import AmdChain, AmdKey, IntelNeed, Part, pck_authority
+from .needs import AmdChain, AmdKey, IntelNeed, OcspNeed, Part, RimNeed, pck_authority
+from .nvidia_collateral import check_answer, check_key_set, check_manifest
 from .roots import TrustRoots
 from .snp_claims import Chain
 
@@ -38,11 +40,13 @@ _ROLES = {"vcek": "SEV-{}", "vlek": "SEV-VLEK-{}"}
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """When the first member ends (Unix seconds); Intel's evaluation number; whether the root is a test's."""
+    """When the first member ends (Unix seconds); Intel's evaluation number; whether the root is a test's; when it was
+    said, where a later word counts even if it ends earlier (OCSP)."""
 
     expires: float
     evaluation: int | None = None
     test: bool = False
+    said: float = 0.0
 
 
 def check_part(part: Part, blobs: Blobs, beside: Blobs, *, roots: TrustRoots, now: float) -> Checked:
@@ -54,14 +58,24 @@ def check_part(part: Part, blobs: Blobs, beside: Blobs, *, roots: TrustRoots, no
         return _check_intel(part, _role(blobs, "collateral"), roots, now)
     if isinstance(part, AmdChain):
         return _check_amd_chain(part, blobs, roots, now)
-    return _check_amd_key(part, _role(blobs, "ek"), _role(beside, "ask"), now)
+    if isinstance(part, AmdKey):
+        return _check_amd_key(part, _role(blobs, "ek"), _role(beside, "ask"), now)
+    data = _role(blobs, part.role)
+    if isinstance(part, RimNeed):
+        return Checked(*check_manifest(part, data, roots, now))
+    if isinstance(part, OcspNeed):
+        answer = check_answer(part, data, now)
+        return Checked(answer.until, said=answer.since)
+    return Checked(check_key_set(data, roots, now))
 
 
 def roles_of(part: Part) -> tuple[str, ...]:
     """The roles that `part` consists of."""
     if isinstance(part, IntelNeed):
         return ("collateral",)
-    return ("ask", "root:ark", "crl") if isinstance(part, AmdChain) else ("ek",)
+    if isinstance(part, AmdChain):
+        return ("ask", "root:ark", "crl")
+    return ("ek",) if isinstance(part, AmdKey) else (part.role,)
 
 
 def _role(blobs: Blobs, role: str) -> bytes:

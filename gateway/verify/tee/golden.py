@@ -6,13 +6,14 @@ manifest that is unsigned, foreign or contradictory is no reference at all and f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from gateway.crypto.certificates import expires
+from gateway.crypto.certificates import expires, fingerprint
 from gateway.model.tee import Collateral, Golden
 from gateway.model.verdict import Check, Outcome
 
 from .findings import Findings, NotAuthentic
+from .ocsp import covered
 from .rim import NVDEC0_INDEX, Rim, SignedRim, check_no_conflict, check_rim, compare, parse_rim
 from .roots import TrustRoots
 from .spdm import CHIP_SKU, DRIVER_VERSION, NVDEC0_STATUS, PROJECT, PROJECT_SKU, Report, vbios_version
@@ -28,11 +29,13 @@ def check_manifests(
     manifests: Sequence[bytes],
     roots: TrustRoots,
     chain_expires: float,
+    answers: Mapping[str, bytes] = {},
 ) -> None:
     """The checks `tee_collateral` and `tee_tcb` of a device whose report has been found genuine.
 
     Raises `NotAuthentic` rim_malformed|rim_for_another_device|rim_duplicate|rim_index_conflict, `XmlSignatureError`,
-    `ChainError`. A signer out of date is a warning: NVIDIA does not sign manifests anew.
+    `ChainError`, and what `ocsp.covered` does for a signer that one of `answers` (OCSP, by the certificate's SHA-256)
+    is about. A signer out of date is a warning: NVIDIA does not sign manifests anew.
     """
     if not manifests:
         f.absent("tee_collateral", "rim_missing")
@@ -46,6 +49,7 @@ def check_manifests(
         check_no_conflict([s.rim for s in signed])
         step.found = ", ".join(f"{kind} {rim.version}" for kind, rim in kinds.items())
         ends = [chain_expires, *(expires(s.chain) for s in signed if not s.expired)]
+        ends += _answered(signed, answers, f.evaluated_at)
         f.set(collateral=Collateral(tuple(s.rim.sha256 for s in signed), expires=min(ends)))
     if any(s.expired for s in signed):
         f.checks["tee_collateral"] = Check("tee_collateral", Outcome.WARNING, "rim_signer_expired", step.found)
@@ -58,6 +62,15 @@ def _signed(manifests: Sequence[bytes], roots: TrustRoots, now: float) -> list[S
     if len(manifests) > MAX_RIMS:
         raise NotAuthentic(f"more than {MAX_RIMS} manifests", reason="rim_malformed")
     return [check_rim(parse_rim(data), roots, now) for data in manifests]
+
+
+def _answered(signed: Sequence[SignedRim], answers: Mapping[str, bytes], now: float) -> list[float]:
+    """When the answers about the signers end."""
+    ends: list[float] = []
+    for s in signed:
+        given = [answers[digest] for c in s.chain[:-1] if (digest := fingerprint(c)) in answers]
+        ends += covered(given, s.chain, now).values()
+    return ends
 
 
 def kind_of(report: Report, rim: Rim, product: str | None) -> str:

@@ -2,6 +2,7 @@
 
     need_of("tdx", {"quote": quote})      IntelNeed: TCB info and QE identity of one FMSPC, and the lists of one PCK CA
     need_of("snp", {"report": report})    AmdNeed: the chain and list of a product, and the endorsement key of one chip
+    need_of("nvidia_nras", {})            NrasKeys: the key set of NVIDIA's service
     need_of("nitro", {"doc": document})   None: the evidence brings all that there is
 
 Nothing here is believed. Evidence that lies about its platform gets another platform's documents, which do not fit it
@@ -11,11 +12,15 @@ docs/verification.md, Endorsements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from cryptography import x509
 
+from gateway.crypto.certificates import der_of
 from gateway.errors import FormatError
 
 from .amd_certificates import PRODUCT, parse_certificate
@@ -28,6 +33,7 @@ from .snp_report import SnpReport, parse_snp_report, tcb_parts
 
 _MILAN, _GENOA, _TURIN = "Milan", "Genoa", "Turin"
 TURIN_HWID_BYTES = 8
+_RIM_ID = re.compile(r"NV_[A-Z]+_[A-Z]+_[A-Za-z0-9._-]{1,96}")
 
 
 class IntelNeed(msgspec.Struct, frozen=True):
@@ -100,8 +106,59 @@ class AmdNeed(msgspec.Struct, frozen=True):
         return AmdKey(product, self.role, chip, tuple(tcb_parts(self.tcb, turin=turin).items()))
 
 
-Need = IntelNeed | AmdNeed
-Part = IntelNeed | AmdChain | AmdKey
+class RimNeed(msgspec.Struct, frozen=True):
+    """A reference manifest under the name `id` that NVIDIA has for it (`golden.rim_ids`). Raises `FormatError` for a
+    name of another form: it becomes part of a path and of a file's name."""
+
+    id: str
+
+    def __post_init__(self) -> None:
+        if _RIM_ID.fullmatch(self.id) is None or ".." in self.id:
+            raise FormatError("the name is none of a manifest's", reason="rim_bad_name")
+
+    @property
+    def role(self) -> str:
+        return f"rim:{self.id}"
+
+    @property
+    def name(self) -> str:
+        return f"nvidia-rim-{self.id}"
+
+
+class OcspNeed(msgspec.Struct, frozen=True):
+    """What the responder says of one certificate; both are DER."""
+
+    certificate: bytes
+    issuer: bytes
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.certificate).hexdigest()
+
+    @property
+    def role(self) -> str:
+        return f"ocsp:{self.digest}"
+
+    @property
+    def name(self) -> str:
+        return f"nvidia-ocsp-{self.digest}"
+
+
+class NrasKeys(msgspec.Struct, frozen=True):
+    """The key set that NVIDIA's attestation service publishes."""
+
+    role = "jwks"
+    name = "nvidia-nras-jwks"
+
+
+NvidiaPart = RimNeed | OcspNeed | NrasKeys
+Need = IntelNeed | AmdNeed | NvidiaPart
+Part = IntelNeed | AmdChain | AmdKey | NvidiaPart
+
+
+def ocsp_needs(chain: Sequence[x509.Certificate]) -> tuple[OcspNeed, ...]:
+    """The answers that a chain (leaf first, root last) needs: one for each certificate but the root."""
+    return tuple(OcspNeed(der_of(own), der_of(by)) for own, by in itertools.pairwise(chain))
 
 
 def need_of(kind: str, blobs: Mapping[str, bytes]) -> Need | None:
@@ -111,6 +168,8 @@ def need_of(kind: str, blobs: Mapping[str, bytes]) -> Need | None:
     `FormatError` for evidence that is not of its form, with the reason `input_missing` where there is none.
     """
     first = kind_of(kind).inputs[0]
+    if kind == "nvidia_nras":
+        return NrasKeys()
     if kind not in ("tdx", "snp"):
         return None
     if first not in blobs:

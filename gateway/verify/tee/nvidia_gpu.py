@@ -64,14 +64,21 @@ def verify_spdm(
     nonce: bytes | None = None,
     rims: Sequence[bytes] = (),
     ocsp: Sequence[bytes] = (),
+    answers: Mapping[str, bytes] = {},
 ) -> TeeResult:
     """One device's report (request and response) with its PEM chain, leaf first, root last.
 
     `nonce` is the 32 bytes that we asked with; without one the check is `none` and the report may be of any age.
-    `rims` are manifests as XML, `ocsp` responses as DER, in any order. Total for any bytes.
+    `rims` are manifests as XML, `ocsp` responses about its chain as DER, in any order. `answers`
+    are OCSP responses by the SHA-256 of the certificate, of which those about this device and the manifests' signers
+    are used. Total for any bytes.
     """
     return examine(
-        Platform.NVIDIA_GPU, report, now, PLAN, lambda f: _verify(f, report, chain_pem, roots, nonce, rims, ocsp)
+        Platform.NVIDIA_GPU,
+        report,
+        now,
+        PLAN,
+        lambda f: _verify(f, report, chain_pem, roots, nonce, rims, ocsp, answers),
     )
 
 
@@ -83,6 +90,7 @@ def _verify(
     nonce: bytes | None,
     rims: Sequence[bytes],
     ocsp: Sequence[bytes],
+    answers: Mapping[str, bytes],
 ) -> None:
     with f.step("tee_format") as step:
         report = spdm.parse_report(data)
@@ -98,8 +106,9 @@ def _verify(
     with f.step("tee_identity") as step:
         step.found, product = _check_identity(f, raw, report, chain)
     raw["rim_ids"] = list(rim_ids(report, product))
-    ends = _check_ocsp(f, ocsp, chain)
-    check_manifests(f, report, product, rims, roots, ends)
+    own = [answers[digest] for c in chain[:-1] if (digest := fingerprint(c)) in answers]
+    ends = _check_ocsp(f, [*ocsp, *own], chain)
+    check_manifests(f, report, product, rims, roots, ends, answers)
 
 
 def _check_nonce(f: Findings, report: spdm.Report, nonce: bytes | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from gateway.crypto.canonical import strict_json
 from gateway.crypto.encoding import unb64
 from gateway.errors import FormatError
-from gateway.model.tee import Freshness, FreshnessClass, Platform, TeeResult
+from gateway.model.tee import Freshness, FreshnessClass, Platform, Revocation, TeeResult
 
 from .findings import MAX_EVIDENCE_BYTES, Findings, NotAuthentic, examine
 from .nvidia_gpu import nonce_of, verify_spdm
@@ -32,11 +32,17 @@ def verify_payload(
     now: float,
     nonce: bytes | None = None,
     rims: Sequence[bytes] = (),
+    answers: Mapping[str, bytes] = {},
 ) -> TeeResult:
     """Every device of a payload. `nonce` is the 32 bytes asked with, or, without a question of ours, what the CPU's
-    evidence commits to. `rims` hold for all devices. Total for any bytes."""
+    evidence commits to. `rims` hold for all devices; `answers` are OCSP responses by the SHA-256 of the certificate.
+    Total for any bytes."""
     return examine(
-        Platform.NVIDIA_GPU, payload, now, PLAN, lambda f: _verify(f, parse_payload(payload), roots, nonce, rims)
+        Platform.NVIDIA_GPU,
+        payload,
+        now,
+        PLAN,
+        lambda f: _verify(f, parse_payload(payload), roots, nonce, rims, answers),
     )
 
 
@@ -63,15 +69,20 @@ def _verify(
     roots: TrustRoots,
     nonce: bytes | None,
     rims: Sequence[bytes],
+    answers: Mapping[str, bytes],
 ) -> None:
     with f.step("tee_format") as step:
         f.set(evidence_format="nvidia-payload")
         step.found = f"{len(devices)} devices"
     results = [
-        verify_spdm(report, chain, roots=roots, now=f.evaluated_at, nonce=nonce, rims=rims) for report, chain in devices
+        verify_spdm(report, chain, roots=roots, now=f.evaluated_at, nonce=nonce, rims=rims, answers=answers)
+        for report, chain in devices
     ]
     children = tuple(result.claims for result in results)
     f.set(children=children)
+    stated = [claims.revocation for claims in children]
+    if all(revocation.ocsp == "ok" for revocation in stated):
+        f.set(revocation=Revocation(ocsp="ok", checked=tuple(dict.fromkeys(c for r in stated for c in r.checked))))
     nonces = {claims.nonce for claims in children}
     _check_nonce(f, nonces, nonce)
     with f.step("tee_parts") as step:

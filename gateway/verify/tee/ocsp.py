@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -28,6 +29,27 @@ MAX_RESPONSES = 32
 MAX_RESPONDERS = 4
 #: Seconds by which the responder's clock and ours may differ.
 SKEW = 300.0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a response says of one certificate. `since` and `until` (thisUpdate, nextUpdate) in Unix seconds."""
+
+    revoked: bool
+    since: float
+    until: float
+
+
+def answer_about(der: bytes, certificate: x509.Certificate, issuer: x509.Certificate, now: float) -> Answer:
+    """What one response says of one certificate, for whoever keeps it: that it is revoked is an answer like another.
+
+    Raises `NotAuthentic` ocsp_malformed|ocsp_foreign|ocsp_bad_signature|ocsp_stale|ocsp_unknown.
+    """
+    found = [answer for _, answer in _judged(_load(der), (certificate, issuer), now)]
+    return Answer(
+        any(answer.revoked for answer in found),
+        max(answer.since for answer in found),
+        min(answer.until for answer in found),
+    )
 
 
 def covered(responses: Sequence[bytes], chain: Sequence[x509.Certificate], now: float) -> dict[int, float]:
@@ -60,23 +82,29 @@ def _load(der: bytes) -> ocsp.OCSPResponse:
 
 
 def _one(response: ocsp.OCSPResponse, chain: Sequence[x509.Certificate], now: float) -> dict[int, float]:
+    good: dict[int, float] = {}
+    for place, answer in _judged(response, chain, now):
+        if answer.revoked:
+            raise NotAuthentic(f"certificate {place} of the chain is revoked or on hold", reason="ocsp_revoked")
+        good[place] = answer.until
+    return good
+
+
+def _judged(response: ocsp.OCSPResponse, chain: Sequence[x509.Certificate], now: float) -> Iterator[tuple[int, Answer]]:
+    """Each answer about a certificate of `chain`, once it is found signed, in date and a good or a bad word."""
     try:
         found = list(_about(response, chain))
     except (ValueError, OverflowError, UnsupportedAlgorithm):
         raise NotAuthentic("an OCSP response is malformed", reason="ocsp_malformed") from None
     if not found:
         raise NotAuthentic("an OCSP response is about another certificate", reason="ocsp_foreign")
-    good: dict[int, float] = {}
     for place, status, since, until in found:
         _check_signer(response, chain[place + 1], now)
         if not since - SKEW <= now <= until:
             raise NotAuthentic(f"the OCSP response for certificate {place} is not in date", reason="ocsp_stale")
-        if status is ocsp.OCSPCertStatus.REVOKED:
-            raise NotAuthentic(f"certificate {place} of the chain is revoked or on hold", reason="ocsp_revoked")
-        if status is not ocsp.OCSPCertStatus.GOOD:
+        if status is ocsp.OCSPCertStatus.UNKNOWN:
             raise NotAuthentic(f"the responder does not know certificate {place}", reason="ocsp_unknown")
-        good[place] = until
-    return good
+        yield place, Answer(status is ocsp.OCSPCertStatus.REVOKED, since, until)
 
 
 def _about(

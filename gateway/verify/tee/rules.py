@@ -341,7 +341,14 @@ def _gpu(claims: TeeClaims, rules: TeeRules) -> Check:
         return _bad("tee_gpu", "gpu_mismatch", _listed(differ))
     if rules.gpu == "measured" and not all(_measured(device) for device in devices if not device.children):
         return _bad("tee_gpu", "gpu_unmeasured", f"{len(gpus)} accelerators")
+    if rules.revocation == "required" and not all(_asked_after(device) for device in devices if not device.children):
+        return _bad("tee_gpu", "gpu_revocation_unknown", f"{len(gpus)} accelerators")
     return _good("tee_gpu", f"{len(gpus)} accelerators")
+
+
+def _asked_after(device: TeeClaims) -> bool:
+    """Whether the responder was asked about a device's certificates: by us, or by the service that speaks for it."""
+    return device.revocation.ocsp == "ok" or (device.evidence_format or "").startswith("nras-")
 
 
 def _measured(device: TeeClaims) -> bool:

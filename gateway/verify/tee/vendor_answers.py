@@ -1,10 +1,13 @@
-"""The answers of Intel's and AMD's services, turned into what verifiers take. Form alone: nothing is believed here.
+"""The answers of Intel's, AMD's and NVIDIA's services, as verifiers take them. Form alone; nothing is believed.
 
     Intel PCS version 4    GET …/tcb?fmspc=          {"tcbInfo": {…}, "signature": "<hex>"}
                            GET …/qe/identity         {"enclaveIdentity": {…}, "signature": "<hex>"}
                            GET …/pckcrl?ca=&encoding=der, and the root's list: DER, or DER in hex as a PCCS gives it
                            the issuer chains stand in response headers, PEM, percent-encoded
     AMD KDS                GET …/cert_chain          PEM, ASK (or ASVK) then ARK
+    NVIDIA RIM service     GET …/v1/rim/<id>         {"rim": "<base64 of the manifest>", …}
+    OCSP (RFC 6960)        POST, one certificate by the SHA-384 of its issuer's name and key; no nonce, since answers
+                           are kept until their nextUpdate
 
 Intel signed the text of `tcbInfo` and `enclaveIdentity` byte for byte, so they are cut out of the answer as they stand.
 """
@@ -15,9 +18,16 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 import msgspec
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import ocsp
 
-from gateway.crypto.certificates import MAX_PEM_BYTES, der_of, load_pem_chain
+from gateway.crypto.canonical import strict_json
+from gateway.crypto.certificates import MAX_PEM_BYTES, der_of, load_certificate, load_pem_chain
+from gateway.crypto.encoding import unb64
 from gateway.errors import FormatError
+
+from .needs import OcspNeed
 
 _T = TypeVar("_T")
 
@@ -71,6 +81,28 @@ def amd_chain_of(pem: bytes) -> tuple[bytes, bytes]:
     if len(chain) != 2:
         raise FormatError(f"the chain has {len(chain)} certificates, not 2", reason="collateral_malformed")
     return der_of(chain[0]), der_of(chain[1])
+
+
+def manifest_of(body: bytes) -> bytes:
+    """The manifest in an answer of NVIDIA's RIM service. Members beside it are anybody's words and are not read.
+
+    Raises `FormatError` (`collateral_malformed`).
+    """
+    try:
+        answer = strict_json(body, max_bytes=MAX_ANSWER_BYTES, max_depth=8)
+        text = answer.get("rim") if isinstance(answer, dict) else None
+        if not isinstance(text, str) or not text:
+            raise FormatError("it holds no manifest")
+        return unb64(text, "the manifest")
+    except FormatError as error:
+        raise _bad(f"an answer of the RIM service: {error.message}") from None
+
+
+def ocsp_request(need: OcspNeed) -> bytes:
+    """The DER of a request (RFC 6960 section 4.1). Raises `FormatError` for certificates that are none."""
+    own, by = load_certificate(need.certificate), load_certificate(need.issuer)
+    request = ocsp.OCSPRequestBuilder().add_certificate(own, by, SHA384()).build()
+    return request.public_bytes(Encoding.DER)
 
 
 def _decode(body: bytes, kind: type[_T]) -> _T:

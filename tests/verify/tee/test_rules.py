@@ -69,7 +69,9 @@ ASKING = TeeRules(
     gpu="required",
 )
 replace = msgspec.structs.replace
-LINKED = gpu(binding=Binding(BindingStatus.BOUND, "gpu-nonce-of-cpu-secretvm"))
+LINKED = gpu(
+    binding=Binding(BindingStatus.BOUND, "gpu-nonce-of-cpu-secretvm"), revocation=Revocation(crl="absent", ocsp="ok")
+)
 
 
 def outcome_of(rule: str, found: TeeClaims, rules: TeeRules) -> Check:
@@ -268,3 +270,24 @@ def test_accelerators_can_be_asked_to_be_measured(golden: tuple[Golden, ...], me
     assert outcome_of("tee_gpu", whole, TeeRules(gpu="required")).reason is None
     switch = replace(LINKED, platform=Platform.NVIDIA_SWITCH, golden=(Golden("vbios:1", 2),))
     assert outcome_of("tee_gpu", claims(children=(switch,)), TeeRules(gpu="measured")).reason is None
+
+
+@pytest.mark.parametrize(
+    ("device", "reason"),
+    [
+        ({}, None),
+        ({"revocation": Revocation()}, "gpu_revocation_unknown"),
+        ({"revocation": Revocation(), "evidence_format": "nras-eat-device"}, None),
+    ],
+)
+def test_with_revocation_required_accelerators_are_asked_after_too(device: dict[str, Any], reason: str | None) -> None:
+    """Where the machine's lists must have been looked at, so must its devices' certificates, unless NVIDIA's service
+    speaks for the device; devices under one record count each for itself."""
+    for found in (
+        replace(LINKED, **device),
+        replace(LINKED, revocation=Revocation(), children=(replace(LINKED, **device),)),
+    ):
+        check = outcome_of("tee_gpu", claims(children=(found,)), ASKING)
+        assert check.reason == reason
+        relaxed = replace(ASKING, revocation="when_given")
+        assert outcome_of("tee_gpu", claims(children=(found,)), relaxed).outcome is Outcome.AFFIRMING
