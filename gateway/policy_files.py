@@ -5,19 +5,34 @@ Thin on purpose: what the bytes mean is for `gateway.policy`, which opens nothin
 
 from __future__ import annotations
 
+import time
 from importlib import resources
 from pathlib import Path
 
 from gateway.errors import PolicyError
-from gateway.policy import CompiledPolicy, load_policies
+from gateway.policy import Beside, CompiledPolicy, load_policies, parse_policy
 from gateway.policy.load import MAX_BYTES
 
 
 def builtin_files() -> dict[str, bytes]:
     """The policy files that come with the gateway: `policies/<name>.toml` to bytes, sorted."""
-    folder = resources.files("policies")
-    found = [item for item in folder.iterdir() if item.name.endswith(".toml")]
-    return {f"policies/{item.name}": item.read_bytes() for item in sorted(found, key=lambda item: item.name)}
+    return _packaged("policies")
+
+
+def _packaged(folder: str) -> dict[str, bytes]:
+    first, *below = folder.split("/")
+    found = [item for item in resources.files(first).joinpath(*below).iterdir() if item.name.endswith(".toml")]
+    return {f"{folder}/{item.name}": item.read_bytes() for item in sorted(found, key=lambda item: item.name)}
+
+
+def files_beside(*directories: Path) -> Beside:
+    """The files of advisories that come with the gateway, and those in the folder `advisories` of each directory, with
+    the time of now. A directory without that folder has none. Raises `PolicyError` for what cannot be read."""
+    files = _packaged("policies/advisories")
+    for directory in directories:
+        if (directory / "advisories").is_dir():
+            files.update(directory_files(directory / "advisories"))
+    return Beside(files, time.time())
 
 
 def reference_values(name: str) -> bytes:
@@ -45,4 +60,11 @@ def read_file(path: Path) -> bytes:
 
 def read_policies(directory: Path | None = None) -> dict[str, CompiledPolicy]:
     """Every policy in force: the built-in ones, overlaid with those of `directory`. Raises `PolicyError`."""
-    return load_policies(directory_files(directory) if directory is not None else {}, builtin_files())
+    if directory is None:
+        return load_policies({}, builtin_files(), files_beside())
+    return load_policies(directory_files(directory), builtin_files(), files_beside(directory))
+
+
+def read_policy(path: Path) -> CompiledPolicy:
+    """The one policy of a file, with the advisories beside it. Raises `PolicyError`."""
+    return parse_policy(str(path), read_file(path), files_beside(path.parent))

@@ -159,12 +159,11 @@ def _document(result: TeeResult, ruled: Sequence[Check], bad: Sequence[str]) -> 
 
 
 def _rules(name: str) -> TeeRules:
-    from gateway.policy import parse_policy
-    from gateway.policy_files import read_file, read_policies
+    from gateway.policy_files import read_policies, read_policy
 
     try:
         if name.endswith(".toml"):
-            return parse_policy(name, read_file(Path(name))).tee_rules
+            return read_policy(Path(name)).tee_rules
         policies = read_policies()
     except PolicyError as error:
         raise Usage(str(error)) from None

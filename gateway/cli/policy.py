@@ -20,9 +20,9 @@ from pathlib import Path
 import msgspec
 
 from gateway.errors import PolicyError, PolicyLoosens
-from gateway.policy import CompiledPolicy, inspect_policies, load_policies, parse_policy, tighten
+from gateway.policy import CompiledPolicy, inspect_policies, load_policies, tighten
 from gateway.policy.explain import as_values, explain
-from gateway.policy_files import builtin_files, directory_files, read_file
+from gateway.policy_files import builtin_files, directory_files, files_beside, read_file, read_policy
 from gateway.text import plain
 
 HELP = "check and show policies"
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"veriroute policy: {plain(str(error))}\n")
         return 2
     try:
-        policies = load_policies(files, builtin_files())
+        policies = load_policies(files, builtin_files(), files_beside(*([args.dir] if args.dir else [])))
         if args.action == "list":
             return _list(policies, args.json)
         policy = _find(args.policy, policies)
@@ -82,11 +82,12 @@ def _check(paths: list[str], as_json: bool) -> int:
                 files.update(inside)
             else:
                 files[str(path)] = read_file(path)
+        beside = files_beside(*{path if path.is_dir() else path.parent for path in map(Path, paths)})
     except PolicyError as error:
         sys.stderr.write(f"veriroute policy: {plain(str(error))}\n")
         return 2
     builtin = builtin_files()
-    policies, problems = inspect_policies(files, builtin)
+    policies, problems = inspect_policies(files, builtin, beside)
     checked = files or builtin
     good = [policy for policy in policies.values() if policy.source in checked]
     if as_json:
@@ -124,7 +125,7 @@ def _find(name: str, policies: dict[str, CompiledPolicy]) -> CompiledPolicy:
         path = Path(name)
         if not path.is_file():
             raise _Unknown(f"there is no file {plain(name)}")
-        return parse_policy(name, read_file(path))
+        return read_policy(path)
     if name not in policies:
         raise _Unknown(f"there is no policy {plain(name)!r}; there are {', '.join(policies)}")
     return policies[name]

@@ -11,12 +11,13 @@ Pure: nothing here opens a file. `gateway.policy_files` reads the built-in files
 from gateway.verify.checks import Phase
 
 from .decide import Decision, decide
-from .load import inspect_policies, inspect_policy, load_policies, parse_policy
+from .load import Beside, inspect_policies, inspect_policy, load_policies, parse_policy
 from .request import requested_policy
 from .schema import CompiledPolicy, PolicyRef
 from .tighten import demand_verified, loosens, meet, tighten
 
 __all__ = [
+    "Beside",
     "CompiledPolicy",
     "Decision",
     "Phase",

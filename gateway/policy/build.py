@@ -81,7 +81,7 @@ def compile_policy(
     filled: dict[str, Anything] = {}
     for path, key in BY_PATH.items():
         value = values.get(path, key.default)
-        filled[path] = frozenset(value) if key.kind == "names" and isinstance(value, tuple) else value
+        filled[path] = frozenset(value) if key.kind in ("names", "file") and isinstance(value, tuple) else value
     fields: dict[str, Anything] = {path: value for path, value in filled.items() if "." not in path}
     for section in SECTIONS:
         prefix = section + "."
@@ -90,8 +90,8 @@ def compile_policy(
         )
     tree = normal(require)
     return CompiledPolicy(
-        name="+".join(ref.name for ref in refs),
-        version=max(ref.version for ref in refs),
+        name="+".join(ref.name for ref in refs if ref.is_policy),
+        version=max(ref.version for ref in refs if ref.is_policy),
         digest=digest,
         source=source,
         summary=summary,

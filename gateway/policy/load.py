@@ -14,14 +14,18 @@ import re
 import tomllib
 import unicodedata
 from collections.abc import Mapping
+from typing import cast
+
+import msgspec
 
 from gateway.errors import PolicyError
 
+from .advisories import Advisories, read_advisories
 from .build import compile_policy, settles_node
 from .document import Document
 from .lines import key_lines
 from .parse_tree import parse_tree
-from .schema import BY_PATH, IDENTITY, SECTIONS, CompiledPolicy, PolicyRef, Scalar
+from .schema import BY_PATH, IDENTITY, SECTIONS, CompiledPolicy, PolicyRef, Scalar, digest_of
 from .tree import conjuncts
 from .values import parse_value
 
@@ -33,34 +37,49 @@ _RESERVED = frozenset({"none", "off", "default", "null", "true", "false"})
 _TOML_LINE = re.compile(r" *\(at (?:line (\d+), column \d+|end of document)\)")
 
 
-def load_policies(files: Mapping[str, bytes], builtin: Mapping[str, bytes] | None = None) -> dict[str, CompiledPolicy]:
+class Beside(msgspec.Struct, frozen=True):
+    """What policies may refer to: files of advisories by path, and when their age counts (Unix seconds;
+    None: it does not)."""
+
+    advisories: Mapping[str, bytes] = {}
+    at: float | None = None
+
+
+_NOTHING = Beside()
+#: Where the files that come with the gateway stand, for a policy that has none of that name beside it.
+_BUILT_IN = "policies/"
+
+
+def load_policies(
+    files: Mapping[str, bytes], builtin: Mapping[str, bytes] | None = None, beside: Beside = _NOTHING
+) -> dict[str, CompiledPolicy]:
     """The policies of `builtin` and `files` (file name to bytes) by policy name, sorted.
 
     A file may not stand in place of a built-in policy of the same name unless it says `replaces = "builtin"`. Raises
     `PolicyError` for the first problem; `inspect_policies` gives all of them.
     """
-    policies, problems = inspect_policies(files, builtin)
+    policies, problems = inspect_policies(files, builtin, beside)
     if problems:
         raise problems[0]
     return policies
 
 
 def inspect_policies(
-    files: Mapping[str, bytes], builtin: Mapping[str, bytes] | None = None
+    files: Mapping[str, bytes], builtin: Mapping[str, bytes] | None = None, beside: Beside = _NOTHING
 ) -> tuple[dict[str, CompiledPolicy], tuple[PolicyError, ...]]:
     """The policies that can be used, and every problem of those that cannot, in the order of the files."""
     found: dict[str, CompiledPolicy] = {}
     problems: list[PolicyError] = []
     builtin = builtin or {}
     for source, data in builtin.items():
-        policy, bad = inspect_policy(source, data)
+        policy, bad = inspect_policy(source, data, beside=beside)
         problems += bad
         if policy is not None:
             found[policy.name] = policy
     ours = frozenset(found)
     seen: dict[str, str] = {}
     for source, data in files.items():
-        policy, bad = inspect_policy(source, data, builtin=ours)
+        policy, bad = inspect_policy(source, data, builtin=ours, beside=beside)
         problems += bad
         if policy is None:
             continue
@@ -72,16 +91,16 @@ def inspect_policies(
     return dict(sorted(found.items())), tuple(problems)
 
 
-def parse_policy(source: str, data: bytes) -> CompiledPolicy:
+def parse_policy(source: str, data: bytes, beside: Beside = _NOTHING) -> CompiledPolicy:
     """The one policy of `data`; `source` is its file name. Raises `PolicyError` for the first problem."""
-    policy, problems = inspect_policy(source, data)
+    policy, problems = inspect_policy(source, data, beside=beside)
     if policy is None:
         raise problems[0]
     return policy
 
 
 def inspect_policy(
-    source: str, data: bytes, *, builtin: frozenset[str] | None = None
+    source: str, data: bytes, *, builtin: frozenset[str] | None = None, beside: Beside = _NOTHING
 ) -> tuple[CompiledPolicy | None, tuple[PolicyError, ...]]:
     """The policy of one file, None with its problems when there are any, in the order of its lines.
 
@@ -91,8 +110,8 @@ def inspect_policy(
         document = _read(source, data)
     except PolicyError as error:
         return None, (error,)
-    policy = _compile(document, data, builtin)
-    problems = document.sorted()
+    policy, others = _compile(document, data, builtin, beside)
+    problems = (*document.sorted(), *others)
     return (None if problems else policy), problems
 
 
@@ -131,9 +150,14 @@ def _look(line: str, where: str) -> None:
             raise PolicyError(f"the invisible character U+{ord(character):04X}; remove it", where=where)
 
 
-def _compile(document: Document, data: bytes, builtin: frozenset[str] | None) -> CompiledPolicy | None:
-    """The policy of `document`, whose every problem is noted there. None when there is one."""
+def _compile(
+    document: Document, data: bytes, builtin: frozenset[str] | None, beside: Beside
+) -> tuple[CompiledPolicy | None, tuple[PolicyError, ...]]:
+    """The policy of `document`, whose every problem is noted there; None when there is one. Then the problems of the
+    file of advisories that it names."""
     values = _values(document)
+    stated = frozenset(values)
+    advisories, problems = _advisories(document, values, beside)
     name = _identity(document, builtin)
     version = document.get("version")
     if type(version) is not int or version < 1:
@@ -143,10 +167,10 @@ def _compile(document: Document, data: bytes, builtin: frozenset[str] | None) ->
         document.note(("summary",), "summary must be one sentence of at most 300 characters")
     if "require" not in document.values:
         document.note((), "there is no require; a policy must require something, for example require.all = [...]")
-        return None
+        return None, problems
     require = parse_tree(document, ("require",), document.get("require"))
     if require is None:
-        return None
+        return None, problems
     if values.get("on_failure") != "flag" and not any(settles_node(part) for part in conjuncts(require)):
         document.note(
             ("require",),
@@ -155,11 +179,48 @@ def _compile(document: Document, data: bytes, builtin: frozenset[str] | None) ->
         )
     if values.get("retry_after_send") and values.get("on_failure") != "next_node":
         document.note(("retry_after_send",), 'has a meaning only with on_failure = "next_node"')
-    if document.problems or not isinstance(version, int) or not isinstance(summary, str):
-        return None
-    digest = hashlib.sha256(data).hexdigest()
-    ref = PolicyRef(name, version, digest)
-    return compile_policy((ref,), digest, document.source, summary, require, values, frozenset(values))
+    if document.problems or problems or not isinstance(version, int) or not isinstance(summary, str):
+        return None, problems
+    refs: tuple[PolicyRef, ...] = (PolicyRef(name, version, hashlib.sha256(data).hexdigest()),)
+    if advisories is not None:
+        refs = (*refs, advisories.ref)
+        listed = cast("tuple[str, ...]", values.get("tee.advisories_deny", ()))
+        values["tee.advisories_deny"] = tuple(sorted({*listed, *advisories.ids}))
+    return compile_policy(refs, digest_of(refs), document.source, summary, require, values, stated), ()
+
+
+def _advisories(
+    document: Document, values: Mapping[str, Scalar], beside: Beside
+) -> tuple[Advisories | None, tuple[PolicyError, ...]]:
+    """The advisories that the policy names, from beside it or else from among the built-in ones. What is wrong with the
+    name or the age is noted in the policy, what is wrong in the file is returned."""
+    key = ("tee", "advisories_file")
+    if "tee.advisories_file" not in values:
+        if "tee.advisories_max_age_days" in values:
+            document.note(("tee", "advisories_max_age_days"), "there is no tee.advisories_file whose age this could be")
+        return None, ()
+    (name,) = cast("tuple[str, ...]", values["tee.advisories_file"])
+    folder = document.source[: document.source.rfind(_stem(document.source))]
+    source = next((path for path in (folder + name, _BUILT_IN + name) if path in beside.advisories), None)
+    if source is None:
+        document.note(key, f"there is no file {folder + name}, and none of that name comes with the gateway")
+        return None, ()
+    data = beside.advisories[source]
+    try:
+        found, problems = read_advisories(name, data, _read(source, data))
+    except PolicyError as error:
+        return None, (error,)
+    if found is not None and beside.at is not None:
+        age, most = found.age_days(beside.at), values.get("tee.advisories_max_age_days")
+        if age < -1:
+            document.note(key, f"{source} is of the future")
+        elif isinstance(most, int) and age > most:
+            document.note(key, f"{source} is {age:.0f} days old; tee.advisories_max_age_days is {most}")
+    return found, problems
+
+
+def _stem(source: str) -> str:
+    return re.split(r"[/\\:]", source)[-1]
 
 
 def _identity(document: Document, builtin: frozenset[str] | None) -> str:
@@ -167,7 +228,7 @@ def _identity(document: Document, builtin: frozenset[str] | None) -> str:
     if not isinstance(name, str) or _NAME.fullmatch(name) is None or name in _RESERVED:
         document.note(("name",), "name must be 1 to 64 of a-z, 0-9, - and _, begin with a letter, and not mean nothing")
         return ""
-    stem = re.split(r"[/\\:]", document.source)[-1].removesuffix(".toml")
+    stem = _stem(document.source).removesuffix(".toml")
     if name != stem:
         document.note(("name",), f"name is {name!r}, but the file is {stem!r}; they must be the same")
     replaces = document.get("replaces")

@@ -7,6 +7,8 @@ show` explains by it, and docs/policy.md is tested against it. A key that is not
 from __future__ import annotations
 
 import enum
+import hashlib
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -39,12 +41,13 @@ class Order(enum.StrEnum):
 class Key(msgspec.Struct, frozen=True):
     """One key of a policy file: `path` with dots, its kind, what it is when absent, and what a reader should know.
 
-    `kind` is choice, seconds, count, flag, names or modes; `low` and `high` bound numbers, both inclusive. Names are
-    free unless there are `choices`, or a `pattern` that each must match whole; `form` then says it in words.
+    `kind` is choice, seconds, count, flag, names, modes or file (one name, kept as a set of names); `low` and `high`
+    bound numbers, both inclusive. Names are free unless there are `choices`, or a `pattern` that each must match whole;
+    `form` then says it in words.
     """
 
     path: str
-    kind: Literal["choice", "seconds", "count", "flag", "names", "modes"]
+    kind: Literal["choice", "seconds", "count", "flag", "names", "modes", "file"]
     default: Scalar
     meaning: str
     order: Order = Order.LATER
@@ -233,6 +236,24 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("tee.advisories_deny", "names", (), "vendor's advisories that may not be open on a platform", Order.MORE),
     Key(
+        "tee.advisories_file",
+        "file",
+        (),
+        "dated file of further advisories that may not be open, beside the policy or among the built-in ones",
+        Order.MORE,
+        pattern=r"advisories/[a-z0-9][a-z0-9_-]{0,63}\.toml",
+        form="advisories/name.toml",
+    ),
+    Key(
+        "tee.advisories_max_age_days",
+        "count",
+        36_500,
+        "days after its date from which that file is refused when the policy is loaded",
+        Order.LOWER,
+        low=1,
+        high=36_500,
+    ),
+    Key(
         "tee.minimum_evaluation",
         "count",
         0,
@@ -399,6 +420,8 @@ class Tee(msgspec.Struct, frozen=True):
     platforms: frozenset[str] | None
     tcb_status: frozenset[str]
     advisories_deny: frozenset[str]
+    advisories_file: frozenset[str]
+    advisories_max_age_days: int
     minimum_evaluation: int
     minimum_svn: frozenset[str]
     debug: str
@@ -421,11 +444,24 @@ class Deadlines(msgspec.Struct, frozen=True):
 
 
 class PolicyRef(msgspec.Struct, frozen=True, order=True):
-    """A policy file by name, version and the SHA-256 (hex) of its bytes: what a receipt names."""
+    """A file by name, version and the SHA-256 (hex) of its bytes: what a receipt names. One of advisories has its path
+    for a name and its date for a version (20261101); no policy's name has a slash."""
 
     name: str
     version: int
     digest: str
+
+    @property
+    def is_policy(self) -> bool:
+        return "/" not in self.name
+
+
+def digest_of(refs: Iterable[PolicyRef]) -> str:
+    """The digest that stands for several files: of one, its own; of more, SHA-256 over their digests, sorted."""
+    digests = sorted({ref.digest for ref in refs})
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(["veriroute policies v1", *digests, ""]).encode()).hexdigest()
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -10,14 +10,13 @@ What counts as asking for something looser is what the requested file *writes*: 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import cast
 
 from gateway.errors import PolicyLoosens
 from gateway.model.tee import HostTrust
 
 from .build import compile_policy, value_of
-from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, Key, Order, PolicyRef, Scalar
+from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, Key, Order, Scalar, digest_of
 from .tree import both, implies
 
 
@@ -52,12 +51,13 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
     """The loosest policy that is as strict as both: commutative, idempotent, and it permits only what both permit."""
     refs = tuple(sorted({*left.refs, *right.refs}))
     values = {key.path: _meet(key, value_of(left, key.path), value_of(right, key.path)) for key in KEYS}
+    names = [ref.name for ref in refs if ref.is_policy]
     values["tee.host_trust"] = _meet_host_trust(left, right)
     return compile_policy(
         refs,
         digest_of(refs),
         " + ".join(sorted({*left.source.split(" + "), *right.source.split(" + ")})),
-        f"In every point the stricter of {' and '.join(ref.name for ref in refs)}." if len(refs) > 1 else left.summary,
+        f"In every point the stricter of {' and '.join(names)}." if len(names) > 1 else left.summary,
         both(left.require, right.require),
         values,
         left.stated | right.stated,
@@ -76,14 +76,6 @@ def demand_verified(policy: CompiledPolicy) -> CompiledPolicy:
     values["on_failure"] = "refuse"
     digest = hashlib.sha256(f"veriroute verified v1\n{policy.digest}\n".encode()).hexdigest()
     return compile_policy(policy.refs, digest, policy.source, policy.summary, policy.require, values, policy.stated)
-
-
-def digest_of(refs: Iterable[PolicyRef]) -> str:
-    """The digest that stands for several files: of one, its own; of more, SHA-256 over their digests, sorted."""
-    digests = sorted({ref.digest for ref in refs})
-    if len(digests) == 1:
-        return digests[0]
-    return hashlib.sha256("\n".join(["veriroute policies v1", *digests, ""]).encode()).hexdigest()
 
 
 def _looser(key: Key, base: Scalar, asked: Scalar) -> bool:

@@ -21,6 +21,8 @@ def parse_value(key: Key, value: object) -> Scalar:
         return value
     if key.kind in ("seconds", "count"):
         return _number(key, value)
+    if key.kind == "file":
+        return _file(key, value)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f"must be a list of texts, not {quoted(value)}")
     if len(set(value)) != len(value):
@@ -52,6 +54,12 @@ def _number(key: Key, value: object) -> int | float:
     if not key.low <= value <= key.high:
         raise ValueError(f"must be {key.low:g} to {key.high:g}, not {quoted(value)}")
     return value
+
+
+def _file(key: Key, value: object) -> tuple[str, ...]:
+    if not isinstance(value, str) or key.pattern is None or re.fullmatch(key.pattern, value) is None:
+        raise ValueError(f"must be a file's name of the form {key.form}, not {quoted(value)}")
+    return (value,)
 
 
 def _names(key: Key, value: list[str]) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ TREES = st.lists(st.one_of(CHECK_LEAVES, IDLE_LEAVES, CHOICES), min_size=1, max_
 NAMES = {
     "tee.minimum_svn": ("ucode:7", "ucode:9", "snp:3"),
     "tee.measurements": ("mr_td:aa", "mr_td:bb/rtmr0:cc", "launch:dd"),
+    "tee.advisories_file": ("advisories/a.toml", "advisories/b.toml"),
     "tee.machines": ("a" * 64, "b" * 64),
 }
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from policy.policy_strategies import NAMES
 
 from gateway.errors import PolicyError
-from gateway.policy import inspect_policies, inspect_policy, load_policies, parse_policy
+from gateway.policy import Beside, inspect_policies, inspect_policy, load_policies, parse_policy
 from gateway.policy.load import MAX_BYTES
 from gateway.policy.schema import KEYS
 from gateway.policy.tree import All, Any, AtLeast, Leaf
@@ -59,12 +59,14 @@ def test_every_key_can_be_stated() -> None:
             "count": lambda key: "9",
             "names": lambda key: json.dumps(list(key.choices[:2] or NAMES.get(key.path, ("b", "a")))),
             "modes": lambda key: '["window", "buffer"]',
+            "file": lambda key: '"advisories/a.toml"',
         }[key.kind](key)
         sections.setdefault(section, []).append(f"{name} = {value}")
     sections[""][sections[""].index('on_failure = "flag"')] = 'on_failure = "next_node"'
     text = HEAD + "\n".join(sections.pop("")) + "\n" + REQUIRE
     text += "".join(f"[{name}]\n" + "\n".join(lines) + "\n" for name, lines in sections.items())
-    policy = parse_policy("p.toml", text.encode())
+    listed = b'as_of = "2026-11-01"\nsource = "s"\n[[advisory]]\nid = "INTEL-SA-00001"\nseverity = "low"\nnote = "n"\n'
+    policy = parse_policy("p.toml", text.encode(), Beside({"advisories/a.toml": listed}))
     assert policy.stated == {key.path for key in KEYS}
     assert (policy.on_failure, policy.retry_after_send) == ("next_node", True)
     assert policy.networks.allow == policy.nodes.deny == {"a", "b"}

@@ -141,7 +141,8 @@ def test_cases_cover_every_ordered_key() -> None:
     """The table above has a row for every key that can loosen."""
     marks = test_h01_every_key_may_be_tightened_and_not_loosened.pytestmark  # type: ignore[attr-defined]
     assert {row[0] for row in marks[0].args[1]} | {
-        "attach", "networks.deny", "operators.deny", "nodes.deny", "tee.advisories_deny", "tee.minimum_svn"
+        "attach", "networks.deny", "operators.deny", "nodes.deny", "tee.advisories_deny", "tee.minimum_svn",
+        "tee.advisories_file", "tee.advisories_max_age_days",
     } == set(BY_PATH)  # fmt: skip
 
 
