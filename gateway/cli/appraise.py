@@ -64,6 +64,7 @@ from ._appraise_inputs import (
     read_role,
 )
 from ._appraise_show import human
+from ._sigstore_root import trust_root
 from .terminal import printable
 
 HELP = "appraise evidence of a trusted execution environment, offline"
@@ -83,6 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", metavar="ROLE=FILE", action="append", default=[], help="any input, by its name")
     parser.add_argument("--root", metavar="NAME=FILE", action="append", default=[], help="a root certificate, DER")
     parser.add_argument("--trust-test-root", metavar="FILE", action="append", default=[], help="believe it, as TEST")
+    parser.add_argument("--sigstore-root", metavar="public-good|FILE", help="Sigstore's trusted_root.json")
     parser.add_argument("--param", metavar="NAME=VALUE", action="append", default=[], help="nonce=HEX, aud=…, iss=…")
     parser.add_argument("--now", metavar="TIME", help="RFC 3339, or seconds since 1970 (default: this machine's clock)")
     parser.add_argument("--policy", metavar="NAME|FILE", help="judge by the section [tee] of this policy")
@@ -127,6 +129,10 @@ def _item(args: argparse.Namespace, rules: TeeRules) -> int:
             raise Usage(f"evidence of the kind {kind.name} has no collateral")
         given[kind.second] = str(args.collateral)
     blobs = {role: read_role(kind, role, Path(path)) for role, path in given.items()}
+    if args.sigstore_root is not None:
+        if "trust_root" not in kind.inputs + kind.optional:
+            raise Usage(f"evidence of the kind {kind.name} has no build that Sigstore's trust root could speak for")
+        blobs["trust_root"] = trust_root(args.sigstore_root)
     blobs |= {f"root:{name}": read(Path(path)) for name, path in pairs(args.root, "--root")}
     anchors = list(VENDOR_ROOTS.anchors)
     for number, path in enumerate(args.trust_test_root):
