@@ -39,7 +39,8 @@ from .keyfiles import Keys, load_or_make, trust_text
 from .model.entry import Committed, Entry
 from .model.node import Node
 from .model.ulid import UlidFactory
-from .policy_files import builtin_files, directory_files, read_policies
+from .policy.build import with_test_roots
+from .policy_files import builtin_files, directory_files, files_beside, read_policies
 from .recorder import Recorder
 from .relay import Relay
 from .settings import Settings, database, dump, keys_dir, memory_path
@@ -84,7 +85,10 @@ class Gateway:
     async def _open(self, accept_rollback: bool) -> None:
         settings = self.settings
         directory = Path(settings.policy.dir) if settings.policy.dir else None
-        policies = read_policies(directory)
+        roots = trust_roots(settings)
+        policies = {
+            name: with_test_roots(policy, roots.test_fingerprints) for name, policy in read_policies(directory).items()
+        }
         self.terms = TermsBook(policies, settings.policy.default)
         adapters = load_adapters((n.network for n in settings.nodes), settings.networks)
         path = database(settings)
@@ -113,7 +117,6 @@ class Gateway:
         pool = UpstreamPool(Limits(body_bytes=settings.upstream.max_response_bytes), on_surplus=self._surplus)
         self._stack.push_async_callback(pool.close)
         self.pool = pool
-        roots = trust_roots(settings)
         collateral = open_collateral(settings, pool, roots=roots, now=time.time)
         self._stack.push_async_callback(collateral.close)
         attester = Attester(
@@ -139,7 +142,10 @@ class Gateway:
             only_local=bool(settings.tee.dangerous_test_roots),
         )
         self.fleet.use_policies(policies.values())
-        self._archive_policies({**builtin_files(), **(directory_files(directory) if directory else {})})
+        folders = [directory] if directory else []
+        own = {name: data for folder in folders for name, data in directory_files(folder).items()}
+        # The lists of advisories too: a receipt names them by their digests, as it does the policies.
+        self._archive_policies({**builtin_files(), **own, **files_beside(*folders).advisories})
         paying = open_payer(settings)
         if paying is not None:
             self._stack.callback(paying[1].close)

@@ -76,8 +76,10 @@ def compile_policy(
     require: Tree,
     values: Mapping[str, Scalar],
     stated: frozenset[str],
+    test_roots: frozenset[str] = frozenset(),
 ) -> CompiledPolicy:
-    """The policy with `values` by path (those that are absent have their defaults) and the tree `require`."""
+    """The policy with `values` by path (those that are absent have their defaults) and the tree `require`; under it no
+    test root is taken but those of `test_roots`, by fingerprint."""
     filled: dict[str, Anything] = {}
     for path, key in BY_PATH.items():
         value = values.get(path, key.default)
@@ -99,9 +101,22 @@ def compile_policy(
         stated=stated,
         require=tree,
         plan=plan(tree, filled),
-        tee_rules=tee_rules(fields["tee"], fields["freshness"].evidence_max_age_s),
+        tee_rules=msgspec.structs.replace(
+            tee_rules(fields["tee"], fields["freshness"].evidence_max_age_s), test_roots=test_roots
+        ),
         **fields,
     )
+
+
+def with_test_roots(policy: CompiledPolicy, fingerprints: frozenset[str]) -> CompiledPolicy:
+    """`policy` where the settings name test roots. No file can say so, and its digest stays what it is."""
+    return msgspec.structs.replace(policy, tee_rules=msgspec.structs.replace(policy.tee_rules, test_roots=fingerprints))
+
+
+def roots_for_tests_of(policy: CompiledPolicy) -> frozenset[str]:
+    """The test roots that are taken under `policy`."""
+    roots = policy.tee_rules.test_roots
+    return roots if isinstance(roots, frozenset) else frozenset()
 
 
 def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:

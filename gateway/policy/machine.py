@@ -6,8 +6,6 @@ checks holds `tee_rules` unanswered, and here it is answered.
 
 from __future__ import annotations
 
-import msgspec
-
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import Check, Outcome
 from gateway.verify.tee.rules import judge
@@ -27,12 +25,11 @@ def under(session: AttestedSession, policy: CompiledPolicy) -> tuple[Check, ...]
 
 
 def _answer(session: AttestedSession, policy: CompiledPolicy) -> Check:
-    # Which roots there are is a setting's to say, and a session under a test root exists only where one was set that
-    # says that it is dangerous; its evidence and its claims are marked `root=TEST` under any policy.
-    rules = msgspec.structs.replace(policy.tee_rules, test_roots="allow")
+    # Which test roots there are is for the settings to say (`build.with_test_roots`), and the start says that they are
+    # dangerous. A claim under any other is refused, wherever it came from.
     met = 0
     for claims in session.tee:
-        for check in judge(claims, rules):
+        for check in judge(claims, policy.tee_rules):
             if check.outcome is Outcome.CONTRAINDICATED:
                 return Check(TEE_RULES, Outcome.CONTRAINDICATED, check.reason, check.found, check.expected, check.id)
             met += check.outcome is Outcome.AFFIRMING

@@ -15,7 +15,7 @@ from typing import cast
 from gateway.errors import PolicyLoosens
 from gateway.model.tee import HostTrust
 
-from .build import compile_policy, value_of
+from .build import compile_policy, roots_for_tests_of, value_of
 from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, Key, Order, Scalar, digest_of
 from .tree import both, implies
 
@@ -61,6 +61,7 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
         both(left.require, right.require),
         values,
         left.stated | right.stated,
+        roots_for_tests_of(left) & roots_for_tests_of(right),
     )
 
 
@@ -75,7 +76,10 @@ def demand_verified(policy: CompiledPolicy) -> CompiledPolicy:
     values = {key.path: value_of(policy, key.path) for key in KEYS}
     values["on_failure"] = "refuse"
     digest = hashlib.sha256(f"veriroute verified v1\n{policy.digest}\n".encode()).hexdigest()
-    return compile_policy(policy.refs, digest, policy.source, policy.summary, policy.require, values, policy.stated)
+    roots = roots_for_tests_of(policy)
+    return compile_policy(
+        policy.refs, digest, policy.source, policy.summary, policy.require, values, policy.stated, roots
+    )
 
 
 def _looser(key: Key, base: Scalar, asked: Scalar) -> bool:

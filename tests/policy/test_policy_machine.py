@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
 from gateway.model.node import AttestedSession
 from gateway.model.tee import Binding, BindingStatus, Platform, Root, TcbStatus, TeeClaims
 from gateway.model.verdict import Check, Claim, Outcome
-from gateway.policy import decide, parse_policy
+from gateway.policy import decide, demand_verified, parse_policy, tighten
+from gateway.policy.build import with_test_roots
 from gateway.policy.machine import under
 from gateway.policy.schema import CompiledPolicy
 from gateway.verify.checks import Phase
@@ -80,17 +82,51 @@ def test_the_answer_of_such_a_node_is_judged_with_its_machine() -> None:
     assert decide(answer, policy(""), Phase.RESPONSE, node=session(machine())).verdict is Outcome.AFFIRMING
 
 
-def test_a_test_root_is_the_settings_to_allow() -> None:
-    """A session under a test root exists only where a dangerous setting made it; policy judges the rest of it."""
-    tested = msgspec.structs.replace(machine(), root=Root("ours", "00" * 32, test=True))
-    assert decide(session(tested), policy(""), Phase.NODE).verdict is Outcome.AFFIRMING
-    weak = msgspec.structs.replace(tested, debug=True)
-    assert decide(session(weak), policy(""), Phase.NODE).verdict is Outcome.CONTRAINDICATED
-
-
 def test_the_answer_is_never_lost() -> None:
     """A session whose list has no place for the answer is refused all the same."""
     found = session(machine(debug=True))
     bare = msgspec.structs.replace(found, checks=found.checks[:-1])
     assert under(bare, policy(""))[-1].reason == "debug"
     assert decide(bare, policy(""), Phase.NODE).reason == "tee_rules"
+
+
+TEST, OTHER = Root("TEST ab", "ab" * 32, test=True), Root("TEST cd", "cd" * 32, test=True)
+
+
+@pytest.mark.parametrize(
+    ("known", "root", "device", "outcome"),
+    [
+        ((), TEST, None, Outcome.CONTRAINDICATED),
+        ((TEST,), TEST, None, Outcome.AFFIRMING),
+        ((TEST,), OTHER, None, Outcome.CONTRAINDICATED),
+        ((TEST, OTHER), TEST, OTHER, Outcome.AFFIRMING),
+        ((TEST,), TEST, OTHER, Outcome.CONTRAINDICATED),
+        ((TEST,), Root("aws.nitro-enclaves", "64" * 32), OTHER, Outcome.CONTRAINDICATED),
+        ((), Root("aws.nitro-enclaves", "64" * 32), None, Outcome.AFFIRMING),
+    ],
+)
+def test_a_test_root_is_taken_only_where_the_settings_name_it(
+    known: tuple[Root, ...], root: Root, device: Root | None, outcome: Outcome
+) -> None:
+    """By its fingerprint, for the machine and everything below it; a name or the mark alone does not do."""
+    rules = with_test_roots(policy(""), frozenset(r.fingerprint for r in known))
+    below = () if device is None else (msgspec.structs.replace(machine(), root=device),)
+    answer = under(session(msgspec.structs.replace(machine(), root=root, children=below)), rules)[-1]
+    assert answer.outcome is outcome
+    assert answer.reason == ("test_root" if outcome is Outcome.CONTRAINDICATED else None)
+
+
+def test_test_roots_outlive_a_tightening_and_are_never_added_by_one() -> None:
+    """Where both sides have a root it stays, as under `aci_verified`; one side's alone is taken away."""
+    ours = with_test_roots(policy(""), frozenset((TEST.fingerprint,)))
+    flagging = msgspec.structs.replace(ours, on_failure="flag")
+    other = with_test_roots(
+        parse_policy("q.toml", b'name = "q"\nversion = 1\n[require]\nall = ["evidence", "key_bound", "fresh"]'),
+        frozenset((TEST.fingerprint, OTHER.fingerprint)),
+    )
+    assert tighten(ours, other).tee_rules.test_roots == {TEST.fingerprint}
+    assert tighten(policy(""), other).tee_rules.test_roots == frozenset()
+    assert demand_verified(flagging).tee_rules.test_roots == {TEST.fingerprint}
+    assert (ours.digest, ours.refs) == (policy("").digest, policy("").refs)
+    loose = msgspec.structs.replace(policy(""), tee_rules=msgspec.structs.replace(ours.tee_rules, test_roots="allow"))
+    assert tighten(ours, msgspec.structs.replace(loose, refs=other.refs)).tee_rules.test_roots == frozenset()

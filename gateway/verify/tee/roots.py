@@ -36,6 +36,11 @@ class TrustRoots(msgspec.Struct, frozen=True):
                 return Root(anchor.name, digest, anchor.test)
         return None
 
+    @property
+    def test_fingerprints(self) -> frozenset[str]:
+        """The SHA-256 of every anchor that was made for tests."""
+        return frozenset(anchor.sha256 for anchor in self.anchors if anchor.test)
+
 
 #: The vendors' own roots, as this project read them on 2026-11-20; each also stands in docs/verification.md.
 VENDOR_ROOTS = TrustRoots(

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.model.tee import BindingStatus, FreshnessClass, HostTrust, Platform, TcbStatus, TeeClaims
+from gateway.model.tee import BindingStatus, FreshnessClass, HostTrust, Platform, Root, TcbStatus, TeeClaims
 from gateway.model.verdict import Check, Outcome
 
 from .bindings import GPU_OF_THIS_MACHINE
@@ -49,7 +49,8 @@ class TeeRules(msgspec.Struct, frozen=True, kw_only=True):
     `measurements`: sets of values, one of which must be met whole; each maps measurement names to lower-case hex.
     `minimum_svn`: component name (as in the claims' `tcb.svn`) -> least value. `milan`: AMD's first generation, whose
     root secrets can be read out by software of the machine's owner: refuse, hosted (a cloud's machine only) or allow.
-    `test_roots` and `unknown` are not for policy files: they loosen what a folder of cases is asked.
+    `test_roots` and `unknown` are not for policy files: they loosen what a folder of cases is asked. A gateway names
+    the test roots that its settings do, by fingerprint.
     """
 
     platforms: frozenset[str] | None = None
@@ -68,7 +69,7 @@ class TeeRules(msgspec.Struct, frozen=True, kw_only=True):
     binding: str = "required"
     revocation: str = "when_given"
     gpu: str = "any"
-    test_roots: str = "refuse"
+    test_roots: str | frozenset[str] = "refuse"
     unknown: str = "refuse"
 
 
@@ -145,11 +146,18 @@ def _root(claims: TeeClaims, rules: TeeRules) -> Check:
     roots = [record.root for record in _records(claims) if record.authentic]
     if None in roots:
         return _bad("tee_root", "root_unknown")
-    test = next((root for root in roots if root is not None and root.test), None)
-    if test is not None:
-        found = f"root=TEST ({test.name})"
-        return _good("tee_root", found) if rules.test_roots == "allow" else _bad("tee_root", "test_root", found)
+    tests = [root for root in roots if root is not None and root.test]
+    if strangers := [root for root in tests if not _is_known(root, rules)]:
+        return _bad("tee_root", "test_root", f"root=TEST ({strangers[0].name})")
+    if tests:
+        return _good("tee_root", f"root=TEST ({tests[0].name})")
     return _good("tee_root", roots[0].name if roots[0] else None)
+
+
+def _is_known(root: Root, rules: TeeRules) -> bool:
+    if isinstance(rules.test_roots, frozenset):
+        return root.fingerprint in rules.test_roots
+    return rules.test_roots == "allow"
 
 
 def _platform(claims: TeeClaims, rules: TeeRules) -> Check:
