@@ -34,6 +34,7 @@ from .errors import ConfigError, VerirouteError
 from .fleet.attest import Attestation, Attester
 from .fleet.collateral import open_collateral
 from .fleet.fleet import Fleet
+from .fleet.machines import Move
 from .fleet.tee_roots import trust_roots
 from .keyfiles import Keys, load_or_make, trust_text
 from .model.entry import Committed, Entry
@@ -140,6 +141,7 @@ class Gateway:
             archive=self._archive,
             alarm=self._registry_alarm,
             only_local=bool(settings.tee.dangerous_test_roots),
+            moved=self._machine_changed,
         )
         self.fleet.use_policies(policies.values())
         folders = [directory] if directory else []
@@ -304,6 +306,11 @@ class Gateway:
         predicate = {"alarm": "surplus_bytes", "origin": origin.key, "timeMs": _now_ms()}
         with contextlib.suppress(VerirouteError):
             self._alarm(predicate).add_done_callback(asyncio.Future.exception)
+
+    def _machine_changed(self, node: Node, move: Move) -> None:
+        predicate = {"alarm": "machine_changed", "node": node.id, "before": move.before, "after": move.after}
+        with contextlib.suppress(VerirouteError):
+            self._alarm({**predicate, "timeMs": _now_ms()}).add_done_callback(asyncio.Future.exception)
 
     async def _watch_other_processes(self) -> None:
         """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run."""

@@ -28,6 +28,7 @@ from gateway.verify.checks import Phase
 
 from .attest import Attestation, Attester
 from .journal import Journal
+from .machines import Machines, Move
 
 log = structlog.get_logger("veriroute.fleet")
 
@@ -44,6 +45,8 @@ DISCOVERY_S = 30.0
 Raise = Callable[[str, Alarm], None]
 #: Called with every new appraisal, so that sessions and evidence are archived.
 Archive = Callable[[Node, Attestation], None]
+#: Called when a node's genuine evidence comes from another machine than before.
+Moved = Callable[[Node, Move], None]
 
 
 class Member:
@@ -124,8 +127,10 @@ class Fleet:
         archive: Archive,
         alarm: Raise = lambda network, alarm: None,
         only_local: bool = False,
+        moved: Moved | None = None,
     ) -> None:
         self.journal = Journal()
+        self._machines, self._moved = Machines(), moved
         self._mono = mono
         self._attester = attester
         self._adapters = adapters
@@ -327,8 +332,16 @@ class Fleet:
         view.session, view.appraised_at, view.lease_until, view.absent = session, now, now + lease, None
         self._decide(view)
         self._archive(member.node, attestation)
+        self._watch(member.node, session)
         if before is None or before.keyset_digest != session.keyset_digest or before.outcome != session.outcome:
             log.info("node.attested", node=member.node.id, outcome=session.outcome.value, keyset=session.keyset_digest)
+
+    def _watch(self, node: Node, session: AttestedSession) -> None:
+        move = self._machines.saw(node.id, session)
+        if move is not None:
+            log.warning("node.machine_changed", node=node.id, key=[move.before, move.after])
+            if self._moved is not None:
+                self._moved(node, move)
 
     def _decide(self, view: NodeView) -> None:
         view.decisions = {}

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from ledger import Ledger
 from running import Gateway, Process
 from support_tls import Authority
 
@@ -59,15 +62,17 @@ class World:
         for tee in ("tdx", "snp"):  # a Nitro document brings its chain
             shutil.copytree(folder / tee / "supplied", folder / "vendors" / "supplied", dirs_exist_ok=True)
 
-    def start(self, name: str, tee: str, *more: str) -> None:
+    def start(self, name: str, tee: str, *more: str, port: int = 0) -> None:
         tls = ["--tls-cert", str(self.folder / "cert.pem"), "--tls-key", str(self.folder / "key.pem")]
         machine = ["--tee", tee, "--tee-root", str(self.folder / tee)]
         identity = ["--identity", str(self.folder / f"{name}.json"), "--model-name", name]
-        node = Process(["node", "--port", "0", "--json", *identity, *machine, *tls, *more], cwd=self.folder)
+        node = Process(["node", "--port", str(port), "--json", *identity, *machine, *tls, *more], cwd=self.folder)
         self._stack.callback(node.stop)
         self.nodes[name] = node
 
-    def gateway(self, name: str, nodes: list[str], *, trusted: bool = True, supplied: bool = True) -> Gateway:
+    def gateway(
+        self, name: str, nodes: list[str], *, trusted: bool = True, supplied: bool = True, refresh_s: float = 240.0
+    ) -> Gateway:
         """A gateway under the policy `strict`, without pins: it is the hardware that vouches for the keys."""
         folder = self.folder / f"gateway-{name}"
         (folder / "policies").mkdir(parents=True)
@@ -82,6 +87,7 @@ class World:
             folder,
             [{"id": n, "base_url": self.nodes[n].url, "models": [n]} for n in nodes],
             policy={"default": "strict", "dir": str(folder / "policies")},
+            upstream={"refresh_s": refresh_s},
             collateral={"directory": str(folder / "collateral"), "offline": True},
             tee={"dangerous_test_roots": roots, "dangerous_allow_test_roots": True} if trusted else {},
         ).start()
@@ -194,3 +200,25 @@ def test_without_the_vendors_documents_nothing_is_shown(world: World) -> None:
         check = session(gateway, tee)["evidence"]
         assert (check["outcome"], check["reason"]) == ("none", "collateral_unavailable")
     assert ask(gateway, "nitro")[0] == 200
+
+
+def test_a_node_that_moves_to_another_machine_is_told_once(world: World) -> None:
+    """Its new machine is as genuine as the old one and serves; the log has one alarm that names both, and a line."""
+    world.start("mover", "snp")
+    gateway = world.gateway("watching", ["mover"], refresh_s=1.0)
+    assert ask(gateway, "mover")[0] == 200
+    assert Ledger(gateway.database).alarms("machine_changed") == []
+    port = urlsplit(world.nodes["mover"].url).port
+    assert port is not None
+    world.nodes["mover"].stop()
+    world.start("mover", "nitro", port=port)
+    deadline = time.monotonic() + 60
+    while not Ledger(gateway.database).alarms("machine_changed"):
+        assert time.monotonic() < deadline, gateway.process.errors()
+        time.sleep(0.2)
+    time.sleep(2.5)  # two further appraisals of the same machine
+    (alarm,) = Ledger(gateway.database).alarms("machine_changed")
+    assert (alarm["node"], len(alarm["before"]), len(alarm["after"])) == ("mover", 64, 64)
+    assert alarm["before"] != alarm["after"]
+    assert gateway.process.errors().count('"node.machine_changed"') == 1
+    assert ask(gateway, "mover")[0] == 200
