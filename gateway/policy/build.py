@@ -152,6 +152,8 @@ def tee_rules(tee: Tee, max_age_s: float) -> TeeRules:
         minimum_svn=least,
         debug=tee.debug,
         configuration=tee.configuration,
+        alias_check=tee.alias_check,
+        provisional_firmware=tee.provisional_firmware,
         measurements=tuple(sets) if tee.measurements is not None else None,
         machines=tee.machines,
         host_trust=tee.host_trust,

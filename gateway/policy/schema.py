@@ -281,6 +281,20 @@ KEYS: tuple[Key, ...] = (
         choices=("allow", "refuse"),
     ),
     Key(
+        "tee.alias_check",
+        "choice",
+        "any",
+        "whether AMD's firmware must have found no memory that answers at two addresses (BadRAM) since it started",
+        choices=("any", "required"),
+    ),
+    Key(
+        "tee.provisional_firmware",
+        "choice",
+        "allow",
+        "AMD firmware that runs and is not committed, so that its host can go back to the one before",
+        choices=("allow", "refuse"),
+    ),
+    Key(
         "tee.measurements",
         "names",
         None,
@@ -426,6 +440,8 @@ class Tee(msgspec.Struct, frozen=True):
     minimum_svn: frozenset[str]
     debug: str
     configuration: str
+    alias_check: str
+    provisional_firmware: str
     measurements: frozenset[str] | None
     machines: frozenset[str] | None
     host_trust: frozenset[str] | None

@@ -103,6 +103,8 @@ def test_h01_built_in_policies_tighten_one_way(base: str, asked: str, allowed: b
         ("tee.milan", '"refuse"', '"hosted"'),
         ("tee.freshness", '["challenge"]', '["challenge", "undated"]'),
         ("tee.binding", '"required"', '"any"'),
+        ("tee.alias_check", '"required"', '"any"'),
+        ("tee.provisional_firmware", '"refuse"', '"allow"'),
         ("tee.revocation", '"required"', '"when_given"'),
         ("tee.gpu", '"required"', '"any"'),
         ("tee.gpu", '"measured"', '"required"'),

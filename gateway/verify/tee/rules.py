@@ -60,6 +60,8 @@ class TeeRules(msgspec.Struct, frozen=True, kw_only=True):
     minimum_svn: Mapping[str, int] = msgspec.field(default_factory=dict)
     debug: str = "refuse"
     configuration: str = "refuse"
+    alias_check: str = "any"
+    provisional_firmware: str = "allow"
     measurements: tuple[Mapping[str, str], ...] | None = None
     machines: frozenset[str] | None = None
     host_trust: frozenset[str] | None = None
@@ -225,6 +227,10 @@ def _debug(claims: TeeClaims, rules: TeeRules) -> Check:
 
 
 def _configuration(claims: TeeClaims, rules: TeeRules) -> Check:
+    if rules.alias_check == "required" and (bad := _amd_flag(claims, "alias_check", good=True)):
+        return bad
+    if rules.provisional_firmware == "refuse" and (bad := _amd_flag(claims, "provisional_firmware", good=False)):
+        return bad
     if rules.configuration == "allow":
         return _unasked("tee_configuration")
     for name, (good, reason) in _FLAGS.items():
@@ -232,6 +238,16 @@ def _configuration(claims: TeeClaims, rules: TeeRules) -> Check:
         if value is not None and value != good:
             return _bad("tee_configuration", reason, f"{name} {value}".lower(), f"{name} {good}".lower())
     return _good("tee_configuration")
+
+
+def _amd_flag(claims: TeeClaims, name: str, *, good: bool) -> Check | None:
+    """The violation, when a report of AMD's does not state that `name` is `good`; it may stand under another record."""
+    for record in _records(claims):
+        value = record.flags.get(name)
+        if record.platform is Platform.AMD_SEV_SNP and value is not good:
+            reason = f"{name}_unknown" if value is None else name
+            return _bad("tee_configuration", reason, f"{name} {value}".lower(), f"{name} {good}".lower())
+    return None
 
 
 def _measurements(claims: TeeClaims, rules: TeeRules) -> Check:

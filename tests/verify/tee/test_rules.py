@@ -291,3 +291,39 @@ def test_with_revocation_required_accelerators_are_asked_after_too(device: dict[
         assert check.reason == reason
         relaxed = replace(ASKING, revocation="when_given")
         assert outcome_of("tee_gpu", claims(children=(found,)), relaxed).outcome is Outcome.AFFIRMING
+
+
+@pytest.mark.parametrize("under_another", [False, True])
+@pytest.mark.parametrize(
+    ("rule", "flags", "reason"),
+    [
+        ({}, {}, None),
+        ({}, {"alias_check": False, "provisional_firmware": True}, None),
+        ({"alias_check": "required"}, {"alias_check": True}, None),
+        ({"alias_check": "required"}, {"alias_check": False}, "alias_check"),
+        ({"alias_check": "required"}, {"alias_check": 1}, "alias_check"),
+        ({"alias_check": "required"}, {}, "alias_check_unknown"),
+        ({"provisional_firmware": "refuse"}, {"provisional_firmware": False}, None),
+        ({"provisional_firmware": "refuse"}, {"provisional_firmware": True}, "provisional_firmware"),
+        ({"provisional_firmware": "refuse"}, {}, "provisional_firmware_unknown"),
+    ],
+)
+@pytest.mark.parametrize("configuration", ["allow", "refuse"])
+def test_what_amd_says_of_memory_and_firmware(
+    rule: dict[str, str], flags: dict[str, Any], reason: str | None, under_another: bool, configuration: str
+) -> None:
+    """Asked only where policy does, of AMD's report itself or of one that stands under another record, whatever
+    policy says of the host's configuration; what the report does not state is refused."""
+    amd = claims(platform=Platform.AMD_SEV_SNP, flags=flags)
+    found = claims(platform=Platform.AZURE_VTPM, children=(amd,)) if under_another else amd
+    rules = replace(TeeRules(), configuration=configuration, **rule)
+    check = outcome_of("tee_configuration", found, rules)
+    unasked = reason is None and configuration == "allow"
+    assert check.reason == ("not_asked" if unasked else reason)
+    assert check.outcome is (Outcome.NONE if unasked else Outcome.CONTRAINDICATED if reason else Outcome.AFFIRMING)
+
+
+def test_other_platforms_are_not_asked_about_amds_firmware() -> None:
+    """They have no such flags, and lack nothing by it."""
+    rules = replace(TeeRules(), alias_check="required", provisional_firmware="refuse")
+    assert outcome_of("tee_configuration", claims(platform=Platform.INTEL_TDX), rules).outcome is Outcome.AFFIRMING
