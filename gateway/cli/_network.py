@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from gateway.errors import ConfigError
 from gateway.fleet.attest import Attestation, Attester
 from gateway.fleet.collateral import open_collateral
 from gateway.fleet.tee_roots import trust_roots
-from gateway.logs import configure
 from gateway.model.node import Node
 from gateway.settings import Settings
 from gateway.upstream.limits import Limits
@@ -39,7 +37,6 @@ class Network:
 @contextlib.asynccontextmanager
 async def open_network(settings: Settings, name: str) -> AsyncIterator[Network]:
     """The network `name` of `settings`. Raises `ConfigError` when no node names it, or its table is wrong."""
-    configure(level="error", stream=sys.stderr)  # what went wrong is in what the command prints
     configured = _configured(settings.node_values, name)
     tables = {name: settings.networks[name]} if name in settings.networks else {}
     adapter = load([name], tables)[name]

@@ -22,9 +22,12 @@ import msgspec
 
 from gateway.errors import ConfigError
 from gateway.fleet.attest import Attestation
+from gateway.fleet.tee_roots import trust_roots
+from gateway.logs import configure as configure_logs
 from gateway.model.node import Node
 from gateway.model.verdict import Check, Outcome
 from gateway.policy import CompiledPolicy, Phase, decide
+from gateway.policy.build import with_test_roots
 from gateway.policy.machine import under
 from gateway.policy_files import read_policies
 from gateway.settings import Settings
@@ -57,6 +60,7 @@ class Examined:
 
 
 def run(args: argparse.Namespace) -> int:
+    configure_logs(level="error", stream=sys.stderr)  # what went wrong is in what is printed here
     settings = settings_of(args)
     policy = _policy(settings, args.policy)
     examined, unresolved = asyncio.run(_examine(settings, args.network, args.node, policy))
@@ -79,7 +83,7 @@ def _policy(settings: Settings, name: str | None) -> CompiledPolicy:
     wanted = name or settings.policy.default
     if wanted not in policies:
         raise ConfigError(f"there is no policy {wanted!r}; there are {', '.join(sorted(policies))}")
-    return policies[wanted]
+    return with_test_roots(policies[wanted], trust_roots(settings).test_fingerprints)
 
 
 async def _examine(

@@ -18,6 +18,7 @@ import sys
 import msgspec
 
 from gateway.adapter import Discovered
+from gateway.logs import configure as configure_logs
 from gateway.settings import Settings
 from gateway.text import plain
 
@@ -36,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    configure_logs(level="error", stream=sys.stderr)  # what went wrong is in what is printed here
     found = asyncio.run(_discover(settings_of(args), args.network))
     if args.json:
         sys.stdout.write(json.dumps(as_document(found), indent=2) + "\n")
