@@ -1,0 +1,1 @@
+"""Evidence about the answer itself, rather than about the machine that made it."""
