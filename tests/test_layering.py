@@ -34,6 +34,7 @@ RANKS = {
     "gateway.storage": 5,
     "gateway.upstream": 5,
     "gateway.admin_client": 5,
+    "gateway.prover": 5,
     "gateway.backlog": 5,
     "gateway.wallet": 5,
     "gateway.recorder": 6,

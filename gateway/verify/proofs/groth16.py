@@ -7,8 +7,8 @@ A proof is 256 bytes, eight coordinates of 32 bytes, most significant byte first
     A.x A.y B.x.im B.x.re B.y.im B.y.re C.x C.y
 
 Every coordinate is below the field's modulus, every point on its curve and not at infinity, and those of G2 in the
-subgroup of order `R`: the twist has points outside it, over which the equation says nothing. The arithmetic is py_ecc's,
-which takes about 0.6 s and is loaded on first use.
+subgroup of order `R`: the twist has points outside it, over which the equation says nothing. The arithmetic is that of
+py_ecc, which takes about 0.6 s and is loaded on first use.
 """
 
 from __future__ import annotations

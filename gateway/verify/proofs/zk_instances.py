@@ -59,13 +59,13 @@ def quantise(x: float, entry: Input) -> int:
     """`x` as an instance of `entry`. Raises `FormatError` for what the circuit's integers do not hold."""
     if abs(x) > field.EXACT:
         raise FormatError("a number of the request is too large for the circuit")
-    width = float(x) if entry.number is Number.F64 else struct.unpack("<f", struct.pack("<f", x))[0]
-    scaled = abs(width) * (1 << entry.scale)  # exact: a power of two
+    rounded = float(x) if entry.number is Number.F64 else float(struct.unpack("<f", struct.pack("<f", x))[0])
+    scaled = abs(rounded) * (1 << entry.scale)  # exact: a power of two
     if scaled > field.EXACT:
         raise FormatError("a number of the request is too large for the circuit")
     whole = int(scaled)
     whole += scaled - whole >= 0.5  # floor(x + 0.5) would round 0.49999999999999994 up
-    return (whole if width >= 0 else -whole) % field.R
+    return (whole if rounded >= 0 else -whole) % field.R
 
 
 def proven(manifest: Manifest, instances: tuple[int, ...]) -> Values:
@@ -111,6 +111,7 @@ def _numbers(document: object, entry: Input | Output) -> list[float]:
     """The numbers at `entry.pointer`: a flat list of exactly `count`, or one number where `count` is 1."""
     value = pointer.resolve(document, entry.pointer)
     found = value if isinstance(value, list) else [value]
-    if len(found) != entry.count or not all(type(x) in (int, float) for x in found):
+    numbers = [float(x) for x in found if isinstance(x, int | float) and not isinstance(x, bool)]
+    if len(found) != entry.count or len(numbers) != entry.count:
         raise FormatError(f"there are not exactly {entry.count} numbers at the pointer")
-    return found
+    return numbers

@@ -2,7 +2,7 @@
 
 A proof shows that instances satisfy *some* circuit. Which circuit, what its numbers mean, and where they stand in a
 request and an answer are not in the proof, and the verifying library takes them from files that anyone could have
-written: of ezkl's settings it checks next to nothing. So all of it is pinned here, by hash, and never taken from a node:
+written: of ezkl's settings it checks next to nothing. So all of it is pinned here, by hash, never taken from a node:
 
     id = "sha256:308d…"               # the SHA-256 of the verifying key is the circuit's name
     system = "ezkl"                   # or groth16-bn254, which has none of ezkl_version, settings_sha256 and srs
