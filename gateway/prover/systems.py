@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 
 from gateway.errors import ConfigError, FormatError
@@ -38,7 +39,7 @@ def run_ezkl(job: Job, folder: Path) -> Ran:
         import ezkl
     except ImportError:
         return Ran(ZkVerdict.INCONCLUSIVE, "verifier_missing")
-    if ezkl.__version__ != EZKL_VERSION:
+    if version("ezkl") != EZKL_VERSION:
         return Ran(ZkVerdict.INCONCLUSIVE, "verifier_version")
     for index, values in job.hashed:
         if ezkl.poseidon_hash([value.hex() for value in values]) != [job.instances[index].hex()]:

@@ -63,8 +63,10 @@ class Verifier:
         self._closed = True
         for worker in self.workers:
             worker.kill()
-        for _ in self.workers:  # each comes back here from its last caller
-            await (await self._idle.get()).stop()
+        idle = [await self._idle.get() for _ in self.workers]  # each comes back from its last caller
+        for worker in idle:
+            await worker.stop()
+            self._idle.put_nowait(worker)
 
     async def _free(self) -> Worker | None:
         if self._idle.empty() and self._waiting >= self._limits.waiting:

@@ -221,13 +221,11 @@ def _covered(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for offset, width in spans:
         if offset + width > manifest.n_instances:
             yield "n_instances", f"{offset} + {width} is past the last of {manifest.n_instances} instances"
-            return
-        for index in range(offset, offset + width):
+        for index in range(offset, min(offset + width, manifest.n_instances)):
             times[index] += 1
     for index, count in enumerate(times):
         if count != 1:
             yield "n_instances", f"instance {index} is covered {count} times; each must be covered once"
-            return
     for entry in manifest.fixed:
         try:
             from_hex(entry.value)
