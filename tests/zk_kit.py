@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from typing import Any
 
@@ -122,3 +123,8 @@ def groth16_toml(key: bytes, **changes: Any) -> str:
         "n_instances": 1, "inputs": [], "outputs": [output],
     }  # fmt: skip
     return ezkl_toml(vk=key, **{**own, **changes})
+
+
+def missing(package: str) -> bool:
+    """Whether `package`, one of the extra [zk], is not installed."""
+    return importlib.util.find_spec(package) is None
