@@ -28,6 +28,7 @@ COMMAND = (sys.executable, "-P", "-m", "gateway.prover.worker")
 START_SECONDS = 30.0
 #: A worker is replaced after so many jobs, whatever native code has leaked or broken in it by then.
 MAX_JOBS = 1_000
+_PIECE = 64 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -106,8 +107,11 @@ class Worker:
         name = circuit.manifest.vk_sha256
         assert process.stdin is not None
         first = name not in self._known
-        process.stdin.write(jobs.job(circuit, statement, seconds=self._seconds, with_files=first))
-        await process.stdin.drain()
+        # With files it may be megabytes: encoded elsewhere, and written in pieces between which others have their turn.
+        data = await asyncio.to_thread(jobs.job, circuit, statement, seconds=self._seconds, with_files=first)
+        for start in range(0, len(data), _PIECE):
+            process.stdin.write(data[start : start + _PIECE])
+            await process.stdin.drain()
         ran = await _reply(process)
         self._known.add(name)
         self._done += 1

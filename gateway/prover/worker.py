@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ def main(systems: Mapping[str, Run] = SYSTEMS) -> None:
         ran = systems[job.system](job, place)
         signal.setitimer(signal.ITIMER_REAL, 0)
         _send(sink, ran)
+    shutil.rmtree(folder, ignore_errors=True)  # the gateway is gone, or it would have killed us and done this
 
 
 def _limit(memory: int) -> None:

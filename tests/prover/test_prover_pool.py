@@ -193,3 +193,41 @@ async def test_the_event_loop_goes_on() -> None:
             assert found == [PASSED] * 20
 
         assert await lag_of(work) < 0.05
+
+
+async def test_a_worker_does_not_outlive_the_gateway() -> None:
+    """When its input ends, as it does when the gateway is killed, a worker removes its folder and ends."""
+    async with pool() as verifier:
+        assert await verifier.verify(CIRCUIT, statement("p")) == PASSED
+        worker = verifier.workers[0]
+        running = worker._process
+        assert running
+        assert running.stdin
+        running.stdin.close()
+        assert await running.wait() == 0
+        assert worker.folder
+        assert not Path(worker.folder).exists()
+
+
+async def test_a_worker_ends_itself_when_nobody_is_left_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The alarm goes off a second after the gateway's limit, whatever the process is doing."""
+    async with pool(seconds=0.2) as verifier:
+        assert await verifier.verify(CIRCUIT, statement("p")) == PASSED
+        worker = verifier.workers[0]
+        monkeypatch.setattr(worker, "_seconds", 60.0)  # the gateway's own limit; the job still carries the other
+        real = process.jobs.job
+        monkeypatch.setattr(process.jobs, "job", lambda *a, **k: real(*a, **{**k, "seconds": 0.2}))
+        assert await verifier.verify(CIRCUIT, statement("h")) == Ran(ZkVerdict.INCONCLUSIVE, "verifier_crashed")
+
+
+def test_it_works_on_the_loop_that_serves() -> None:
+    """The gateway's own event loop, uvloop, starts, stops and replaces workers as well."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+
+    async def work() -> list[Ran]:
+        async with pool(seconds=5.0) as verifier:
+            return [await verifier.verify(CIRCUIT, statement(kind)) for kind in "pdpgf"]
+
+    crashed = Ran(ZkVerdict.INCONCLUSIVE, "verifier_crashed")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(work()) == [PASSED, crashed, PASSED, crashed, Ran(ZkVerdict.FAIL, "proof_rejected")]
