@@ -43,6 +43,13 @@ def test_two_proofs_of_one_statement_hold(world: zk_kit.Groth16, key: groth16.Ke
     assert groth16.verify(key, world.proof(12, a=2, b=3), (12,))
 
 
+def test_instances_may_add_up_to_infinity(world: zk_kit.Groth16, key: groth16.Key) -> None:
+    """A statement whose combined point is the neutral element is a statement like any other."""
+    public = -world.IC[0] * pow(world.IC[1], -1, field.R) % field.R
+    assert groth16.verify(key, world.proof(public), (public,))
+    assert not groth16.verify(key, world.proof(public), (public - 1,))
+
+
 def test_loading_the_library_leaves_the_recursion_limit(world: zk_kit.Groth16, key: groth16.Key) -> None:
     """py_ecc raises the limit when it is first imported; here it is put back."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "py_ecc"]:
