@@ -8,6 +8,7 @@
     network = "opengradient"
     models = ["gpt-4.1"]
     pin = "0x…"                  # the TEE id; without it every active TEE is a node, og-<its first 8 digits>
+    base_url = "https://…"       # with a pin only: where the TEE answers, if not where the registry says
 
 Nothing is judged here: the rule `opengradient-dossier` does, from the dossier alone (docs/networks/opengradient.md).
 """
@@ -64,10 +65,11 @@ class _Unconfigured:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one node is registered: the record, and the discovery that it stands in."""
+    """Where one node is registered: the record, the discovery that it stands in, and where its enclave answers."""
 
     record: TeeRecord
     found: Discovery
+    endpoint: str
 
 
 class OpenGradientAdapter(_Unconfigured):
@@ -107,13 +109,15 @@ class OpenGradientAdapter(_Unconfigured):
         unresolved: dict[str, str] = {}
         places: dict[str, _Place] = {}
         for wanted in configured:
+            if wanted.base_url and wanted.pin is None:
+                raise ConfigError(f"node {wanted.id!r}: base_url says where one TEE answers, so pin has to say which")
             chosen = records.values() if wanted.pin is None else [records.get(_id_of(wanted.pin))]
             named = [self._node(wanted, record) for record in chosen if record is not None]
             if not named:
                 unresolved[wanted.id] = "registry_empty" if not records else "tee_not_registered"
             for node, record in named:
                 nodes.append(node)
-                places[node.id] = _Place(record, found)
+                places[node.id] = _Place(record, found, wanted.base_url or record.endpoint)
         self._places = places
         return Discovered(tuple(nodes), unresolved, await self._alarms(found))
 
@@ -134,7 +138,7 @@ class OpenGradientAdapter(_Unconfigured):
         node = msgspec.structs.replace(
             wanted,
             id=name,
-            base_url=self.table.relay_url if sealed else record.endpoint,
+            base_url=self.table.relay_url if sealed else wanted.base_url or record.endpoint,
             operator=wanted.operator or record.owner,
             endpoints=tuple(path for path in offered if path in wanted.endpoints),
         )
@@ -162,7 +166,7 @@ class OpenGradientAdapter(_Unconfigured):
         if place is None:
             return RawEvidence(None, "tee_not_registered")
         record, problems = place.record, dict[str, str]()
-        at_enclave = msgspec.structs.replace(node, base_url=record.endpoint)
+        at_enclave = msgspec.structs.replace(node, base_url=place.endpoint)
         short = nonce[:NONCE_HEX]
         live, config, chain, registered = await asyncio.gather(
             client.get(at_enclave, f"/enclave/attestation?nonce={short}", _TEXT),
