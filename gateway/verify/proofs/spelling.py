@@ -1,0 +1,77 @@
+"""Whether the tokens that evidence is about spell the text that an agent will read.
+
+Log-probs stand beside the text, not in it: a node could run the right model, send its tokens for the appraisal, and put
+another text into `message.content`. So the tokens are put together again and have to be that text, byte for byte. Two
+liberties, both of what honest servers do: the last token may be a stop token that is not shown, known by its angle
+brackets, for leaving out just any last token could turn 100 into 10; and reasoning that a server moved into a member of
+its own may stand before the text, with nothing but whitespace and think tags between.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping, Sequence
+
+from .tokens import Position
+
+_BETWEEN = re.compile(r"(?:\s|</?think>)*")
+_STOP = re.compile(r"<[^<>\s]{1,40}>")
+_REPLACED = "\ufffd"
+
+
+class Spelling(enum.StrEnum):
+    """`UNKNOWN`: a token is a piece of a character and its bytes were not told, or there is no text to compare."""
+
+    SAME = "same"
+    DIFFERS = "text_not_tokens"
+    UNKNOWN = "spelling_unknown"
+
+
+def spelling(texts: Sequence[str], choice: Mapping[str, object]) -> Spelling:
+    """Whether `texts`, one for each token, spell the message of a chat `choice` (or the text of a completion's)."""
+    content, reasoning = _shown_text(choice)
+    if content is None:
+        return Spelling.UNKNOWN
+    whole = "".join(texts)
+    if _spells(whole, content, reasoning):
+        return Spelling.SAME
+    if texts and _STOP.fullmatch(texts[-1]) and _spells("".join(texts[:-1]), content, reasoning):
+        return Spelling.SAME
+    return Spelling.UNKNOWN if _REPLACED in whole else Spelling.DIFFERS
+
+
+def position_texts(positions: Sequence[Position]) -> list[str]:
+    """What each position adds to the text; where all tell their bytes, those are joined before they are decoded."""
+    raws = [p.raw for p in positions]
+    told = [raw for raw in raws if raw is not None]
+    if not positions or len(told) != len(raws):
+        return [p.token for p in positions]
+    head = b"".join(told[:-1]).decode("utf-8", "replace")
+    whole = b"".join(told).decode("utf-8", "replace")
+    # A last token that completes a character cannot be taken away alone; then there is one text, not two.
+    return [head, whole.removeprefix(head)] if whole.startswith(head) else [whole]
+
+
+def _shown_text(choice: Mapping[str, object]) -> tuple[str | None, str]:
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        text = choice.get("text")
+        return (text, "") if isinstance(text, str) else (None, "")
+    content = message.get("content")
+    reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+    if not isinstance(content, str) or not isinstance(reasoning, str):
+        return None, ""
+    return content, reasoning
+
+
+def _spells(text: str, content: str, reasoning: str) -> bool:
+    if not reasoning:
+        return text == content
+    content, reasoning = content.strip(), reasoning.strip()
+    start = text.find(reasoning)
+    end = text.rfind(content)
+    between = text[start + len(reasoning) : end]
+    if start < 0 or end < start + len(reasoning) or text[end + len(content) :].strip():
+        return False
+    return all(_BETWEEN.fullmatch(part) for part in (text[:start], between))
