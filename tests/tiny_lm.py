@@ -64,26 +64,41 @@ class Model:
 
     def logits(self, ids: list[int]) -> Floats:
         """Row t holds the logits of token t + 1."""
-        w, x = self.weights, self.embed[ids] + self.place[: len(ids)]
+        return self._forward(np.array([ids]), 0, [])[0]
+
+    def _forward(self, ids: NDArray[np.int64], start: int, seen: list[Floats]) -> Floats:
+        """Logits after each of `ids` (texts, tokens), which begin at place `start`; `seen` keeps keys and values."""
+        w, x = self.weights, self.embed[ids] + self.place[start : start + ids.shape[1]]
         h = _level(x)
         q, k, v = (self._times(h, w[name]) for name in ("query", "key", "value"))
-        scores = self._times(q, k.T) / math.sqrt(WIDTH)
-        scores = np.where(np.tri(len(ids), dtype=bool), scores, np.float32(-1e9))
+        if seen:
+            k, v = np.concatenate([seen[0], k], axis=1), np.concatenate([seen[1], v], axis=1)
+        seen[:] = [k, v]
+        scores = self._times(q, np.swapaxes(k, -1, -2)) / np.float32(math.sqrt(WIDTH))
+        before = np.tri(ids.shape[1], k.shape[1], start, dtype=bool)
+        scores = np.where(before, scores, np.float32(-1e9))
         share = np.exp(scores - scores.max(-1, keepdims=True))
         share /= share.sum(-1, keepdims=True)
-        x = x + self._times(self._times(share.astype(np.float32), v), w["out"])
+        x = x + self._times(self._times(share, v), w["out"])
         x = x + self._times(np.maximum(self._times(_level(x), w["up"]), 0), w["down"])
         return self._times(_level(x), w["unembed"])
 
-    def write(self, prompt: list[int], tokens: int, *, temperature: float = 0.0, seed: int = 0) -> tuple[list[int], Floats]:
-        """The tokens written after `prompt`, and the log-probs over the vocabulary at each."""
-        ids, rows = list(prompt), []
+    def write_all(
+        self, prompts: list[list[int]], tokens: int, *, temperature: float = 0.0, seeds: list[int] | None = None
+    ) -> list[tuple[list[int], Floats]]:
+        """For each prompt, all of one length, the tokens written after it and the log-probs of the vocabulary at each."""
+        seen: list[Floats] = []
+        new, start, chosen, rows = np.array(prompts), 0, [], []
         for position in range(tokens):
-            z = self.logits(ids)[-1]
-            lifted = z if temperature == 0 else z + np.float32(temperature) * gumbel(seed, position)
-            ids.append(int(np.argmax(lifted)))
+            z = lifted = self._forward(new, start, seen)[:, -1]
+            if temperature:
+                noise = np.array([gumbel(seed, position) for seed in seeds or [0] * len(prompts)])
+                lifted = z + np.float32(temperature) * noise
+            start, new = start + new.shape[1], lifted.argmax(-1)[:, None]
+            chosen.append(new)
             rows.append(log_probs(z))
-        return ids[len(prompt) :], np.array(rows)
+        ids, stacked = np.concatenate(chosen, axis=1).tolist(), np.stack(rows, axis=1)
+        return list(zip(ids, stacked, strict=True))
 
 
 @cache
@@ -137,8 +152,27 @@ def completion(ids: list[int], rows: Floats, *, top: int = 5) -> bytes:
     return json.dumps({"object": "chat.completion", "model": "tiny", "choices": [choice]}).encode()
 
 
-def answer(variant: str, prompt: list[int], tokens: int, *, temperature: float = 0.0, seed: int = 0) -> bytes:
-    return completion(*model(variant).write(prompt, tokens, temperature=temperature, seed=seed))
+@cache
+def answers(
+    variant: str,
+    count: int,
+    tokens: int,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    top: int = 5,
+    prompt_seed: int = 1,
+) -> list[bytes]:
+    """The answers of one node to the first `count` prompts; seeds of the sampler count up from `seed`."""
+    seeds = list(range(seed, seed + count))
+    written = model(variant).write_all(prompts(count, seed=prompt_seed), tokens, temperature=temperature, seeds=seeds)
+    return [completion(ids, rows, top=top) for ids, rows in written]
+
+
+def ids_of(body: bytes) -> list[int]:
+    """The token ids of an answer of ours."""
+    (choice,) = json.loads(body)["choices"]
+    return [int(entry["token"].removeprefix(" w")) for entry in choice["logprobs"]["content"]]
 
 
 def reference(prompt: list[int], ids: list[int], *, variant: str = "fp32", top: int = 20) -> bytes:
@@ -149,12 +183,7 @@ def reference(prompt: list[int], ids: list[int], *, variant: str = "fp32", top: 
     for token, row in zip(whole[1:], rows[:-1], strict=True):
         order = [int(i) for i in np.argsort(-row, kind="stable")]
         wanted = [token, *(i for i in order[:top] if i != token)]
-        listed.append(
-            {
-                str(i): {"logprob": float(row[i]), "rank": order.index(i) + 1, "decoded_token": spelled(i)}
-                for i in wanted
-            }
-        )
+        listed.append({str(i): {"logprob": float(row[i]), "rank": 1, "decoded_token": spelled(i)} for i in wanted})
     choices = [{"index": 0, "message": {"role": "assistant", "content": " x"}, "finish_reason": "length"}]
     return json.dumps({"object": "chat.completion", "choices": choices, "prompt_logprobs": listed}).encode()
 

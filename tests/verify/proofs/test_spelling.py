@@ -1,0 +1,67 @@
+"""Tokens spell the text, or the evidence is about another answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.verify.proofs.spelling import Spelling, position_texts, spelling
+from gateway.verify.proofs.tokens import Position
+
+SAME, DIFFERS, UNKNOWN = Spelling.SAME, Spelling.DIFFERS, Spelling.UNKNOWN
+THINK = ["<think>", "\n", "so", " be it", "\n</think>\n\n", "Yes", "."]
+
+
+def chat(content: object, **more: Any) -> dict[str, Any]:
+    return {"message": {"content": content} | more}
+
+
+@pytest.mark.parametrize(
+    ("texts", "choice", "expected"),
+    [
+        (["I", " am"], chat("I am"), SAME),
+        (["I", " am", "<|im_end|>"], chat("I am"), SAME),
+        (["I", " am", "</s>"], chat("I am"), SAME),
+        (["<b>"], chat("<b>"), SAME),
+        (["I", " am"], {"text": "I am"}, SAME),
+        ([], chat(""), SAME),
+        (["10", "0"], chat("10"), DIFFERS),
+        (["do", " not"], chat("do"), DIFFERS),
+        (["I", " am"], chat("I am not"), DIFFERS),
+        (["I", " am"], chat(" I am"), DIFFERS),
+        (["I", "</s>", "</s>"], chat("I"), DIFFERS),
+        ([], chat("x"), DIFFERS),
+        (["I", "\ufffd"], chat("I 🙂"), UNKNOWN),
+        (["I"], chat(None), UNKNOWN),
+        (["I"], chat(5), UNKNOWN),
+        (["I"], {}, UNKNOWN),
+        (["I"], {"text": None}, UNKNOWN),
+        (["I"], chat("I", reasoning=5), UNKNOWN),
+        (THINK, chat("Yes.", reasoning_content="so be it"), SAME),
+        (THINK, chat("\n\nYes.", reasoning="so be it\n"), SAME),
+        ([*THINK, "<|im_end|>"], chat("Yes.", reasoning_content="so be it"), SAME),
+        (THINK, chat("Yes."), DIFFERS),
+        (THINK, chat("Yes.", reasoning_content="so be"), DIFFERS),
+        (THINK, chat(".", reasoning_content="so be it"), DIFFERS),
+        (THINK, chat("Yes", reasoning_content="so be it"), DIFFERS),
+        (THINK, chat("No.", reasoning_content="so be it"), DIFFERS),
+        (THINK, chat("Yes.", reasoning_content="be it"), DIFFERS),
+        (THINK, chat("so", reasoning_content="be it"), DIFFERS),
+        (THINK, chat("Yes.", reasoning_content="never"), DIFFERS),
+    ],
+)
+def test_spelling(texts: list[str], choice: dict[str, Any], expected: Spelling) -> None:
+    """The tokens are the text, less one stop token, with reasoning before it; nothing else may be left out or added."""
+    assert spelling(texts, choice) is expected
+
+
+def test_bytes_make_characters_whole() -> None:
+    """Where every token tells its bytes, a character in pieces is put together; where one does not, it is unknown."""
+    pieces = [Position("\ufffd", -0.1, {}, b"\xf0\x9f"), Position("\ufffd", -0.1, {}, b"\x99\x82")]
+    assert position_texts(pieces) == ["\U0001f642"]
+    assert spelling(position_texts(pieces), chat("\U0001f642")) is SAME
+    blind = [pieces[0], Position("\ufffd", -0.1, {})]
+    assert spelling(position_texts(blind), chat("\U0001f642")) is UNKNOWN
+    assert position_texts([Position("a", 0, {}, b"a"), Position("</s>", 0, {}, b"</s>")]) == ["a", "</s>"]
+    assert position_texts([]) == []
