@@ -10,7 +10,7 @@ import tiny_lm
 
 from gateway.verify.proofs.calibration import Calibration, Statistic, measure
 from gateway.verify.proofs.evidence import Artefact, Subject
-from gateway.verify.proofs.reexec import CLIP, greedy_margins, seeded_margins, Sampling
+from gateway.verify.proofs.reexec import CLIP, Sampling, greedy_margins, seeded_margins
 from gateway.verify.proofs.reference import Reexecuted, read_reference
 from gateway.verify.proofs.tokens import Position, read_choice
 

@@ -96,8 +96,10 @@ def judge_quorum(answers: Sequence[Answer], operators: Mapping[str, str], terms:
     # 4. verdict
     verdict, reason = _verdict(cliques, operators, terms, table)
     if reason == "no_quorum" and not missing and len(answers) == terms.m:
-        hoped = _largest(read, operators, table, frozenset({Agreement.AGREE, Agreement.INCONCLUSIVE}))
-        if _strength(hoped, operators) < terms.n:
+        # Who runs them is left out: that an operator is not known is no evidence against anybody.
+        alone = {r.node: r.node or "?" for r in read}
+        hoped = _largest(read, alone, table, frozenset({Agreement.AGREE, Agreement.INCONCLUSIVE}))
+        if _strength(hoped, alone) < terms.n:
             verdict = Verdict.FAIL
     best = cliques[0] if verdict is Verdict.PASS else ()
     record = _subject(subject, answers, best).record(
@@ -171,7 +173,7 @@ def _largest(
 ) -> list[_Clique]:
     """The cliques with the most operators, of those the ones with the most members, in the order of `read`."""
     best: list[_Clique] = []
-    rank = (1, 0)
+    rank = (0, 0)
     for size in range(len(read), 0, -1):
         for group in combinations(read, size):
             own = (len(_distinct(group, operators)), size)

@@ -8,14 +8,16 @@ the answer. The margin of a token is how much less the reference likes it than i
 
 G_j is Gumbel noise, -log(E) with E from the exponential distribution, drawn by the node's own sampler from the seed;
 how is that sampler's business, and the noise comes here as values. An honest node has margin zero but for rounding,
-where two tokens nearly tie. Margins are clipped at 3 nat and averaged; what is over `max(0.01, what 99 % of honest nodes stay
-under)` fails. Fewer than 16 tokens decide nothing. Without a seed, at temperature over zero, this cannot be asked.
+where two tokens nearly tie. Margins are clipped at 3 nat and averaged; a mean over 0.01, and over what 99 % of honest
+answers stay under, fails. Fewer than 16 tokens decide nothing. Without a seed, at temperature over zero, this cannot be
+asked.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -200,9 +202,5 @@ def _kept(row: Scores, sampling: Sampling) -> list[int]:
 
 
 def _nucleus(weights: Sequence[float], enough: float) -> int:
-    held = 0.0
-    for count, weight in enumerate(weights, 1):
-        held += weight
-        if held >= enough:
-            return count
-    return len(weights)
+    """How many of the weights, from the first, hold `enough`: all of them where rounding leaves their sum short."""
+    return next((count for count, held in enumerate(accumulate(weights), 1) if held >= enough), len(weights))

@@ -129,8 +129,7 @@ def _position(entry: object, index: int) -> Position:
     where = f"logprobs.content[{index}]"
     token, logprob, raw = _token(entry, where)
     alternatives = entry.get("top_logprobs") if isinstance(entry, dict) else None
-    if alternatives is None:
-        alternatives = []
+    alternatives = [] if alternatives is None else alternatives
     if not isinstance(alternatives, list) or len(alternatives) > MAX_TOP:
         raise FormatError(f"{where}.top_logprobs is not a list of at most {MAX_TOP} tokens")
     _same_text(token, raw, where)
