@@ -30,8 +30,6 @@ from .spelling import Spelling
 
 #: Margins over this are counted as this, so that one odd token does not decide.
 CLIP = 3.0
-#: No threshold is below this, in nats.
-LEAST_THRESHOLD = 0.01
 MAX_TEMPERATURE = 2.0
 
 #: Token id -> Gumbel noise at one position: a row over the whole vocabulary, or the ids that matter.
@@ -39,11 +37,15 @@ Noise = Mapping[int, float] | Sequence[float]
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a policy asks: which statistic, over how many tokens at least, and a threshold in nats that only rises."""
+    """What a policy asks: which statistic, over how many tokens at least, and which mean margin is always let be.
+
+    The threshold is `max_mean_margin` in nats, or the calibrated 99th percentile where that is larger; at 0 it is the
+    calibration's alone, which finds smaller cheats and costs the one false alarm in a hundred that it stands for.
+    """
 
     statistic: Statistic = Statistic.GREEDY_MARGIN
     min_tokens: int = 16
-    max_mean_margin: float = LEAST_THRESHOLD
+    max_mean_margin: float = 0.01
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -118,7 +120,7 @@ def judge_reexec(
         verdict = Verdict.FAIL if row == Spelling.DIFFERS else Verdict.INCONCLUSIVE
         return subject.record(Kind.REEXEC, verdict, row, calibration_id=id_, tokens=len(margins))
     found = score(margins)
-    threshold = max(LEAST_THRESHOLD, terms.max_mean_margin, row.p99)
+    threshold = max(row.p99, terms.max_mean_margin)  # in this order: of NaN nothing is larger
     passed = found.mean_margin <= threshold
     return subject.record(
         Kind.REEXEC,

@@ -151,10 +151,13 @@ def test_threshold(margins: list[float], verdict: Verdict, threshold: float) -> 
     assert record.reason == ("margin_in_bounds" if verdict is PASS else "margin_too_large")
 
 
-def test_policy_may_allow_more() -> None:
-    """A policy's own threshold counts where it is the largest."""
-    assert judged([0.02] * 64, terms=Terms(max_mean_margin=0.02)).verdict is PASS
-    assert judged([0.005] * 64, terms=Terms(max_mean_margin=0.001)).verdict is PASS
+@pytest.mark.parametrize(
+    ("allowed", "threshold"), [(0.02, 0.02), (0.001, 0.004), (0.0, 0.004), (-1.0, 0.004), (math.nan, 0.004)]
+)
+def test_policy_may_allow_more(allowed: float, threshold: float) -> None:
+    """A policy's own threshold counts where it is the larger one, and never takes away the calibration's."""
+    assert judged([threshold] * 64, terms=Terms(max_mean_margin=allowed)).verdict is PASS
+    assert judged([threshold + 1e-6] * 64, terms=Terms(max_mean_margin=allowed)).verdict is FAIL
 
 
 @pytest.mark.parametrize(
