@@ -1,0 +1,361 @@
+"""The OpenGradient adapter against the test network, and what its dossiers come to once they are judged."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from opengradient_world import Network
+from opengradient_world.chain import REGISTRY
+from opengradient_world.network import TOKEN
+
+from adapters.opengradient.adapter import OpenGradientAdapter, adapter
+from gateway.adapter import load
+from gateway.crypto.ohttp_keys import parse_key_config
+from gateway.errors import ConfigError, VerirouteError
+from gateway.fleet.attest import Attester
+from gateway.model.node import Node
+from gateway.upstream.limits import Limits
+from gateway.upstream.pool import UpstreamPool
+from gateway.verify.opengradient.appraise import NodeTerms, appraise_dossier
+
+NONCE = "cd" * 32
+ANY = Node("og", "opengradient", "", ("gpt-4.1",))
+WHERE = "[networks.opengradient]"
+
+
+def table(network: Network, **more: Any) -> dict[str, Any]:
+    return {"rpc": network.rpc_urls, "registry": REGISTRY, "confirmations": 0, "relay_url": network.relay_url, **more}
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERIROUTE_OPENGRADIENT_TOKEN", TOKEN)
+
+
+@pytest.fixture
+async def client(network: Network) -> AsyncIterator[Attester]:
+    pool = UpstreamPool(Limits())
+    made = Attester(
+        pool, now=time.time, lifetime_s=600, allow_http=False, allow_private=True, roots=network.nitro.roots
+    )
+    yield made
+    await made.close()
+    await pool.close()
+
+
+def configured(network: Network, **more: Any) -> OpenGradientAdapter:
+    return adapter.configured(table(network, **more), WHERE)
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"rpc": []}, "at least one JSON-RPC endpoint"),
+        ({"rpc": ["https://a.example/x", "https://A.example/y"]}, "each on a host or port of its own"),
+        ({"rpc": ["http://[", "http://["]}, "each on a host"),
+        ({"rpc_agree": 4}, "rpc_agree cannot be more"),
+        ({"registry": "0x12"}, "registry must be 0x and 40 hex digits"),
+        ({"transport": "ohttp", "relay_url": ""}, "needs relay_url"),
+        ({"transport": "smoke"}, "Invalid enum value"),
+        ({"refresh_s": 0}, "refresh_s must be"),
+        ({"attestation_ttl_s": float("inf")}, "attestation_ttl_s must be"),
+        ({"confirmations": -1}, "not negative"),
+        ({"chain_id": 0}, "a chain id is positive"),
+        ({"regsitry": "0x"}, "unknown field `regsitry`"),
+        ({"pcr_table": "/nowhere/at/all"}, "pcr_table /nowhere/at/all cannot be read"),
+    ],
+)
+def test_a_table_that_cannot_be_meant_is_refused(network: Network, more: dict[str, Any], words: str) -> None:
+    """The error names the section and what is wrong."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        configured(network, **more)
+    assert WHERE in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "two\nlines", "ü"])
+def test_a_relay_needs_its_token(network: Network, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """The token comes from the environment, and is not shown."""
+    monkeypatch.setenv("VERIROUTE_OPENGRADIENT_TOKEN", value)
+    with pytest.raises(ConfigError, match="put it into the environment as VERIROUTE_OPENGRADIENT_TOKEN"):
+        configured(network, transport="ohttp")
+
+
+def test_it_is_found_by_its_entry_point(network: Network) -> None:
+    """Loaded as a stranger's would be; a table for a network that no node names is an error."""
+    assert isinstance(load(["opengradient"], {"opengradient": table(network)})["opengradient"], OpenGradientAdapter)
+    with pytest.raises(ConfigError, match=r"\[networks.opengradient\] is set, and no node"):
+        load(["aci"], {"opengradient": table(network)})
+    with pytest.raises(ConfigError, match="no settings of its own"):
+        load(["aci"], {"aci": {"x": 1}})
+
+
+def test_how_many_have_to_agree(network: Network) -> None:
+    """More than half of the endpoints, or as many as the settings say."""
+    assert configured(network).table.agree == 2
+    assert configured(network, rpc_agree=3).table.agree == 3
+    assert configured(network, rpc=network.rpc_urls[:1]).table.agree == 1
+
+
+# -- nodes -----------------------------------------------------------------------------------------------------------
+
+
+async def test_records_become_nodes(network: Network, client: Attester) -> None:
+    """By pin under the configured name, else under one of its own; where settings say the place, it is theirs."""
+    tee_id = network.enclave.tee_id
+    mine = Node("mine", "opengradient", "", ("m",), tee_id, "me", ("/v1/chat/completions", "/v1/messages"))
+    own = Node("own", "opengradient", "https://127.0.0.1:9", ("m",), tee_id)
+    other = Node("other", "opengradient", "", ("m",), "0x" + "00" * 32)
+    found = await configured(network).discover([ANY, mine, own, other], client)
+    nodes = {node.id: node for node in found.nodes}
+    assert set(nodes) == {f"og-{tee_id[2:10]}", "mine", "own"}
+    assert nodes["mine"].base_url == network.enclave.url
+    assert (nodes["mine"].operator, nodes["mine"].endpoints) == ("me", ("/v1/chat/completions",))
+    assert nodes["own"].base_url == "https://127.0.0.1:9"
+    assert found.unresolved == {"other": "tee_not_registered"}
+    with pytest.raises(ConfigError, match="pin has to say which"):
+        await configured(network).discover([Node("x", "opengradient", "https://x.example", ("m",))], client)
+
+
+async def test_sealed_nodes_are_reached_through_the_relay(network: Network, client: Attester, token: None) -> None:
+    """Chat alone can be sealed."""
+    found = await configured(network, transport="ohttp").discover([ANY], client)
+    (node,) = found.nodes
+    assert (node.base_url, node.endpoints) == (network.relay_url, ("/v1/chat/completions",))
+
+
+async def test_an_endpoint_that_contradicts_the_others_is_an_alarm(network: Network, client: Attester) -> None:
+    """Two agree, the third lists an enclave of its own."""
+    network.faults.add("lying_registry")
+    found = await configured(network).discover([ANY], client)
+    assert [alarm.kind for alarm in found.alarms] == ["rpc_dissent"]
+    assert found.nodes[0].base_url == network.enclave.url
+
+
+async def test_changes_in_the_registry_are_alarms(
+    network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happened since the last look is told; the first look has nothing to compare with."""
+    from adapters.opengradient import adapter as module
+    from adapters.opengradient.watch import Alarm, Severity
+
+    seen: list[int] = []
+
+    async def events(round_: object, registry: str, block: int) -> list[Alarm]:
+        seen.append(block)
+        return [
+            Alarm("pcr_approved", Severity.WARNING, "0xaa", 7, "0xbb", "version 2"),
+            Alarm("x", Severity.INFO, "", 8, ""),
+        ]
+
+    monkeypatch.setattr(module, "events_since", events)
+    mine = configured(network)
+    assert (await mine.discover([ANY], client)).alarms == ()
+    told = (await mine.discover([ANY], client)).alarms
+    assert len(seen) == 1
+    assert dict(told[0].about) == {
+        "severity": "warning",
+        "subject": "0xaa",
+        "block": 7,
+        "tx": "0xbb",
+        "detail": "version 2",
+    }
+    assert "detail" not in told[1].about
+
+
+@pytest.mark.parametrize(
+    ("fault", "rpcs", "reason"),
+    [("wrong_chain", 1, "wrong_chain"), ("rpc_redirect", 1, "rpc_redirect"), ("wrong_chain", 3, None)],
+)
+async def test_an_outage_says_what_it_is(
+    network: Network, client: Attester, fault: str, rpcs: int, reason: str | None
+) -> None:
+    """Where all endpoints fail in one way that is the reason; one of three is outvoted."""
+    network.faults.add(fault)
+    mine = configured(network, rpc=network.rpc_urls[:rpcs])
+    if reason is None:
+        assert (await mine.discover([ANY], client)).nodes
+        return
+    with pytest.raises(VerirouteError) as caught:
+        await mine.discover([ANY], client)
+    assert caught.value.reason == reason
+
+
+# -- evidence --------------------------------------------------------------------------------------------------------
+
+
+async def dossier(network: Network, client: Attester, **more: Any) -> tuple[OpenGradientAdapter, Node, dict[str, Any]]:
+    mine = configured(network, **more)
+    (node,) = (await mine.discover([ANY], client)).nodes
+    raw = await mine.evidence(node, NONCE, client)
+    assert raw.document is not None
+    return mine, node, {"document": raw.document, "spki": raw.spki, "tls": raw.tls}
+
+
+def judged(network: Network, mine: OpenGradientAdapter, node: Node, raw: dict[str, Any], **more: Any) -> Any:
+    assert isinstance(mine.node_terms, NodeTerms)
+    arguments: dict[str, Any] = {
+        "problem": None,
+        "nonce": NONCE,
+        "now": time.time(),
+        "roots": network.nitro.roots,
+        "terms": mine.node_terms,
+        **raw,
+        **more,
+    }
+    result, session = appraise_dossier(
+        node, arguments.pop("document"), arguments.pop("problem"), arguments.pop("nonce"), **arguments
+    )
+    return (
+        {c.id: (c.outcome.value, c.reason) for c in result.checks},
+        {c.name: c.status for c in result.claims},
+        session,
+    )
+
+
+async def test_a_dossier_makes_a_session(network: Network, client: Attester) -> None:
+    """Every way of knowing the node is asserted; the session names the payee of its record, and no key to seal to."""
+    mine, node, raw = await dossier(network, client)
+    checks, claims, session = judged(network, mine, node, raw)
+    assert checks["evidence"] == checks["fresh"] == checks["channel_bound"] == ("affirming", None)
+    assert {claims[n] for n in ("identity_live", "identity_calldata", "identity_registry")} == {"asserted"}
+    assert session.hpke == b""
+    assert session.payee.startswith("0x")
+    assert mine.sealing(session) is None
+    assert mine.request(session, NONCE, chained=False) == []
+    assert mine.response([]).receipt is None
+
+
+async def test_a_sealed_session_names_the_key_that_the_enclave_signed(
+    network: Network, client: Attester, token: None
+) -> None:
+    """The key configuration is verified and stands in the session; how to reach the relay comes with it."""
+    mine, node, raw = await dossier(network, client, transport="ohttp")
+    checks, _, session = judged(network, mine, node, raw)
+    assert checks["channel_bound"] == ("affirming", None)
+    assert len(parse_key_config(session.hpke).public_key) == 32
+    sealing = mine.sealing(session)
+    assert sealing is not None
+    assert sealing.node == network.enclave.tee_id
+    assert TOKEN not in repr(sealing)
+    assert session.id != judged(network, mine, node, raw, lifetime_s=60.0)[2].id
+
+
+def changed(raw: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    document = json.loads(raw["document"])
+    change(document)
+    return {**raw, "document": json.dumps(document).encode()}
+
+
+def _drop(view: str) -> Callable[[dict[str, Any]], None]:
+    from gateway.verify.opengradient.registry_calldata import CALLS
+
+    def change(document: dict[str, Any]) -> None:
+        document["reads"] = [read for read in document["reads"] if CALLS.get(bytes.fromhex(read["data"][2:10])) != view]
+
+    return change
+
+
+def _answers(view: str, result: str) -> Callable[[dict[str, Any]], None]:
+    from gateway.verify.opengradient.registry_calldata import CALLS
+
+    def change(document: dict[str, Any]) -> None:
+        for read in document["reads"]:
+            if CALLS.get(bytes.fromhex(read["data"][2:10])) == view:
+                read["answers"] = [{"rpc": a["rpc"], "result": result} for a in read["answers"]]
+                read["agreed"] = result
+
+    return change
+
+
+NO, FEW = "0x" + "00" * 32, "0x" + "00" * 31 + "05"
+
+
+def _elsewhere(document: dict[str, Any]) -> None:
+    for read in document["reads"]:
+        read["to"] = "0x" + "11" * 20
+
+
+def _one_voice(document: dict[str, Any]) -> None:
+    for read in document["reads"]:
+        read["answers"] = [
+            read["answers"][0],
+            *({"rpc": a["rpc"], "error": "rpc_timeout"} for a in read["answers"][1:]),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "expected"),
+    [
+        (lambda d: d.update(chain_id=1), "evidence", ("none", "wrong_chain")),
+        (lambda d: d.update(registry="0x" + "11" * 20), "evidence", ("none", "registry_other")),
+        (lambda d: d.update(schema="x"), "evidence", ("none", "dossier_malformed")),
+        (_elsewhere, "evidence", ("none", "tee_not_registered")),
+        (_one_voice, "evidence", ("none", "rpc_quorum")),
+        (lambda d: d.update(tee_id="0x" + "00" * 32), "evidence", ("none", "tee_not_registered")),
+        (_drop("getTEE"), "evidence", ("affirming", None)),  # the list has it
+        (_answers("getTEE", "0x01"), "evidence", ("affirming", None)),
+        (_answers("isTEEActive", NO), "keyset_valid", ("contraindicated", "tee_disabled")),
+        (_answers("isPCRApproved", NO), "keyset_valid", ("contraindicated", "pcr_not_approved")),
+        (_answers("heartbeatMaxAge", NO), "keyset_valid", ("contraindicated", "heartbeat_stale")),
+        (lambda d: d.update(live=None), "evidence", ("warning", "only_registered_attestation")),
+        (lambda d: d.update(live=None), "fresh", ("none", "no_attestation")),
+        (lambda d: d.update(registration=None), "evidence", ("affirming", None)),
+        (lambda d: d["registration"].update(input="0x01020304"), "evidence", ("affirming", None)),
+    ],
+)
+async def test_a_stored_dossier_is_counted_again(
+    network: Network, client: Attester, change: Callable[[dict[str, Any]], None], check: str, expected: tuple[str, str]
+) -> None:
+    """What each endpoint said decides, never what the dossier calls agreed; what is missing is not shown."""
+    mine, node, raw = await dossier(network, client)
+    checks, _, _ = judged(network, mine, node, changed(raw, change))
+    assert checks[check] == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda d: d.update(ohttp_config=None), "ohttp_config_unsigned"),
+        (lambda d: d.update(ohttp_config=base64.b64encode(b"{}").decode()), "ohttp_config_malformed"),
+    ],
+)
+async def test_a_key_that_nobody_signed_is_none_to_seal_to(
+    network: Network, client: Attester, token: None, change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    """The registry's word for a key does not bind the channel, and the session names no key."""
+    mine, node, raw = await dossier(network, client, transport="ohttp")
+    checks, _, session = judged(network, mine, node, changed(raw, change))
+    assert checks["channel_bound"] == ("contraindicated", reason)
+    assert session.hpke == b""
+
+
+async def test_no_dossier_is_no_evidence(network: Network, client: Attester) -> None:
+    """A node that is not registered any more, or could not be asked, has none."""
+    mine, node, raw = await dossier(network, client)
+    assert (
+        await mine.evidence(Node("gone", "opengradient", "", ("m",)), NONCE, client)
+    ).problem == "tee_not_registered"
+    checks, _, session = judged(network, mine, node, {**raw, "document": None}, problem="evidence_timeout")
+    assert (checks["evidence"], session) == (("none", "evidence_timeout"), None)
+
+
+async def test_what_could_not_be_fetched_is_said(network: Network, client: Attester, token: None) -> None:
+    """An enclave that does not answer leaves the chain's word; a chain that does not leaves what was read before."""
+    mine = configured(network, transport="ohttp", rpc=network.rpc_urls[:1])
+    unanswered = Node("og", "opengradient", "https://127.0.0.1:9", ("m",), network.enclave.tee_id)
+    (node,) = (await mine.discover([unanswered], client)).nodes
+    network.faults.add("rpc_redirect")
+    raw = await mine.evidence(node, NONCE, client)
+    document = json.loads(raw.document or b"")
+    assert document["live"] is None
+    assert document["problems"]["live"] == "connect_failed"
+    assert document["problems"]["ohttp_config"] == "connect_failed"
+    assert document["reads"]
