@@ -25,6 +25,7 @@ from gateway.verify.checks import CHECKS, CLAIMS
 
 API, ERRORS, CONFIGURATION = (kit.text(f"docs/{name}.md") for name in ("api", "errors", "configuration"))
 POLICY, RECEIPTS, VERIFICATION = (kit.text(f"docs/{name}.md") for name in ("policy", "receipts", "verification"))
+PAYMENT, OPENGRADIENT = kit.text("docs/payment.md"), kit.text("docs/networks/opengradient.md")
 DIGEST = "0" * 64
 
 
@@ -144,8 +145,14 @@ def given_reasons() -> set[str]:
         "RawEvidence": 1,
         "upstream": 1,
         "_failure": 1,
+        "_against": 1,
+        "_unknown": 1,
+        "_refuted": 1,
+        "OhttpKey": 1,
+        "Next": 0,
+        "setdefault": 1,
     }
-    for folder in ("gateway", "adapters/aci.py"):
+    for folder in ("gateway", "adapters/aci.py", "adapters/opengradient"):
         for name, call in kit.calls(folder):
             for keyword in call.keywords:
                 if keyword.arg == "reason":
@@ -163,13 +170,15 @@ def given_reasons() -> set[str]:
 
 def test_every_reason_is_documented() -> None:
     """Each reason code of checks, routing, channel, relay and log stands in docs/errors.md, with its words; those of
-    evidence in docs/verification.md."""
+    evidence in docs/verification.md, those of payments in docs/payment.md, there with `payment_` before them."""
     of_clients = {"unreachable", "timeout", "cut"}  # gateway.admin_client, for those who use it
     codes = {reason for reason in given_reasons() if re.fullmatch(r"[a-z][a-z0-9_]+", reason)} - of_clients
     assert {"no_pin", "truncated", "crash", "rolled_back", "chain_order", "no_receipt"} <= codes
     assert set(CHECKS) <= kit.ticked(kit.section(ERRORS, "## Reasons"))
     table = {cell.strip("`"): row[-1] for row in kit.rows(ERRORS) for cell in row[0].split(", ")}
-    assert (codes | set(ROUTING_REASONS) | {"chain_absent"}) - set(CHECKS) <= table.keys() | kit.ticked(VERIFICATION)
+    paid = kit.ticked(PAYMENT) | {word.removeprefix("payment_") for word in kit.ticked(PAYMENT)}
+    known = table.keys() | kit.ticked(VERIFICATION) | paid
+    assert (codes | set(ROUTING_REASONS) | {"chain_absent"}) - set(CHECKS) <= known
     for reason, meaning in CHANNEL_REASONS.items():
         assert any(row[1].startswith(meaning) for row in kit.rows(ERRORS) if row[0] == f"`{reason}`"), reason
 
