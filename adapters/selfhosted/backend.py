@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.errors import ConfigError, UpstreamFailed, UpstreamTimeout
 
-from .source import Stream, Whole
+from .source import PATHS, Stream, Whole
 
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_EVENT = 8 * 1024 * 1024
@@ -30,6 +30,7 @@ class BackendSource:
     """`url` is the base URL as an OpenAI client takes it, with its `/v1`; a bare host gets one."""
 
     fronts_backend = True
+    paths = PATHS
 
     def __init__(self, url: str, key_env: str | None, names: tuple[str, ...]) -> None:
         parsed = httpx.URL(url)

@@ -26,7 +26,9 @@ from gateway.errors import ConfigError
 HELP = "run the reference node: serve a model, or front a backend, and sign what passes"
 _TEES = ("tdx", "snp", "nitro")
 _MACHINE_MODES = ("debug", "unbound", "stale-tcb", "foreign-root")
-_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate", *_MACHINE_MODES)
+_SAMPLING_MODES = ("sample-hot", "wrong-seed")
+_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate", *_SAMPLING_MODES, *_MACHINE_MODES)
+_PRECISIONS = ("fp32", "bf16", "int8", "int4", "int3")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--model-name", action="append", default=[], metavar="NAME", help="a further name for the model; repeatable")
     add("--backend", metavar="URL", help="forward to this OpenAI-compatible base URL instead of serving the own model")
     add("--backend-key-env", metavar="NAME", help="environment variable that holds the backend's API key")
+    add("--precision", choices=_PRECISIONS, help="compute the own model as a deployment of this kind (default: fp32)")
+    add("--model-variant", choices=("other",), help="serve another model of ours under the same name, to see it caught")
     add("--tls-cert", type=Path, metavar="PEM", help="serve TLS with this certificate; its key joins the keyset")
     add("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
     add("--tee", choices=_TEES, help="show synthetic evidence of such a machine, under a test root")
@@ -65,6 +69,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--tee and --tee-root go together")
     if args.tee is None and (args.tee_gpu or args.dishonest in _MACHINE_MODES):
         raise ConfigError("--tee-gpu and lies about the machine are for --tee; give both")
+    if args.backend and (args.precision or args.model_variant or args.dishonest in _SAMPLING_MODES):
+        lies = " and ".join(_SAMPLING_MODES)
+        raise ConfigError(
+            f"--precision, --model-variant and --dishonest {lies} are for the own model, not for --backend"
+        )
     if args.backend_key_env and not args.backend:
         raise ConfigError("--backend-key-env is for --backend; give both")
     if args.print_pin and not args.identity:
@@ -114,10 +123,14 @@ def _source(args: argparse.Namespace):  # type: ignore[no-untyped-def]
     try:
         from .lm.engine import Engine
         from .lm.model import Weights
+        from .lm.precision import at_precision, other_model
         from .source import LocalSource
     except ImportError as error:
         raise ConfigError(f"the node's own model needs NumPy ({error}); install veriroute[node]") from None
-    return LocalSource(Engine(Weights.open()), names)
+    weights = Weights.open()
+    if args.model_variant:
+        weights = other_model(weights)
+    return LocalSource(Engine(at_precision(weights, args.precision or "fp32")), names)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -139,7 +152,8 @@ def _say_ready(args: argparse.Namespace, url: str, pin: str, root_sha256: str | 
         kept = (
             f"identity in {args.identity}" if args.identity else "new keys, gone when it stops (--identity keeps them)"
         )
-        lie = f"\nwarning    this node is dishonest on purpose: {args.dishonest}" if args.dishonest else ""
+        lies = " and ".join(filter(None, (args.dishonest, args.model_variant and "another model under the same name")))
+        lie = f"\nwarning    this node is dishonest on purpose: {lies}" if lies else ""
         tee = f"\ntest root  {root} ({args.tee}: made up, for tests; no hardware is behind it)" if root else ""
         line = f"node       {url}\npin        {pin}\nkeys       {kept}{tee}{lie}"
     sys.stdout.write(line + "\n")

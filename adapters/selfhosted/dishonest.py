@@ -8,6 +8,11 @@ wrong-key   receipts and running signatures are made by a key that is not in the
 replay      the first answer of its form is given again, byte for byte, with its old receipt
 truncate    JSON stops short of its Content-Length; a stream ends properly as HTTP, but before its terminator
 
+About its sampling, where the model is its own:
+
+sample-hot  a request for temperature 0 is answered at 0.3
+wrong-seed  another seed than the one in the request is used
+
 About its machine (with --tee; made in `machine`):
 
 debug         the evidence is of a machine that its host can look into
@@ -20,7 +25,9 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.crypto.signatures import Ed25519Signer
 
@@ -28,8 +35,10 @@ from .identity import Key
 from .wire import Asked, Headers
 
 ANSWER_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
+SAMPLING_MODES = ("sample-hot", "wrong-seed")
 MACHINE_MODES = ("debug", "unbound", "stale-tcb", "foreign-root")
-MODES = ANSWER_MODES + MACHINE_MODES
+MODES = ANSWER_MODES + SAMPLING_MODES + MACHINE_MODES
+HOT = 0.3  #: the temperature of `sample-hot`
 OTHER_MODEL = "veriroute-lm-0-swapped"
 
 _MODEL = re.compile(rb'("model"\s*:\s*")[^"\\]*"')
@@ -77,6 +86,16 @@ class Mischief:
 def foreign(key: Key) -> Key:
     """A key that nobody attested, under the id of one that is."""
     return Key(key.key_id, Ed25519Signer(secrets.token_bytes(32)))
+
+
+def misread(lie: str | None, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The request as a node with this lie reads it; what it signs is still the request that came."""
+    read, temperature, seed = dict(document), document.get("temperature"), document.get("seed")
+    if lie == "sample-hot" and type(temperature) in (int, float) and temperature == 0:
+        read["temperature"] = HOT
+    if lie == "wrong-seed" and type(seed) is int:
+        read["seed"] = seed + 1
+    return read
 
 
 def swapped(data: bytes) -> bytes:

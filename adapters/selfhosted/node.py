@@ -3,7 +3,7 @@
     app = Node(identity, LocalSource(engine), spki=None, mischief=None)
 
 Order within one exchange: request digest → answer → cover → send → sign → receipt kept → receipt sent. Every answer of
-the five POST paths has a receipt, errors too: a signed refusal can be held against the node as well. An answer that
+the POST paths has a receipt, errors too: a signed refusal can be held against the node as well. An answer that
 breaks off has none.
 """
 
@@ -71,7 +71,7 @@ class Node:
             return
         path, method = scope["path"], scope["method"]
         try:
-            if path in PATHS:
+            if path in self._source.paths:
                 if method != "POST":
                     raise MethodNotAllowed(f"{path} takes POST")
                 await self._exchange(scope, receive, send)
@@ -203,7 +203,8 @@ class _Exchange:
         try:
             if self._problem is not None and not self._node._fronts_backend:
                 raise BadRequest(self._problem)
-            return await self._node._source.answer(self._path, self._headers, self._body, self._document)
+            document = dishonest.misread(self._lie, self._document)
+            return await self._node._source.answer(self._path, self._headers, self._body, document)
         except VerirouteError as error:
             return self._refusal(error)
 

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 from gateway.errors import Busy, InternalError, ModelUnknown, VerirouteError
 
-from .api import chat, completions, embeddings, messages, responses
+from .api import activations, chat, completions, embeddings, messages, responses
 from .api.writer import Prepared
-from .lm.engine import EMBED_MODEL, MODEL, Engine
+from .lm.engine import EMBED_MODEL, MODEL, Engine, Read
 
 _PREPARE: Mapping[str, Callable[[Any, Engine, str], Prepared]] = {
     "/v1/chat/completions": chat.prepare,
@@ -27,6 +27,11 @@ _PREPARE: Mapping[str, Callable[[Any, Engine, str], Prepared]] = {
     "/v1/messages": messages.prepare,
 }
 PATHS = (*_PREPARE, "/v1/embeddings")
+ACTIVATIONS = "/v1/toploc/activations"
+_PLAIN: Mapping[str, Callable[[Any, Engine, str], Iterator[bytes]]] = {
+    "/v1/embeddings": embeddings.respond,
+    ACTIVATIONS: activations.respond,
+}
 _WORKERS, _MOST_WAITING = 4, 256
 
 
@@ -53,7 +58,12 @@ class Stream:
 
 
 class Source(Protocol):
-    """`document` is the decoded body, None when it is no JSON object (a backend may make sense of it)."""
+    """`document` is the decoded body, None when it is no JSON object (a backend may make sense of it).
+
+    `paths` are those that it answers on.
+    """
+
+    paths: tuple[str, ...]
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
@@ -67,6 +77,7 @@ class LocalSource:
     """Our own model under its names. `aliases` are further names for both of its uses."""
 
     fronts_backend = False
+    paths = (*PATHS, ACTIVATIONS)
 
     def __init__(self, engine: Engine, aliases: tuple[str, ...] = ()) -> None:
         self._engine = engine
@@ -88,7 +99,7 @@ class LocalSource:
     async def answer(
         self, path: str, headers: Mapping[bytes, bytes], body: bytes, document: dict[str, Any]
     ) -> Whole | Stream:
-        label = document.get("model")
+        label = document.get("model", MODEL if path == ACTIVATIONS else None)
         known = self._embed if path == "/v1/embeddings" else self._chat
         if not isinstance(label, str) or label not in known:
             shown = f"{label!r:.80}" if isinstance(label, str) else "no name"
@@ -97,8 +108,8 @@ class LocalSource:
             )
         if self._waiting >= _MOST_WAITING:
             raise Busy("this node has too many requests waiting")
-        if path == "/v1/embeddings":
-            feed = self._start(lambda gone: embeddings.respond(document, self._engine, label))
+        if path in _PLAIN:
+            feed = self._start(lambda gone: _PLAIN[path](document, self._engine, label))
             return Whole(await feed.joined())
         prepared = _PREPARE[path](document, self._engine, label)
         answer = prepared.writer.answer
@@ -127,6 +138,9 @@ def _write(engine: Engine, prepared: Prepared, gone: Callable[[], bool]) -> Iter
         return
     opened = False
     for event in events:  # the opening waits for the first event: until then the request may still be refused
+        if isinstance(event, Read):  # what the opening says of the prompt
+            writer.answer.take(event)
+            continue
         if not opened:
             opened = True
             yield from writer.opening()

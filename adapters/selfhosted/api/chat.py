@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from adapters.selfhosted.lm.engine import CallOpen, CallPart, Done, Engine, Event, Job, Text, Tool
@@ -10,7 +12,7 @@ from adapters.selfhosted.lm.prompt import Turn
 from gateway.errors import BadRequest
 
 from . import fields
-from .writer import Answer, Prepared, data_event, encode
+from .writer import Answer, Prepared, data_event, encode, prompt_logprobs, toploc
 
 
 def prepare(d: fields.Document, engine: Engine, label: str) -> Prepared:
@@ -19,19 +21,41 @@ def prepare(d: fields.Document, engine: Engine, label: str) -> Prepared:
         top = fields.integer(d, "top_logprobs", 0, 0, 20)
     tools = tuple(_tool(t, f"tools[{i}]") for i, t in enumerate(fields.items(d, "tools", 256)))
     n = fields.integer(d, "n", 1, 1, 16)
+    extras = fields.extras(d, n)
+    turns = _turns(d)
     job = Job(
-        turns=_turns(d),
+        turns=turns,
+        opening=_opening(d, turns),
         sampling=fields.sampling(d),
-        limits=fields.limits(d, "max_completion_tokens", "max_tokens", top=top),
+        limits=fields.limits(d, "max_completion_tokens", "max_tokens", top=top, ids=extras.ids),
         n=n,
         tools=tools,
         choose=_choose(d.get("tool_choice"), tools),
         parallel=d.get("parallel_tool_calls") is not False,
         schema=_schema(d.get("response_format")),
+        scored=extras.scored,
+        ids=extras.ids,
+        toploc=extras.toploc,
     )
     options = d.get("stream_options")
     usage = fields.flag(fields.mapping(options or {}, "stream_options"), "include_usage")
-    return Prepared(job, fields.flag(d, "stream"), ChatWriter(label, n, engine.fingerprint, top >= 0, usage))
+    echo = turns[-1][1] if fields.flag(d, "echo") and turns and turns[-1][0] == "assistant" else ""
+    return Prepared(job, fields.flag(d, "stream"), ChatWriter(job, engine, label, top >= 0, usage, echo))
+
+
+def _opening(d: fields.Document, turns: tuple[Turn, ...]) -> str:
+    """How the conversation ends, as vLLM's `add_generation_prompt` and `continue_final_message` say it."""
+    ended = d.get("add_generation_prompt") is not None and not fields.flag(d, "add_generation_prompt")
+    if not fields.flag(d, "continue_final_message"):
+        return "ended" if ended else "assistant"
+    where = "continue_final_message"
+    if fields.flag(d, "add_generation_prompt"):
+        raise BadRequest(f"{where} and add_generation_prompt cannot both be true", param=where)
+    if not turns or turns[-1][0] != "assistant":
+        raise BadRequest(f"{where}: the last message must be the assistant's, and its text", param=where)
+    if d.get("response_format") is not None or d.get("tools"):
+        raise BadRequest(f"{where} does not go with tools or response_format", param=where)
+    return "open"
 
 
 def _turns(d: fields.Document) -> tuple[Turn, ...]:
@@ -95,18 +119,22 @@ def _schema(value: object) -> dict[str, Any] | None:
 
 
 class ChatWriter:
-    """Bodies and chunks of the chat API. `usage` asks for the extra chunk before `[DONE]`."""
+    """Bodies and chunks of the chat API. `usage` asks for the extra chunk before `[DONE]`; `echo` is text that stands
+    before the answer's own."""
 
-    def __init__(self, label: str, n: int, fingerprint: str, logprobs: bool, usage: bool) -> None:
-        self.answer = Answer("chatcmpl-", label, n)
-        self._fingerprint = fingerprint
+    def __init__(self, job: Job, engine: Engine, label: str, logprobs: bool, usage: bool, echo: str) -> None:
+        self.answer = Answer("chatcmpl-", label, job.n)
+        self._job = job
+        self._tokenizer = engine.weights.tokenizer
+        self._fingerprint = engine.fingerprint
         self._logprobs = logprobs
         self._usage = usage
+        self._echo = echo
 
     def whole(self) -> bytes:
         choices = []
         for index, c in enumerate(self.answer.choices):
-            message: dict[str, Any] = {"role": "assistant", "content": c.text, "refusal": None}
+            message: dict[str, Any] = {"role": "assistant", "content": self._echo + c.text, "refusal": None}
             if c.calls:
                 message["content"] = None
                 message["tool_calls"] = [
@@ -114,19 +142,27 @@ class ChatWriter:
                     for call in c.calls
                 ]
             logprobs = {"content": list(map(_logprob, c.tokens)), "refusal": None} if self._logprobs else None
-            choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": c.reason})
-        return encode({**self._head("chat.completion"), "choices": choices, "usage": usage(self.answer)})
+            choice = {"index": index, "message": message, "logprobs": logprobs, "finish_reason": c.reason}
+            choices.append({**choice, "token_ids": c.ids} if self._job.ids else choice)
+        body = {**self._head("chat.completion"), "choices": choices, "usage": usage(self.answer)}
+        return encode({**body, **self._about_prompt(), **(toploc(self.answer) if self._job.toploc else {})})
+
+    def _about_prompt(self) -> dict[str, Any]:
+        said: dict[str, Any] = {}
+        if self._job.ids:
+            said["prompt_token_ids"] = self.answer.read.ids
+        if self._job.scored >= 0:
+            said["prompt_logprobs"] = prompt_logprobs(self.answer, self._tokenizer, self._job.scored)
+        return said
 
     def opening(self) -> list[bytes]:
-        return [
-            self._chunk(index, {"role": "assistant", "content": "", "refusal": None})
-            for index in range(len(self.answer.choices))
-        ]
+        first = {"role": "assistant", "content": self._echo, "refusal": None}
+        return [self._chunk(index, first, about=self._about_prompt()) for index in range(len(self.answer.choices))]
 
     def step(self, event: Event) -> list[bytes]:
         match event:
             case Text(choice, piece):
-                return [self._chunk(choice, {"content": piece.text}, piece.tokens)]
+                return [self._chunk(choice, {"content": piece.text}, piece.tokens, ids=piece.ids)]
             case CallOpen(choice, number, call_id, name):
                 function = {"name": name, "arguments": ""}
                 call = {"index": number, "id": call_id, "type": "function", "function": function}
@@ -143,6 +179,8 @@ class ChatWriter:
         if self._usage:
             head = self._head("chat.completion.chunk")
             out.append(data_event({**head, "choices": [], "usage": usage(self.answer)}))
+        if self._job.toploc:
+            out.append(data_event({**self._head("chat.completion.chunk"), "choices": [], **toploc(self.answer)}))
         return [*out, b"data: [DONE]\n\n"]
 
     def _head(self, kind: str) -> dict[str, Any]:
@@ -156,11 +194,19 @@ class ChatWriter:
         }
 
     def _chunk(
-        self, choice: int, delta: dict[str, Any], tokens: tuple[Token, ...] = (), reason: str | None = None
+        self,
+        choice: int,
+        delta: dict[str, Any],
+        tokens: tuple[Token, ...] = (),
+        reason: str | None = None,
+        *,
+        ids: tuple[int, ...] | None = None,
+        about: Mapping[str, Any] = MappingProxyType({}),
     ) -> bytes:
         logprobs = {"content": list(map(_logprob, tokens)), "refusal": None} if self._logprobs and tokens else None
-        choices = [{"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]
-        return data_event({**self._head("chat.completion.chunk"), "choices": choices})
+        said = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        choices = [{**said, "token_ids": ids} if self._job.ids else said]
+        return data_event({**self._head("chat.completion.chunk"), "choices": choices, **about})
 
 
 def usage(answer: Answer) -> dict[str, int]:

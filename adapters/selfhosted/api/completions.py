@@ -1,4 +1,4 @@
-"""POST /v1/completions: the model goes on with a text."""
+"""POST /v1/completions: the model goes on with a text, or with tokens exactly as they are given."""
 
 from __future__ import annotations
 
@@ -6,72 +6,105 @@ from typing import Any
 
 from adapters.selfhosted.lm.engine import Done, Engine, Event, Job, Text
 from adapters.selfhosted.lm.generate import Token
+from adapters.selfhosted.lm.score import Place
+from adapters.selfhosted.lm.tokenizer import Tokenizer
 from gateway.errors import BadRequest
 
 from . import fields
 from .chat import usage
-from .writer import Answer, Prepared, data_event, encode
+from .writer import Answer, Prepared, data_event, encode, prompt_logprobs, toploc
 
 
 def prepare(d: fields.Document, engine: Engine, label: str) -> Prepared:
     top = fields.integer(d, "logprobs", -1, 0, 20)
     n = fields.integer(d, "n", 1, 1, 16)
-    text, tokens = _prompt(d.get("prompt"), engine)
+    echo, extras = fields.flag(d, "echo"), fields.extras(d, n)
+    if echo and top >= 0 and n != 1:
+        raise BadRequest("echo with logprobs is for one choice: n must be 1", param="n")
+    text, prefix, exact = _prompt(d.get("prompt"), engine)
     job = Job(
-        prefix=tuple(tokens),
+        prefix=prefix,
+        exact=exact,
         sampling=fields.sampling(d),
-        limits=fields.limits(d, "max_tokens", top=top, default=64),
+        # Without a token of an answer there must be something about the prompt to tell.
+        limits=fields.limits(
+            d, "max_tokens", top=top, default=64, least=0 if echo or extras.scored >= 0 else 1, ids=extras.ids
+        ),
         n=n,
+        scored=max(extras.scored, top if echo else -1),
+        ids=extras.ids,
+        toploc=extras.toploc,
     )
-    echo = text if fields.flag(d, "echo") else ""
     options = fields.mapping(d.get("stream_options") or {}, "stream_options")
-    writer = CompletionWriter(label, n, engine.fingerprint, top >= 0, fields.flag(options, "include_usage"), echo)
+    writer = CompletionWriter(job, engine, label, fields.flag(options, "include_usage"), text if echo else None)
+    writer.told = extras.scored
     return Prepared(job, fields.flag(d, "stream"), writer)
 
 
-def _prompt(value: object, engine: Engine) -> tuple[str, list[int]]:
-    """One prompt: a text, a list of one text, or a list of this model's token numbers."""
+def _prompt(value: object, engine: Engine) -> tuple[str, tuple[int, ...] | None, tuple[int, ...] | None]:
+    """The prompt's text, and its tokens: those of a text, before which the model sees more, or all that it is to see.
+
+    One prompt: a text, or a list of token numbers, which are taken as they are. Either may stand alone in a list.
+    """
     tokenizer = engine.weights.tokenizer
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
         value = value[0]
     if isinstance(value, str):
-        return value, tokenizer.encode(value)
-    if isinstance(value, list) and value and all(isinstance(t, int) and 0 <= t < tokenizer.text_size for t in value):
-        return tokenizer.decode(value), value
-    raise BadRequest("prompt must be one text, or a list of this model's token numbers", param="prompt")
+        return value, tuple(tokenizer.encode(value)), None
+    if not isinstance(value, list) or any(isinstance(part, str | list) for part in value):
+        raise BadRequest("prompt must be one text, or a list of this model's token numbers", param="prompt")
+    tokens = fields.token_ids(value, "prompt", tokenizer.size)
+    return tokenizer.decode(tokens), None, tuple(tokens)
 
 
 class CompletionWriter:
-    def __init__(self, label: str, n: int, fingerprint: str, logprobs: bool, usage_chunk: bool, echo: str) -> None:
-        self.answer = Answer("cmpl-", label, n)
-        self._fingerprint = fingerprint
-        self._logprobs = logprobs
+    """Bodies and chunks. `echo` is the prompt's text where it stands before the answer's. `told` likely tokens for each
+    place of the prompt; below 0, none."""
+
+    told = -1
+
+    def __init__(self, job: Job, engine: Engine, label: str, usage_chunk: bool, echo: str | None) -> None:
+        self.answer = Answer("cmpl-", label, job.n)
+        self._job = job
+        self._tokenizer = engine.weights.tokenizer
+        self._fingerprint = engine.fingerprint
+        self._logprobs = job.limits.top >= 0
         self._usage = usage_chunk
         self._echo = echo
-        self._at = [len(echo)] * n
+        self._at = [0] * job.n
 
     def whole(self) -> bytes:
         choices = []
         for index, c in enumerate(self.answer.choices):
-            self._at[index] = len(self._echo)
-            choices.append(self._choice(index, self._echo + c.text, tuple(c.tokens), c.reason))
-        return encode({**self._head(), "choices": choices, "usage": usage(self.answer)})
+            tokens = (*self._echoed(), *map(_told, c.tokens))
+            choice = self._choice(index, (self._echo or "") + c.text, tokens, c.reason, c.ids)
+            choices.append({**choice, **self._about_prompt()})
+        body = {**self._head(), "choices": choices, "usage": usage(self.answer)}
+        return encode({**body, **(toploc(self.answer) if self._job.toploc else {})})
 
     def opening(self) -> list[bytes]:
-        return [self._chunk(i, self._echo, (), None) for i in range(len(self.answer.choices))] if self._echo else []
+        if self._echo is None and not self._job.ids:
+            return []
+        about, out = self._about_prompt(), []
+        for index in range(len(self.answer.choices)):
+            choice = self._choice(index, self._echo or "", self._echoed(), None, [])
+            out.append(data_event({**self._head(), "choices": [{**choice, **about}]}))
+        return out
 
     def step(self, event: Event) -> list[bytes]:
         match event:
             case Text(choice, piece):
-                return [self._chunk(choice, piece.text, piece.tokens, None)]
+                return [self._chunk(choice, piece.text, piece.tokens, None, piece.ids)]
             case Done(choice, reason):
                 return [self._chunk(choice, "", (), reason)]
             case _:
                 return []
 
     def closing(self) -> list[bytes]:
-        last = [data_event({**self._head(), "choices": [], "usage": usage(self.answer)})] if self._usage else []
-        return [*last, b"data: [DONE]\n\n"]
+        out = [data_event({**self._head(), "choices": [], "usage": usage(self.answer)})] if self._usage else []
+        if self._job.toploc:
+            out.append(data_event({**self._head(), "choices": [], **toploc(self.answer)}))
+        return [*out, b"data: [DONE]\n\n"]
 
     def _head(self) -> dict[str, Any]:
         a = self.answer
@@ -83,21 +116,62 @@ class CompletionWriter:
             "system_fingerprint": self._fingerprint,
         }
 
-    def _chunk(self, choice: int, text: str, tokens: tuple[Token, ...], reason: str | None) -> bytes:
-        return data_event({**self._head(), "choices": [self._choice(choice, text, tokens, reason)]})
+    def _about_prompt(self) -> dict[str, Any]:
+        said: dict[str, Any] = {}
+        if self._job.ids:
+            said["prompt_token_ids"] = self.answer.read.ids
+        if self.told >= 0:
+            said["prompt_logprobs"] = prompt_logprobs(self.answer, self._tokenizer, self.told)
+        return said
 
-    def _choice(self, index: int, text: str, tokens: tuple[Token, ...], reason: str | None) -> dict[str, Any]:
+    def _echoed(self) -> tuple[_Told, ...]:
+        """The prompt's tokens, where they are to stand before the answer's."""
+        if self._echo is None or not self._logprobs:
+            return ()
+        read = self.answer.read
+        return tuple(
+            _read(t, p, self._tokenizer, self._job.limits.top) for t, p in zip(read.ids, read.places, strict=True)
+        )
+
+    def _chunk(
+        self, choice: int, text: str, tokens: tuple[Token, ...], reason: str | None, ids: tuple[int, ...] | None = ()
+    ) -> bytes:
+        said = self._choice(choice, text, tuple(map(_told, tokens)), reason, ids)
+        return data_event({**self._head(), "choices": [said]})
+
+    def _choice(self, index: int, text: str, tokens: tuple[_Told, ...], reason: str | None, ids: Any) -> dict[str, Any]:
         logprobs = None
         if self._logprobs and tokens:
-            names = [t.data.decode("utf-8", "replace") for t in tokens]
             offsets = []
-            for name in names:
+            for _, shown, _, _ in tokens:
                 offsets.append(self._at[index])
-                self._at[index] += len(name)
+                self._at[index] += len(shown)
             logprobs = {
-                "tokens": names,
-                "token_logprobs": [t.logprob for t in tokens],
-                "top_logprobs": [{d.decode("utf-8", "replace"): p for d, p in t.top} for t in tokens],
+                "tokens": [name for name, _, _, _ in tokens],
+                "token_logprobs": [logprob for _, _, logprob, _ in tokens],
+                "top_logprobs": [top for _, _, _, top in tokens],
                 "text_offset": offsets,
             }
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        said = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return {**said, "token_ids": ids} if self._job.ids else said
+
+
+#: A token as it is listed: its name, its text (none for a special one), log probability and alternatives.
+_Told = tuple[str, str, float | None, dict[str, float] | None]
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _told(token: Token) -> _Told:
+    name = _text(token.data)
+    return name, "" if token.special else name, token.logprob, {_text(d): p for d, p in token.top}
+
+
+def _read(token: int, place: Place | None, tokenizer: Tokenizer, count: int) -> _Told:
+    name = _text(tokenizer.shown(token))
+    text = name if token < tokenizer.text_size else ""
+    if place is None:
+        return name, text, None, None
+    return name, text, place.logprob, {_text(tokenizer.shown(t)): p for t, p in place.top[:count]}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from adapters.selfhosted.lm.engine import Tool
+from adapters.selfhosted.lm.engine import ContextTooLong, Tool
 from adapters.selfhosted.lm.generate import Limits
+from adapters.selfhosted.lm.model import CONTEXT
 from adapters.selfhosted.lm.sampling import Sampling
+from adapters.selfhosted.lm.score import MOST
 from gateway.errors import BadRequest
 
 Document = Mapping[str, Any]
@@ -89,9 +92,42 @@ def sampling(d: Document) -> Sampling:
     )
 
 
-def limits(d: Document, *names: str, top: int = -1, stop: str = "stop", default: int = 512) -> Limits:
+def limits(
+    d: Document, *names: str, top: int = -1, stop: str = "stop", default: int = 512, least: int = 1, ids: bool = False
+) -> Limits:
     name = next((n for n in names if d.get(n) is not None), names[0])
-    return Limits(integer(d, name, default, 1, 1_000_000), stops(d, stop), top)
+    return Limits(integer(d, name, default, least, 1_000_000), stops(d, stop), top, list_end=ids)
+
+
+def token_ids(value: object, name: str, vocabulary: int) -> list[int]:
+    """A list of 1 to `CONTEXT` numbers of tokens, special ones too. More of them are `context_length_exceeded`."""
+    if not isinstance(value, list) or not value:
+        raise BadRequest(f"{name} must be a list of at least one token number", param=name)
+    if len(value) > CONTEXT:
+        raise ContextTooLong(f"{name} has {len(value)} tokens; this model's context is {CONTEXT}", param=name)
+    if not all(type(token) is int and 0 <= token < vocabulary for token in value):
+        raise BadRequest(f"{name} must hold token numbers of this model, 0 to {vocabulary - 1}", param=name)
+    return value
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is asked for beyond an answer: `scored` likely tokens for each place of the prompt (below 0, none), the
+    numbers of all tokens, and TOPLOC proofs."""
+
+    scored: int
+    ids: bool
+    toploc: bool
+
+
+def extras(d: Document, n: int) -> Extras:
+    found = Extras(integer(d, "prompt_logprobs", -1, 0, MOST), flag(d, "return_token_ids"), flag(d, "toploc"))
+    if found.scored >= 0 and flag(d, "stream"):
+        raise BadRequest("prompt_logprobs does not go with stream", param="prompt_logprobs")
+    for name, asked in (("prompt_logprobs", found.scored >= 0), ("toploc", found.toploc)):
+        if asked and n != 1:
+            raise BadRequest(f"{name} is for one choice: n must be 1", param=name)
+    return found
 
 
 def content(value: object, where: str) -> str:

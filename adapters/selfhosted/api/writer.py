@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -9,8 +10,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from adapters.selfhosted.lm.engine import CallOpen, CallPart, Done, Event, Job, Text, Usage
+from adapters.selfhosted.lm.engine import CallOpen, CallPart, Committed, Done, Event, Job, Read, Text, Usage
 from adapters.selfhosted.lm.generate import Token
+from adapters.selfhosted.lm.score import Place
+from adapters.selfhosted.lm.tokenizer import Tokenizer
+from adapters.selfhosted.lm.toploc import BATCH, TOP_K
 
 encode = msgspec.json.Encoder().encode
 
@@ -24,13 +28,15 @@ class Call:
 
 @dataclass
 class Choice:
-    """One choice as it stands so far."""
+    """One choice as it stands so far. `ids` stays None for an answer that was not made token by token."""
 
     text: str = ""
+    ids: list[int] | None = None
     tokens: list[Token] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     reason: str = "stop"
     stopped_by: str | None = None
+    proofs: tuple[bytes, ...] | None = None
 
 
 class Answer:
@@ -42,10 +48,15 @@ class Answer:
         self.model = label
         self.choices = [Choice() for _ in range(n)]
         self.usage = Usage(0, 0)
+        self.read = Read(())
 
     def take(self, event: Event) -> None:
         match event:
+            case Read():
+                self.read = event
             case Text(choice, piece):
+                if piece.ids is not None:
+                    self.choices[choice].ids = [*(self.choices[choice].ids or ()), *piece.ids]
                 self.choices[choice].text += piece.text
                 self.choices[choice].tokens += piece.tokens
             case CallOpen(choice, _, call_id, name):
@@ -55,6 +66,8 @@ class Answer:
             case Done(choice, reason, stopped_by):
                 self.choices[choice].reason = reason
                 self.choices[choice].stopped_by = stopped_by
+            case Committed(choice, proofs):
+                self.choices[choice].proofs = proofs
             case Usage():
                 self.usage = event
 
@@ -76,6 +89,31 @@ class Prepared:
     job: Job
     stream: bool
     writer: Writer
+
+
+def toploc(answer: Answer) -> dict[str, Any]:
+    """The member `toploc` of an answer of one choice. `proofs` is null for one that was not made token by token."""
+    proofs = answer.choices[0].proofs
+    said = None if proofs is None else [base64.b64encode(proof).decode() for proof in proofs]
+    return {"toploc": {"topk": TOP_K, "batch_tokens": BATCH, "prefill": True, "proofs": said}}
+
+
+def prompt_logprobs(answer: Answer, tokenizer: Tokenizer, count: int) -> list[dict[str, Any] | None]:
+    """vLLM's form: null for the first token, then for each the given token and the `count` likeliest, by number."""
+    return [None if place is None else _place(place, tokenizer, count) for place in answer.read.places]
+
+
+def _place(place: Place, tokenizer: Tokenizer, count: int) -> dict[str, Any]:
+    told = {place.token: (place.logprob, place.rank)}
+    told |= {token: (logprob, rank) for rank, (token, logprob) in enumerate(place.top[:count], 1)}
+    return {
+        str(token): {
+            "logprob": logprob,
+            "rank": rank,
+            "decoded_token": tokenizer.shown(token).decode("utf-8", "replace"),
+        }
+        for token, (logprob, rank) in told.items()
+    }
 
 
 def data_event(value: Any) -> bytes:

@@ -2,16 +2,17 @@
 
 `Engine.run(job, gone)` is a blocking generator for a worker thread:
 
+    Read(ids, places)            first, when the job asks for it: the prompt as it was read, and scored
     Text(choice, piece)          text that may leave, with its tokens
     CallOpen(choice, n, id, name), CallPart(choice, n, text)     a tool call, its arguments bit by bit
     Done(choice, reason)         stop, length or tool_calls; one for each choice
+    Committed(choice, proofs)    when the job asks for it: TOPLOC proofs over what was computed
     Usage(prompt, completion)    last
 """
 
 # ruff: noqa: SIM905 - word lists read better as text
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,10 +24,12 @@ from gateway.errors import BadRequest
 
 from .embed import DIMENSIONS, embed
 from .generate import Limits, Piece, generate
-from .model import CONTEXT, F32, State, Weights
-from .prompt import Turn, encode_prompt
+from .model import CONTEXT, F32, State, Weights, prefill
+from .prompt import Turn, encode_open, encode_prompt, encode_turns
 from .sampling import Sampling, log_softmax
 from .schema import Builder, dumps, words
+from .score import Place, score
+from .toploc import Batch, batches, prove
 
 MODEL, EMBED_MODEL = "veriroute-lm-1", "veriroute-embed-1"
 _VERBS = frozenset(
@@ -42,13 +45,18 @@ class Tool:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do. `turns` is a conversation; `prefix` (tokens) is set instead for plain completion.
+    """What to do. `turns` is a conversation; for plain completion `prefix` (tokens of a text) or `exact` (all tokens
+    that the model is to see) is set instead.
 
-    `choose` is `auto`, `none`, `required` or the name of a tool.
+    `choose` is `auto`, `none`, `required` or the name of a tool. `opening` says how the conversation's tokens end: with
+    an open turn of the `assistant`, with the last turn `ended`, or with it `open`, for the answer to continue.
+    `scored` likely tokens are told for each place of the prompt; below 0, none.
     """
 
     turns: tuple[Turn, ...] = ()
     prefix: tuple[int, ...] | None = None
+    exact: tuple[int, ...] | None = None
+    opening: str = "assistant"
     sampling: Sampling = field(default_factory=Sampling)
     limits: Limits = field(default_factory=lambda: Limits(256))
     n: int = 1
@@ -56,6 +64,17 @@ class Job:
     choose: str = "auto"
     parallel: bool = True
     schema: dict[str, Any] | None = None
+    scored: int = -1
+    ids: bool = False
+    toploc: bool = False
+
+
+@dataclass(frozen=True)
+class Read:
+    """The prompt's tokens, and for each what the model thought of it; no places when that was not asked."""
+
+    ids: tuple[int, ...]
+    places: tuple[Place | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,12 +106,20 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Committed:
+    """One proof for the prompt, then one for every 32 tokens begun."""
+
+    choice: int
+    proofs: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
 class Usage:
     prompt: int
     completion: int
 
 
-Event = Text | CallOpen | CallPart | Done | Usage
+Event = Read | Text | CallOpen | CallPart | Done | Committed | Usage
 Gone = Callable[[], bool]
 
 
@@ -110,16 +137,16 @@ class Engine:
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
-        digest = hashlib.sha256(weights.embed.tobytes())
-        for layer in weights.layers:
-            digest.update(layer.w2.tobytes())
-        self.fingerprint = f"vrlm_{digest.hexdigest()[:12]}"
+        self.fingerprint = weights.fingerprint
 
     def run(self, job: Job, gone: Gone = lambda: False) -> Iterator[Event]:
         """The events of one answer. Raises `BadRequest` before the first event, never after it."""
         prompt = self._prompt(job)
         tools = self._chosen(job)
         written = _Count()
+        if job.ids or job.scored >= 0:
+            places = score(self.weights, prompt, job.scored) if job.scored >= 0 else []
+            yield Read(tuple(prompt), tuple(places))
         if tools:
             calls = [(tool.name, dumps(self._arguments(job, tool))) for tool in tools]
             for choice in range(job.n):
@@ -135,15 +162,26 @@ class Engine:
     def embed(self, text: str, dimensions: int = DIMENSIONS) -> F32:
         return embed(self.weights, text, dimensions)
 
+    def activations(self, prompt: Sequence[int], answer: Sequence[int]) -> list[Batch]:
+        """What TOPLOC proofs of this answer to this prompt should state, read in one go. Raises `ContextTooLong`."""
+        if len(prompt) + len(answer) > CONTEXT:
+            raise ContextTooLong(f"this model's context is {CONTEXT} tokens", param="token_ids")
+        states = prefill(self.weights, [*prompt, *answer])
+        return batches(states[: len(prompt)], states[len(prompt) :])
+
     def count(self, text: str) -> int:
         return len(self.weights.tokenizer.encode(text))
 
     def _prompt(self, job: Job) -> list[int]:
         tokenizer = self.weights.tokenizer
-        if job.prefix is not None:
+        if job.exact is not None:
+            tokens = list(job.exact)
+        elif job.prefix is not None:
             tokens = [tokenizer.special["<start>"], tokenizer.special["<text>"], *job.prefix]
-        else:
+        elif job.opening == "assistant":
             tokens = encode_prompt(tokenizer, job.turns)
+        else:
+            tokens = (encode_open if job.opening == "open" else encode_turns)(tokenizer, job.turns)
         if len(tokens) >= CONTEXT:
             raise ContextTooLong(
                 f"this model's context is {CONTEXT} tokens and the prompt alone has {len(tokens)}", param="messages"
@@ -152,21 +190,25 @@ class Engine:
 
     def _texts(self, job: Job, prompt: list[int], written: _Count, gone: Gone) -> Iterator[Event]:
         state = State(self.weights, room=min(CONTEXT, len(prompt) + min(job.limits.max_tokens, 128)))
+        state.seen = [] if job.toploc else None
         logits = state.extend(prompt)
         sampling = job.sampling
         if sampling.seed is None:
             sampling = replace(sampling, seed=secrets.randbits(63))
         for choice in range(job.n):
             own = state.copy() if choice + 1 < job.n else state
-            last = None
+            last, ids = None, []
             for piece in generate(own, logits, sampling, choice, job.limits, gone):
                 last = piece
-                if piece.text or piece.tokens:
+                ids += piece.ids or ()
+                if piece.text or piece.tokens or (job.ids and (piece.ids or not piece.count)):
                     yield Text(choice, piece)
             if last is None or last.finish is None:  # nobody listens any more
                 return
             written.tokens += last.count
             yield Done(choice, last.finish, last.stopped_by)
+            if own.seen is not None:
+                yield Committed(choice, _proofs(own, len(prompt), ids))
 
     def _chosen(self, job: Job) -> list[Tool]:
         """The tools that this answer calls; empty for text."""
@@ -244,6 +286,16 @@ class Engine:
                 continue
             held = b""
         return parts
+
+
+def _proofs(state: State, prompt: int, ids: list[int]) -> tuple[bytes, ...]:
+    """TOPLOC proofs of what `state` computed for `prompt` tokens and then `ids`, of which the last was not yet read."""
+    assert state.seen is not None
+    unread = ids[state.length - prompt :]
+    if unread:
+        state.hidden(unread)
+    states = np.concatenate(state.seen)
+    return tuple(prove(batch) for batch in batches(states[:prompt], states[prompt:]))
 
 
 def named(tools: Sequence[Tool], text: str) -> list[Tool]:

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 
 from .model import CONTEXT, F32, State
 from .sampling import Sampler, Sampling, log_softmax, top
+from .tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Token:
-    """One chosen token: its bytes, its log probability, and the most likely ones in its place."""
+    """One chosen token: its bytes, its log probability, and the most likely ones in its place.
+
+    A special token, which has no text, has the bytes of its name.
+    """
 
     data: bytes
     logprob: float
     top: tuple[tuple[bytes, float], ...]
+    special: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class Piece:
     """Text that may leave, and the tokens behind it. The last piece has a `finish`: `stop` or `length`.
 
     `stopped_by` is the stop string that ended the answer, None when the model ended it itself. `count` is the number of
-    tokens made so far, with the one that ends the turn.
+    tokens made so far, with the one that ends the turn. `ids` are the numbers of the tokens since the last piece, with
+    that one too; None for text that was not made token by token.
     """
 
     text: str
@@ -32,15 +38,20 @@ class Piece:
     finish: str | None = None
     stopped_by: str | None = None
     count: int = 0
+    ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Where an answer ends, besides the end of the turn. `top` likely tokens go with each one; below 0, none."""
+    """Where an answer ends, besides the end of the turn. `top` likely tokens go with each one; below 0, none.
+
+    `list_end` lists the token that ends the turn like any other, so that there is one for each of the answer's ids.
+    """
 
     max_tokens: int
     stop: tuple[str, ...] = ()
     top: int = -1
+    list_end: bool = False
 
 
 def generate(
@@ -53,6 +64,7 @@ def generate(
     sampler = Sampler(sampling, choice, tokenizer.size, forbidden)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     waiting: list[Token] = []
+    made: list[int] = []
     held, count = "", 0
     room = min(limits.max_tokens, CONTEXT - state.length)
     while count < room:
@@ -60,33 +72,34 @@ def generate(
             return
         token = sampler.choose(logits)
         count += 1
+        made.append(token)
+        if limits.top >= 0 and (token != end or limits.list_end):
+            waiting.append(_token(token, logits, limits.top, tokenizer))
         if token == end:
             text = held + decoder.decode(b"", final=True)
-            yield Piece(text, tuple(waiting), "stop", None, count)
+            yield Piece(text, tuple(waiting), "stop", None, count, tuple(made))
             return
         data = tokenizer.bytes_of[token]
-        if limits.top >= 0:
-            waiting.append(_token(data, token, logits, limits.top, state))
         held += decoder.decode(data)
         found = _first_stop(held, limits.stop)
         if found is not None:
-            yield Piece(held[: found[0]], tuple(waiting), "stop", found[1], count)
+            yield Piece(held[: found[0]], tuple(waiting), "stop", found[1], count, tuple(made))
             return
         keep = _could_begin_stop(held, limits.stop)
         ready, held = held[: len(held) - keep], held[len(held) - keep :]
         if ready:
-            yield Piece(ready, tuple(waiting), None, None, count)
-            waiting = []
+            yield Piece(ready, tuple(waiting), None, None, count, tuple(made))
+            waiting, made = [], []
         if count < room:
             logits = state.extend([token])
-    yield Piece(held + decoder.decode(b"", final=True), tuple(waiting), "length", None, count)
+    yield Piece(held + decoder.decode(b"", final=True), tuple(waiting), "length", None, count, tuple(made))
 
 
-def _token(data: bytes, token: int, logits: F32, count: int, state: State) -> Token:
+def _token(token: int, logits: F32, count: int, tokenizer: Tokenizer) -> Token:
     log_probabilities = log_softmax(logits)
-    names = state.weights.tokenizer.bytes_of
-    ranked = [(names[t] if t < len(names) else b"", p) for t, p in top(log_probabilities, count)]
-    return Token(data, float(log_probabilities[token]), tuple(ranked))
+    ranked = [(tokenizer.shown(t), p) for t, p in top(log_probabilities, count)]
+    special = token >= tokenizer.text_size
+    return Token(tokenizer.shown(token), float(log_probabilities[token]), tuple(ranked), special)
 
 
 def _first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:

@@ -24,6 +24,11 @@ def encode_turns(tokenizer: Tokenizer, turns: Iterable[Turn]) -> list[int]:
     return out
 
 
+def encode_open(tokenizer: Tokenizer, turns: Sequence[Turn]) -> list[int]:
+    """The tokens of a conversation whose last turn is not ended, and goes on. There is at least one turn."""
+    return encode_turns(tokenizer, turns)[:-1]
+
+
 def encode_prompt(
     tokenizer: Tokenizer, turns: Sequence[Turn], answer_as: str = "assistant", opening: str = ""
 ) -> list[int]:

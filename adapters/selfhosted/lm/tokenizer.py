@@ -44,6 +44,10 @@ class Tokenizer:
     def decode(self, tokens: Iterable[int]) -> str:
         return self.decode_bytes(tokens).decode("utf-8", "replace")
 
+    def shown(self, token: int) -> bytes:
+        """How a list of tokens shows `token`: its bytes, or the name of a special one, which is no text."""
+        return self.bytes_of[token] if token < self.text_size else SPECIALS[token - self.text_size].encode()
+
     def _merge(self, piece: bytes) -> tuple[int, ...]:
         parts = list(piece)
         rank = self._rank
