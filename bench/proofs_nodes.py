@@ -41,8 +41,8 @@ from adapters.selfhosted.lm.toploc import P
 
 CLIP = 3.0
 WARM = 1.0
-WORDS = (
-    "anchor bridge candle desert engine forest garden harbor island jungle kettle ladder mirror needle orange pencil "  # noqa: SIM905 - read as text
+WORDS = (  # noqa: SIM905 - read as text
+    "anchor bridge candle desert engine forest garden harbor island jungle kettle ladder mirror needle orange pencil "
     "quarry ribbon saddle tunnel umbrella valley window yellow zebra account library machine network picture river school "
     "teacher village weather fox dog cat owl mouse horse goat duck bear wolf"
 ).split()

@@ -123,8 +123,10 @@ def test_completions(client: openai.OpenAI) -> None:
     text = whole.choices[0].text
     assert text.startswith("A Merkle tree is a")
     logprobs = whole.choices[0].logprobs
-    assert len(logprobs.tokens) == 12
-    assert text[logprobs.text_offset[0] :].startswith(logprobs.tokens[0])
+    assert logprobs.tokens[:3] == ["<start>", "<text>", "A"]
+    assert logprobs.token_logprobs[0] is None
+    assert "".join(logprobs.tokens[2:]) == text
+    assert text[logprobs.text_offset[-12] :].startswith(logprobs.tokens[-12])
     stream = client.completions.create(**ask, stream=True)  # type: ignore[call-overload]
     assert "A Merkle tree is" + "".join(c.choices[0].text for c in stream) == text
 

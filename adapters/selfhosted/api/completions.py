@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
 from adapters.selfhosted.lm.engine import Done, Engine, Event, Job, Text
@@ -71,7 +72,8 @@ class CompletionWriter:
         self._logprobs = job.limits.top >= 0
         self._usage = usage_chunk
         self._echo = echo
-        self._at = [0] * job.n
+        self._at = [0] * job.n  # characters of each choice so far; a letter counts with its last token
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(job.n)]
 
     def whole(self) -> bytes:
         choices = []
@@ -143,9 +145,9 @@ class CompletionWriter:
         logprobs = None
         if self._logprobs and tokens:
             offsets = []
-            for _, shown, _, _ in tokens:
+            for _, data, _, _ in tokens:
                 offsets.append(self._at[index])
-                self._at[index] += len(shown)
+                self._at[index] += len(self._decoders[index].decode(data))
             logprobs = {
                 "tokens": [name for name, _, _, _ in tokens],
                 "token_logprobs": [logprob for _, _, logprob, _ in tokens],
@@ -156,8 +158,8 @@ class CompletionWriter:
         return {**said, "token_ids": ids} if self._job.ids else said
 
 
-#: A token as it is listed: its name, its text (none for a special one), log probability and alternatives.
-_Told = tuple[str, str, float | None, dict[str, float] | None]
+#: A token as it is listed: its name, the bytes of its text (none for a special one), log probability and alternatives.
+_Told = tuple[str, bytes, float | None, dict[str, float] | None]
 
 
 def _text(data: bytes) -> str:
@@ -165,13 +167,11 @@ def _text(data: bytes) -> str:
 
 
 def _told(token: Token) -> _Told:
-    name = _text(token.data)
-    return name, "" if token.special else name, token.logprob, {_text(d): p for d, p in token.top}
+    return _text(token.data), b"" if token.special else token.data, token.logprob, {_text(d): p for d, p in token.top}
 
 
 def _read(token: int, place: Place | None, tokenizer: Tokenizer, count: int) -> _Told:
-    name = _text(tokenizer.shown(token))
-    text = name if token < tokenizer.text_size else ""
+    name, data = _text(tokenizer.shown(token)), tokenizer.decode_bytes([token])
     if place is None:
-        return name, text, None, None
-    return name, text, place.logprob, {_text(tokenizer.shown(t)): p for t, p in place.top[:count]}
+        return name, data, None, None
+    return name, data, place.logprob, {_text(tokenizer.shown(t)): p for t, p in place.top[:count]}
