@@ -57,7 +57,7 @@ def test_an_own_proof_is_judged_alike(case: dict) -> None:
     assert found == pytest.approx({name: case["expect"][name] for name in found})
 
 
-@pytest.mark.parametrize("proof", map(base64.b64decode, CASES["library_format"]["proofs_b64"]), ids=bytes.hex)
+@pytest.mark.parametrize("proof", [base64.b64decode(p) for p in CASES["library_format"]["proofs_b64"]], ids=bytes.hex)
 def test_proofs_of_the_library(proof: bytes) -> None:
     """Proofs in the published library's documentation are made again from four of their points."""
     points = [3, 70, 4000, 60000]
