@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -10,15 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from node_kit import HELLO, MODEL, Running, ask, problems, report
 
+from adapters.selfhosted.api import activations, chat, completions
 from adapters.selfhosted.lm.engine import Engine
-from adapters.selfhosted.lm.model import BLOCK, CONTEXT, State, prefill
+from adapters.selfhosted.lm.model import BLOCK, CONTEXT, State, Weights, prefill
 from adapters.selfhosted.lm.prompt import encode_open, encode_prompt, encode_turns
 from adapters.selfhosted.lm.sampling import log_softmax, noise
 from adapters.selfhosted.lm.score import score
+from gateway.errors import BadRequest
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+ENGINE = Engine(Weights.open())
 MESSAGES = [{"role": "user", "content": "What is a receipt?"}]
 
 
@@ -281,6 +287,41 @@ def test_more_than_the_context(honest: Running, length: int) -> None:
         honest.url, {"model": MODEL, "prompt": [65] * length, "prompt_logprobs": 0, "max_tokens": 1}, COMPLETIONS
     )
     assert (answer.status, answer.document["error"]["code"]) == (400, "context_length_exceeded")
+
+
+def test_an_answer_that_filled_the_context(honest: Running) -> None:
+    """With no token to make, the context may be full; one more is refused by its length alone."""
+    body = {"model": MODEL, "prompt": [65] * CONTEXT, "prompt_logprobs": 0, "max_tokens": 0}
+    answer = ask(honest.url, body, COMPLETIONS)
+    assert (answer.status, len(answer.document["choices"][0]["prompt_logprobs"])) == (200, CONTEXT)
+    assert ask(honest.url, {**body, "prompt": [65] * (CONTEXT + 1)}, COMPLETIONS).status == 400
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 5000) | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=6,
+)
+MEMBERS = (
+    "prompt", "prompt_logprobs", "logprobs", "echo", "return_token_ids", "toploc", "n", "stream", "max_tokens",
+    "add_generation_prompt", "continue_final_message", "prompt_token_ids", "token_ids",
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(MEMBERS), ANY | st.sampled_from([True, 0, 1, [65], [65, 1023], "A"]), max_size=6)
+)
+def test_any_members(body: dict[str, Any]) -> None:
+    """Whatever the members are, a request is understood or refused as a bad one; nothing else comes out."""
+    whole = {"prompt": "A", "messages": MESSAGES, **body}
+    for prepare in (chat.prepare, completions.prepare):
+        with contextlib.suppress(BadRequest):
+            job = prepare(whole, ENGINE, MODEL).job
+            assert -1 <= job.scored <= 20
+            assert job.n == 1 or not job.toploc
+    with contextlib.suppress(BadRequest):
+        assert b"".join(activations.respond({"prompt_token_ids": [65], "token_ids": [65], **body}, ENGINE, MODEL))
 
 
 def test_extras_are_asked_for(honest: Running) -> None:

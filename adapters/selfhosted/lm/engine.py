@@ -182,7 +182,7 @@ class Engine:
             tokens = encode_prompt(tokenizer, job.turns)
         else:
             tokens = (encode_open if job.opening == "open" else encode_turns)(tokenizer, job.turns)
-        if len(tokens) >= CONTEXT:
+        if len(tokens) + min(1, job.limits.max_tokens) > CONTEXT:
             raise ContextTooLong(
                 f"this model's context is {CONTEXT} tokens and the prompt alone has {len(tokens)}", param="messages"
             )
