@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench bench-soak bench-verify fuzz fuzz-atheris soak lock install clean
+.PHONY: demo test lint format bench bench-soak bench-verify bench-opengradient fuzz fuzz-atheris soak lock install clean
 
 install: $(STAMP)
 
@@ -40,6 +40,10 @@ bench-soak: $(STAMP)
 # The CPU time of one verification of each kind of evidence; ends with 1 when a target is missed.
 bench-verify: $(STAMP)
 	@$(BIN)/python bench/verify.py
+
+# The gateway in front of an OpenGradient network: first byte, CPU, latency; ends with 1 when a target is missed.
+bench-opengradient: $(STAMP)
+	@$(BIN)/python bench/opengradient.py
 
 # A million mutated inputs through every parser and verifier; `make test` runs some hundreds.
 fuzz: $(STAMP)
