@@ -162,6 +162,12 @@ def test_a_requirement_fails_closed(world: World, mode: int, asked: str, reason:
     assert world.verify("--tx", tx, "--require", "chain")[0] in (0, 3)
 
 
+def test_only_the_precompile_s_word_counts(world: World) -> None:
+    """The same event out of any other contract is no inference."""
+    code, text = ran("verify", "--tx", world.send(kit.run()), "--config", world.config(), "--json")
+    assert (code, reasons(json.loads(text))["chain"]) == (1, "event_absent")
+
+
 def test_a_document_is_held_against_the_chain(world: World) -> None:
     """The same output passes, another is refuted, and one that stands alone is undecided."""
     tx = world.send(kit.run())
