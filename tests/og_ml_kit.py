@@ -47,7 +47,11 @@ def model_output(made: Any = MADE) -> dict[str, Any]:
     numbers, strings, jsons, _ = made
     return {
         "numbers": [
-            {"name": name, "values": [{"value": v, "decimals": d} for v, d in values], "shape": shape}
+            {
+                "name": name,
+                "values": [{"value": v if abs(v) < 2**63 else str(v), "decimals": d} for v, d in values],
+                "shape": shape,
+            }
             for name, values, shape in numbers
         ],
         "strings": [{"name": name, "values": values, "shape": [len(values)]} for name, values in strings],

@@ -35,7 +35,7 @@ from gateway.model.line import exit_code
 from gateway.verify.opengradient import abi
 from gateway.verify.opengradient.ml import REQUIREMENTS, Appraisal, Evidence, appraise, digests, lines
 from gateway.verify.opengradient.ml_evidence import CONTRACT, MAX_DOCUMENT, PRECOMPILE, Document, parse_document
-from gateway.verify.opengradient.tensors import ModelOutput
+from gateway.verify.opengradient.tensors import ModelOutput, Number
 
 from . import hexed
 from .ml_chain import inference
@@ -46,6 +46,8 @@ from .settings import Table, read
 HELP = "check an ONNX inference of OpenGradient against the chain"
 #: Values of a tensor that the text form shows; --json has all of them.
 SHOWN = 6
+#: Characters of a number that are written out.
+LONGEST = 60
 _TX = re.compile(r"0x[0-9a-fA-F]{64}")
 
 
@@ -170,7 +172,7 @@ def _rows(appraisal: Appraisal) -> list[str]:
     rows += [f"{name:<9} {digest}" for name, digest in digests(appraisal).items()]
     if appraisal.output is not None:
         for numbers in appraisal.output.numbers:
-            rows.append(_row(numbers.name, [str(number) for number in numbers.values[:SHOWN]], len(numbers.values)))
+            rows.append(_row(numbers.name, [_number(number) for number in numbers.values[:SHOWN]], len(numbers.values)))
         for texts in appraisal.output.strings:
             rows.append(_row(texts.name, list(texts.values[:SHOWN]), len(texts.values)))
         rows += [_row(tensor.name, [tensor.value], 1) for tensor in appraisal.output.jsons]
@@ -180,7 +182,18 @@ def _rows(appraisal: Appraisal) -> list[str]:
 
 def _row(name: str, values: list[str], count: int) -> str:
     more = f" and {count - len(values)} more" if count > len(values) else ""
-    return f"output    {hexed.inert(name)}: {', '.join(map(hexed.inert, values))}{more}"
+    return f"output    {hexed.inert(name)}: {', '.join(map(_cut, values))}{more}"
+
+
+def _number(number: Number) -> str:
+    """Exact in either form: a number with hundreds of places is no line to read."""
+    text = str(number)
+    return text if len(text) <= LONGEST else f"{number.value}e-{number.decimals}"
+
+
+def _cut(text: str) -> str:
+    shown = hexed.inert(text)
+    return shown if shown == ascii(text)[1:-1] else shown + "..."
 
 
 command = SimpleNamespace(HELP=HELP, configure=configure, run=run, __doc__=__doc__)

@@ -253,6 +253,15 @@ def test_a_hostile_document_prints_inert(world: World) -> None:
     assert "and 3 more" in text
 
 
+def test_nothing_is_cut_without_a_sign(world: World) -> None:
+    """A number of many places is shown exactly in another form, a long text with dots behind it."""
+    made = ([("y", [(-7, 300), (2**127 - 1, 5)], [2])], [("s", ["a" * 81])], [("j", '"' + "b" * 78 + '"')], False)
+    _, text = world.text(world.file(kit.document(kit.variant("VANILLA", kit.model_output(made)))))
+    assert "y: -7e-300, 1701411834604692317316873037158841.05727\n" in text
+    assert f"s: {'a' * 80}...\n" in text
+    assert f'j: "{"b" * 78}"\n' in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "because"),
     [
