@@ -168,6 +168,13 @@ def test_only_the_precompile_s_word_counts(world: World) -> None:
     assert (code, reasons(json.loads(text))["chain"]) == (1, "event_absent")
 
 
+def test_calldata_of_another_contract_is_not_read(world: World) -> None:
+    """A workflow's contract may take bytes that look like ours; only the event says what was run."""
+    at = ("--precompile", world.contract, "--config", world.config(), "--json")
+    code, text = ran("verify", "--tx", world.send(kit.run("lie")), *at)
+    assert (code, reasons(json.loads(text))["request"]) == (0, "calldata_indirect")
+
+
 def test_a_document_is_held_against_the_chain(world: World) -> None:
     """The same output passes, another is refuted, and one that stands alone is undecided."""
     tx = world.send(kit.run())
