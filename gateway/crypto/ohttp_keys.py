@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 import msgspec
 
@@ -35,6 +36,7 @@ class KeyConfig(msgspec.Struct, frozen=True):
         return (KDF_ID, aead) in self.pairs
 
 
+@lru_cache(64)  # looking for a weak key costs an X25519, and a session keeps its key for minutes
 def parse_key_config(data: bytes) -> KeyConfig:
     """The one key configuration in `data`.
 

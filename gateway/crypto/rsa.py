@@ -7,6 +7,8 @@ padded text is its own signature, for short moduli, nor for moduli that only cos
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -36,6 +38,7 @@ def pkcs1(digest: HashAlgorithm) -> Scheme:
     return Scheme(padding.PKCS1v15(), digest)
 
 
+@lru_cache(64)
 def load_rsa(spki: bytes) -> RSAPublicKey | None:
     """The key behind a SubjectPublicKeyInfo; None when it is not one that this project takes."""
     if len(spki) > MAX_KEY_BYTES:

@@ -13,12 +13,25 @@ from gateway.verify.tee.rules import judge
 from .schema import CompiledPolicy
 
 TEE_RULES = "tee_rules"
+_MOST_KEPT = 256
+_kept: dict[tuple[int, int], tuple[AttestedSession, CompiledPolicy, tuple[Check, ...]]] = {}
 
 
 def under(session: AttestedSession, policy: CompiledPolicy) -> tuple[Check, ...]:
     """The checks of `session`, with `tee_rules` answered by `policy`. A session without TEE evidence stays as it is."""
     if not session.tee:
         return session.checks
+    # Asked twice for every answer of a session that lives for minutes. The kept values hold their keys, so that no
+    # identity is used twice.
+    found = _kept.get((id(session), id(policy)))
+    if found is None:
+        if len(_kept) >= _MOST_KEPT:
+            _kept.clear()
+        found = _kept[id(session), id(policy)] = (session, policy, _under(session, policy))
+    return found[2]
+
+
+def _under(session: AttestedSession, policy: CompiledPolicy) -> tuple[Check, ...]:
     answer = _answer(session, policy)
     checks = tuple([answer if check.id == TEE_RULES else check for check in session.checks])
     return checks if answer in checks else (*checks, answer)  # a list without a place for it must not lose it
