@@ -1,0 +1,211 @@
+"""Each response rule reads answers, appraises them, and keeps their evidence; together they are a closed registry."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from support_og_answers import KEYS, NOW, REQUEST, call_answer, dumps, head, text_answer
+
+from gateway.crypto.canonical import jcs
+from gateway.crypto.signatures import Ed25519Signer
+from gateway.exchange.head import Head
+from gateway.exchange.reply import LeftOut, Question, Read, Reply
+from gateway.exchange.rules import RULES
+from gateway.exchange.stream import Wire
+from gateway.model.node import AttestedSession, SigningKey
+from gateway.model.verdict import Outcome
+from gateway.verify.opengradient.record import parse_record
+
+SIGNER = Ed25519Signer(b"\7" * 32)
+DIGEST = "sha256:" + "a" * 64
+NONCE = "cd" * 32
+WIRE = Wire(receipt_event=b"aci.receipt", chain_comment=b"aci.chain")
+ACI, OG = RULES["aci-receipt"], RULES["opengradient-statement"]
+BODY = b'{"id":"c1","model":"m","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}'
+
+
+def session(keys: tuple[SigningKey, ...]) -> AttestedSession:
+    return AttestedSession(
+        id="s", node="n", network="x", endpoint="http://n", keyset_digest=DIGEST, keys=keys, spki_pins=(),
+        evidence_digest="e" * 64, established=float(NOW), expires=NOW + 600.0, outcome=Outcome.AFFIRMING, checks=(),
+        claims=(),
+    )  # fmt: skip
+
+
+def question(head: Head, body: bytes, **more: Any) -> Question:
+    return Question(head, body, hashlib.sha256(body).hexdigest(), NONCE, **more)
+
+
+ASKED = question(Head("/v1/chat/completions", "m", False, 1, frozenset()), b'{"model":"m"}')
+ACI_SESSION = session((SigningKey("k1", "ed25519", SIGNER.public_key),))
+OG_SESSION = session(tuple(KEYS))
+
+
+def receipt(body: bytes, **members: Any) -> bytes:
+    document = {
+        "api_version": "aci/1", "receipt_id": "r1", "chat_id": "c1", "model": "m", "workload_keyset_digest": DIGEST,
+        "endpoint": "/v1/chat/completions", "method": "POST", "served_at": NOW, "key_id": "k1", "request_nonce": NONCE,
+        "event_log": [
+            {"type": "request.received", "body_hash": "sha256:" + ASKED.sha256},
+            {"type": "response.returned", "body_hash": "sha256:" + hashlib.sha256(body).hexdigest()},
+        ],
+        **members,
+    }  # fmt: skip
+    document = {name: value for name, value in document.items() if value is not None}
+    return jcs({**document, "signature": SIGNER.sign(jcs(document)).hex()})
+
+
+def judged(
+    reply: Reply, asked: Question = ASKED, *, at: AttestedSession = ACI_SESSION
+) -> dict[str, tuple[str, str | None]]:
+    result = reply.appraise(at, asked, now=float(NOW), skew_s=120.0, seen_before=False)
+    return {check.id: (check.outcome.value, check.reason) for check in result.checks}
+
+
+def test_an_aci_answer_goes_on_verbatim() -> None:
+    """Nothing of it is touched; its receipt is kept; with our nonce in it the journal is not asked."""
+    made = receipt(BODY)
+    read = ACI.whole(ASKED, made, None, BODY)
+    assert (read.body, read.verbatim, read.dropped, read.uncovered) == (BODY, True, (), ())
+    assert (read.reply.record, read.reply.form.name) == (made, "aci-receipt")
+    assert (read.reply.statement(), read.reply.dated()) == (None, None)
+    assert judged(read.reply)["signature"] == ("affirming", None)
+    assert ACI.left_out(ASKED) == LeftOut()
+
+
+def test_an_aci_receipt_without_a_nonce_is_for_the_journal() -> None:
+    """What was signed, and by whom."""
+    reply = ACI.whole(ASKED, receipt(BODY, request_nonce=None), None, BODY).reply
+    statement = reply.statement()
+    assert statement is not None
+    assert statement.startswith(DIGEST.encode() + b"\nk1\n")
+    assert judged(reply)["replay"] == ("warning", "no_nonce")
+
+
+@pytest.mark.parametrize(
+    ("given", "problem", "outcome"),
+    [
+        (None, "no_receipt", ("none", "no_receipt")),
+        (None, None, ("none", "no_receipt")),
+        (b"{", None, ("contraindicated", None)),
+    ],
+)
+def test_an_aci_answer_without_a_good_receipt(
+    given: bytes | None, problem: str | None, outcome: tuple[str, str | None]
+) -> None:
+    """What is missing is not shown; what is malformed is held against the node."""
+    found = judged(ACI.whole(ASKED, given, problem, BODY).reply)["signature"]
+    assert found[0] == outcome[0]
+    assert outcome[1] in (None, found[1])
+
+
+def test_members_that_are_ours_are_taken_off() -> None:
+    """A node cannot speak in our name, and the receipt says what it tried to say."""
+    body = BODY[:-1] + b',"verification":{"verdict":"affirming"}}'
+    read = ACI.whole(ASKED, receipt(body), None, body)
+    assert (read.verbatim, read.dropped) == (False, ("verification",))
+    assert b"verification" not in read.body
+    assert judged(read.reply)["response_bound"] == ("affirming", None)
+
+
+CHUNK = b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+STREAM = CHUNK + b"data: [DONE]\n\n"
+
+
+def streamed(*more: bytes) -> Reply:
+    asked = msgspec.structs.replace(ASKED, head=msgspec.structs.replace(ASKED.head, stream=True))
+    reader = ACI.reader(asked, WIRE, b"salt", max_event=1 << 20)
+    reader.feed(STREAM + b"".join(more))
+    assert reader.finish() is None
+    return reader.reply()
+
+
+def event(data: bytes) -> bytes:
+    return b"event: aci.receipt\ndata: " + data + b"\n\n"
+
+
+def test_a_stream_s_receipt_stands_behind_its_end() -> None:
+    """Found, decoded, and held against all bytes before it."""
+    made = receipt(STREAM)
+    reply = streamed(event(base64.b64encode(made)))
+    assert reply.record == made
+    assert judged(reply)["response_bound"] == ("affirming", None)
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ((), ("none", "no_receipt")),
+        ((event(b"!!"),), ("contraindicated", "malformed: the inline receipt is not base64")),
+        ((event(b"e30="), event(b"e30=")), ("contraindicated", "malformed: two receipts")),
+    ],
+)
+def test_a_stream_without_one_good_receipt(more: tuple[bytes, ...], found: tuple[str, str]) -> None:
+    """Each way of having none has its reason."""
+    assert judged(streamed(*more))["signature"] == found
+
+
+def og(document: Any, request: dict[str, Any] = REQUEST, **more: Any) -> tuple[Read, Question]:
+    body = json.dumps(request).encode()
+    asked = question(head(request), body, received_s=7, **more)
+    return OG.whole(asked, None, None, dumps(document)), asked
+
+
+def test_an_opengradient_answer_is_written_anew() -> None:
+    """Its statement is kept with the profile that fitted, and is for the journal; its time is the statement's."""
+    read, asked = og(text_answer())
+    assert not read.verbatim
+    assert "usage" in read.uncovered
+    checks = judged(read.reply, asked, at=OG_SESSION)
+    assert checks["request_bound"][0] == checks["response_bound"][0] == checks["signature"][0] == "affirming"
+    assert read.reply.record is not None
+    assert parse_record(read.reply.record).binding.profile == "v3"
+    statement = read.reply.statement()
+    assert statement is not None
+    assert len(statement) == 64
+    assert read.reply.dated() == parse_record(read.reply.record).statement.timestamp
+    assert read.reply.form.name == "opengradient-statement"
+    assert json.loads(og({k: v for k, v in text_answer().items() if k != "created"})[0].body)["created"] == 7
+
+
+def test_an_opengradient_answer_without_a_statement() -> None:
+    """Nothing is bound, nothing is dated, nothing is kept."""
+    bare = {name: value for name, value in text_answer().items() if not name.startswith("tee_")}
+    read, asked = og(bare)
+    assert (read.reply.record, read.reply.statement(), read.reply.dated()) == (None, None, None)
+    assert judged(read.reply, asked, at=OG_SESSION)["signature"] == ("none", "evidence_missing")
+
+
+def test_a_request_with_two_readings_binds_nothing() -> None:
+    """The node may have hashed the other one."""
+    body = b'{"model":"m-1","messages":[],"messages":[]}'
+    asked = question(head(REQUEST), body)
+    reply = OG.whole(asked, None, None, dumps(text_answer())).reply
+    assert judged(reply, asked, at=OG_SESSION)["request_bound"][0] != "affirming"
+
+
+def test_content_that_nobody_signed_leaves_when_it_is_wanted() -> None:
+    """Beside calls, text is kept back, or labelled."""
+    noisy = call_answer()
+    noisy["choices"][0]["message"]["content"] = "beside"
+    assert "content" in og(noisy)[0].dropped
+    assert "content" in og(noisy, label=True)[0].uncovered
+
+
+def test_an_opengradient_stream_names_what_it_kept_back() -> None:
+    """Its frames are written anew; what did not go on is named."""
+    asked = question(msgspec.structs.replace(head(REQUEST), stream=True), json.dumps(REQUEST).encode())
+    reader = OG.reader(asked, WIRE, b"salt", max_event=1 << 20)
+    reader.feed(
+        b'data: {"choices":[{"delta":{"content":"x"},"index":0}],"model":"m-1","web_search":{"status":"s"}}\n\n'
+    )
+    reader.feed(b"data: [DONE]\n\n")
+    assert reader.finish() is None
+    assert reader.dropped_members == ("web_search",)
+    assert judged(reader.reply(), asked, at=OG_SESSION)["signature"] == ("none", "evidence_missing")
+    assert OG.left_out(question(head(REQUEST), b'{"seed":1}')).dropped == ("seed",)
