@@ -36,6 +36,8 @@ log = structlog.get_logger("veriroute.fleet")
 ON_DEMAND_S = 10.0
 #: Nodes that could not be attested are asked again after this long, doubling up to the limit.
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
+#: How often doubt about a node's key may make us ask it again.
+DOUBT_S = 60.0
 _WAITING = frozenset(("session_missing", "session_expired", "fresh"))
 
 #: How long looking up a network's nodes may take.
@@ -68,6 +70,7 @@ class Member:
         self.tries = 0
         self.flight: asyncio.Task[None] | None = None
         self._mono = mono
+        self._doubted = -DOUBT_S
 
     @property
     def session(self) -> AttestedSession | None:
@@ -88,6 +91,16 @@ class Member:
         """It could not be reached, broke off or answered nonsense."""
         self.view.health = on_failure(self.view.health, self._mono())
         log.info("node.failed", node=self.node.id, reason=reason, failures=self.view.health.failures)
+
+    def doubtful(self) -> None:
+        """Its key may be another by now: it is asked for evidence again soon, at most once in `DOUBT_S`.
+
+        Whoever stands in between can make us doubt, so the session stays as it is until there is a newer one.
+        """
+        now = self._mono()
+        if now - self._doubted >= DOUBT_S:
+            self._doubted = now
+            self.next_try = min(self.next_try, now)
 
     def contradicted(self, reason: str) -> None:
         """An answer of its was contraindicated: it serves nobody for a while, and must attest anew."""

@@ -102,6 +102,8 @@ class Ends:
             await self.abandon()
             raise Done
         member.failed(error.reason or "closed")
+        if error.reason == "ohttp_key_rotated":
+            member.doubtful()
         if isinstance(error, NotReached) or not error.sent:
             raise Next(error.reason or "closed")
         raise await self.upstream(member, error.reason or "closed", str(error), error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -255,6 +256,24 @@ def test_a_node_that_fails_is_said_to_have_failed(
     assert receipt["release"] == "withheld"
 
 
+def test_a_restarted_enclave_is_asked_for_evidence_anew(tmp_path: Path) -> None:
+    """What was sealed to the old key cannot be opened; soon no prompt leaves, as the registry lists the old keys."""
+    with (
+        Network() as network,
+        gateway_for(network, tmp_path, table={"transport": "ohttp"}) as gateway,
+    ):
+        ask(gateway)
+        assert network._loop is not None
+        asyncio.run_coroutine_threadsafe(network.rotate(), network._loop).result(10)
+        first, receipt = refused(gateway)
+        later, deadline = first, time.monotonic() + 20
+        while later.status_code == 502 and time.monotonic() < deadline:
+            time.sleep(0.5)
+            later, _ = refused(gateway)
+    assert (first.status_code, receipt["reason"]) == (502, "ohttp_key_rotated")
+    assert (later.status_code, later.code) == (503, "no_eligible_node")
+
+
 @pytest.mark.parametrize(
     ("fault", "rpcs", "reason"),
     [
@@ -379,6 +398,24 @@ def test_a_budget_that_is_used_up_stays_used_up(tmp_path: Path) -> None:
             error, _ = refused(gateway)
             codes.append(error.code)
     assert codes[0] == "evidence_rejected"
+
+
+def test_a_settlement_that_publishes_prompts_needs_the_policy_s_word(tmp_path: Path) -> None:
+    """Settings alone do not do: `individual` is blocked unless the policy in force names it, before a prompt leaves."""
+    rules = paying(tmp_path, settlement="individual")
+    with Network(paid=True) as network, gateway_for(network, tmp_path, **rules) as gateway:
+        error, receipt = refused(gateway)
+        assert prompts(network) == []
+    assert (error.status_code, receipt["reason"]) == (503, "settlement_denied")
+    named = '\n[payment]\nsettlement = ["individual"]\n'
+    with (
+        Network(paid=True) as network,
+        policies(tmp_path, "buffer", more=named) as sections,
+        gateway_for(network, tmp_path, **rules, **sections) as gateway,
+    ):
+        assert verification(ask(gateway))["payment"]["id"]
+        sent = [request.headers.get("x-settlement-type") for _, request in network.heard if request.method == "POST"]
+    assert "individual" in sent
 
 
 def test_without_rules_nobody_is_paid(tmp_path: Path) -> None:
