@@ -22,10 +22,12 @@ from gateway.policy.schema import IDENTITY, KEYS
 from gateway.routing import REASONS as ROUTING_REASONS
 from gateway.upstream.errors import REASONS as CHANNEL_REASONS
 from gateway.verify.checks import CHECKS, CLAIMS
+from gateway.verify.proofs.sampling import Audit
 
 API, ERRORS, CONFIGURATION = (kit.text(f"docs/{name}.md") for name in ("api", "errors", "configuration"))
 POLICY, RECEIPTS, VERIFICATION = (kit.text(f"docs/{name}.md") for name in ("policy", "receipts", "verification"))
 PAYMENT, OPENGRADIENT = kit.text("docs/payment.md"), kit.text("docs/networks/opengradient.md")
+PROOFS = kit.text("docs/proofs.md")
 DIGEST = "0" * 64
 
 
@@ -170,17 +172,59 @@ def given_reasons() -> set[str]:
 
 def test_every_reason_is_documented() -> None:
     """Each reason code of checks, routing, channel, relay and log stands in docs/errors.md, with its words; those of
-    evidence in docs/verification.md, those of payments in docs/payment.md, there with `payment_` before them."""
+    evidence in docs/verification.md, those of proofs in docs/proofs.md, those of payments in docs/payment.md, there with
+    `payment_` before them."""
     of_clients = {"unreachable", "timeout", "cut"}  # gateway.admin_client, for those who use it
     codes = {reason for reason in given_reasons() if re.fullmatch(r"[a-z][a-z0-9_]+", reason)} - of_clients
     assert {"no_pin", "truncated", "crash", "rolled_back", "chain_order", "no_receipt"} <= codes
     assert set(CHECKS) <= kit.ticked(kit.section(ERRORS, "## Reasons"))
     table = {cell.strip("`"): row[-1] for row in kit.rows(ERRORS) for cell in row[0].split(", ")}
     paid = kit.ticked(PAYMENT) | {word.removeprefix("payment_") for word in kit.ticked(PAYMENT)}
-    known = table.keys() | kit.ticked(VERIFICATION) | paid
+    known = table.keys() | kit.ticked(VERIFICATION) | codes_of(PROOFS) | paid
     assert (codes | set(ROUTING_REASONS) | {"chain_absent"}) - set(CHECKS) <= known
     for reason, meaning in CHANNEL_REASONS.items():
         assert any(row[1].startswith(meaning) for row in kit.rows(ERRORS) if row[0] == f"`{reason}`"), reason
+
+
+def codes_of(page: str) -> set[str]:
+    """The codes in the first cells of the tables below the heading Reasons."""
+    return {code for row in kit.rows(page, "## Reasons") for code in re.findall(r"`([a-z][a-z0-9_]+)`", row[0])}
+
+
+def proof_reasons() -> tuple[set[str], set[str]]:
+    """What functions of the proofs' modules give or return as a reason, and every text that stands in them."""
+    given: set[str] = set()
+    texts: set[str] = set()
+    place = {"Pair": 1, "Ran": 1, "ZkResult": 1, "record": 2}
+    for folder in ("gateway/verify/proofs", "gateway/prover"):
+        for _, tree in kit.modules(folder):
+            for node in ast.walk(tree):
+                texts |= kit.constants(node) if isinstance(node, ast.Constant) else set()
+                if isinstance(node, ast.Return):
+                    last = node.value.elts[-1:] if isinstance(node.value, ast.Tuple) else [node.value]
+                    given |= set().union(*map(kit.constants, last))
+                elif isinstance(node, ast.Call):
+                    at = place.get(getattr(node.func, "attr", getattr(node.func, "id", "")), len(node.args))
+                    given |= set().union(*map(kit.constants, node.args[at : at + 1]))
+                    given |= set().union(*(kit.constants(k.value) for k in node.keywords if k.arg == "reason"))
+    return {text for text in given if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", text)}, texts
+
+
+def test_every_reason_of_a_proof_is_documented() -> None:
+    """docs/proofs.md has each reason that statistics, proofs and their workers give, and none that none of them has."""
+    given, texts = proof_reasons()
+    assert {
+        "one_token",
+        "near_tie",
+        "empty_answer",
+        "verifier_busy",
+        "proof_absent",
+        "toploc_count",
+        "no_quorum",
+    } <= given
+    assert given <= codes_of(PROOFS)
+    audits = {f"audit_{state}" for state in Audit}
+    assert codes_of(PROOFS) - texts <= audits
 
 
 def test_every_check_claim_and_policy_key_is_documented() -> None:

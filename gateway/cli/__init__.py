@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 EXTERNAL = {
     "node": "run the reference node: serve a model, or front a backend, and sign what passes",
-    "ml": "check an ONNX inference of OpenGradient against the chain, offline or now",
+    "ml": "check an ONNX inference of OpenGradient against the chain",
     "tui": "look at live exchanges and at one exchange's provenance",
 }
 
