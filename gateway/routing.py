@@ -142,7 +142,7 @@ def drop_reason(
     return (
         _evidence_reason(view, policy, now_mono, session_ids)
         or _health_reason(view.health, now_mono)
-        or (_form_reason(view, policy, stream) if stream or policy.replay.nonce == "required" else None)
+        or (_form_reason(view, policy, stream) if stream or policy.plan.nonce else None)
     )
 
 
@@ -152,6 +152,12 @@ def stream_mode(policy: CompiledPolicy, capabilities: frozenset[str]) -> str | N
         if mode != "chained" or "chained" in capabilities:
             return mode
     return None
+
+
+def signs_nonce(capabilities: frozenset[str]) -> bool:
+    """Whether a node with `capabilities` says that what it signs holds our nonce. A network without a place for one
+    (OpenGradient) has sessions without capabilities."""
+    return "request-nonce" in capabilities
 
 
 def _evidence_reason(
@@ -189,9 +195,7 @@ def _form_reason(view: NodeView, policy: CompiledPolicy, stream: bool) -> str | 
     capabilities = view.session.capabilities if view.session else frozenset()
     if stream and stream_mode(policy, capabilities) is None:
         return "release_mode"
-    if policy.replay.nonce == "required" and "request-nonce" not in capabilities and policy.on_failure != "flag":
-        return "replay"
-    return None
+    return "replay" if policy.plan.nonce and not signs_nonce(capabilities) else None
 
 
 def _error(reasons: list[str]) -> str:

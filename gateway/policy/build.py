@@ -36,7 +36,7 @@ from .schema import (
     Scalar,
     Tee,
 )
-from .tree import Leaf, Tree, conjuncts, leaves, normal
+from .tree import Leaf, Tree, conjuncts, leaves, needs, normal
 
 _SECTION_TYPES: dict[str, type[msgspec.Struct]] = {
     "freshness": Freshness,
@@ -134,6 +134,7 @@ def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:
         claims=claims if flat else None,
         node_claims=tuple(leaf for leaf in claims if Phase.NODE in leaf.phases) if flat else None,
         adjust=_adjustments(values),
+        nonce=_nonce(require, values),
     )
 
 
@@ -169,6 +170,14 @@ def tee_rules(tee: Tee, max_age_s: float) -> TeeRules:
 def settles_node(part: Tree) -> bool:
     """Whether `part` is decided before a prompt leaves, whatever the answer may show later."""
     return all(Phase.NODE in leaf.phases for leaf in leaves(part))
+
+
+def _nonce(require: Tree, values: Mapping[str, Anything]) -> bool:
+    # Without our nonce `replay` is a warning at best (`no_nonce`): not enough where the nonce is asked for by name, nor
+    # where `replay` is indispensable and no warning is taken.
+    if values["on_failure"] == "flag":
+        return False
+    return values["replay.nonce"] == "required" or (values["warnings"] == "refuse" and needs(require, "replay"))
 
 
 def _adjustments(values: Mapping[str, Anything]) -> dict[tuple[str, Outcome], Outcome]:

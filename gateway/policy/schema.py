@@ -487,6 +487,7 @@ class Plan(msgspec.Struct, frozen=True):
     the check ids that must be affirming in the node's and in the answer's list; with `claims` (of a node:
     `node_claims`) they settle the matter alone. These two are None when they don't: the tree has groups, or holds
     nothing but checks that may be idle. `adjust` says what an outcome of a check becomes under this policy.
+    `nonce` says that no answer is taken whose signed statement holds no nonce of ours.
     """
 
     node: tuple[Tree, ...]
@@ -496,6 +497,7 @@ class Plan(msgspec.Struct, frozen=True):
     claims: tuple[Leaf, ...] | None
     node_claims: tuple[Leaf, ...] | None
     adjust: dict[tuple[str, Outcome], Outcome]
+    nonce: bool
 
 
 class CompiledPolicy(msgspec.Struct, frozen=True):

@@ -74,6 +74,16 @@ def leaves(tree: Tree) -> Iterator[Leaf]:
             yield from leaves(child)
 
 
+def needs(tree: Tree, check: str) -> bool:
+    """Whether `tree` holds only where `check` does, whatever else is shown."""
+    if isinstance(tree, Leaf):
+        return tree.check == check
+    needing = [needs(child, check) for child in tree.of]
+    if isinstance(tree, AtLeast):
+        return needing.count(False) < tree.n
+    return any(needing) if isinstance(tree, All) else all(needing)
+
+
 def conjuncts(tree: Tree) -> tuple[Tree, ...]:
     """The parts of `tree` that must each hold: nested `all`s opened, none twice."""
     if isinstance(tree, All):

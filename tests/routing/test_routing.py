@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.model.node import AttestedSession
-from gateway.model.verdict import Check, Claim, Outcome
+from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy import CompiledPolicy, Decision, Phase, decide, parse_policy, tighten
 from gateway.policy_files import read_policies
 from gateway.routing import REASONS, Health, NodeView, Routing, candidates, drop_reason, stream_mode
@@ -207,6 +207,38 @@ def test_required_nonce_leaves_out_nodes_that_cannot_sign_it() -> None:
     assert route(node(), policy=needs).error is None
     looks = policy_of("[replay]\nnonce = 'required'\n", top='on_failure = "flag"')
     assert route(plain, policy=looks).error is None
+
+
+@pytest.mark.parametrize(
+    ("top", "require", "dropped"),
+    [
+        ('warnings = "refuse"', '["evidence", "replay"]', True),
+        ('warnings = "refuse"', '["evidence", {all = ["signature", "replay"]}]', True),
+        ('warnings = "refuse"', '["evidence", {at_least = 2, of = ["signature", "replay"]}]', True),
+        ('warnings = "refuse"', '["evidence", {at_least = 1, of = ["signature", "replay"]}]', False),
+        ('warnings = "refuse"', '["evidence", {any = ["signature", "replay"]}]', False),
+        ('warnings = "refuse"', '["evidence", {any = ["replay", {all = ["signature", "replay"]}]}]', True),
+        ('warnings = "refuse"', '["evidence", "signature"]', False),
+        ('warnings = "accept"', '["evidence", "replay"]', False),
+        ('warnings = "refuse"\non_failure = "flag"', '["evidence", "replay"]', False),
+    ],
+)
+def test_a_warning_that_nobody_takes_leaves_out_nodes_that_sign_no_nonce(top: str, require: str, dropped: bool) -> None:
+    """Where every answer without our nonce would be withheld for the warning of `replay`, no prompt leaves for one."""
+    policy = policy_of("", top=top, require=require)
+    plain = node(session=session(capabilities="chained"))
+    assert route(plain, policy=policy).dropped == (((plain, "replay"),) if dropped else ())
+    assert route(node(), policy=policy).error is None
+
+
+@pytest.mark.parametrize("require", ['["evidence", "replay"]', '["evidence", {any = ["signature", "replay"]}]'])
+def test_a_node_is_left_out_for_its_nonce_exactly_where_no_answer_could_pass(require: str) -> None:
+    """What routing drops in advance is what the decision about the best possible answer refuses."""
+    policy = policy_of("", top='warnings = "refuse"', require=require)
+    plain = session(capabilities="")
+    best = AttestationResult((Check("signature", A), Check("replay", Outcome.WARNING, "no_nonce")), ())
+    taken = decide(best, policy, Phase.RESPONSE, node=plain).permit
+    assert taken is (route(node(session=plain), policy=policy).error is None)
 
 
 def test_only_one_reason_in_a_fixed_order() -> None:
