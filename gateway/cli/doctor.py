@@ -26,10 +26,11 @@ from gateway.fleet.tee_roots import trust_roots
 from gateway.logs import configure as configure_logs
 from gateway.model.node import Node
 from gateway.model.verdict import Check, Outcome
-from gateway.policy import CompiledPolicy, Phase, decide
+from gateway.policy import CompiledPolicy
 from gateway.policy.build import with_test_roots
 from gateway.policy.machine import under
 from gateway.policy_files import read_policies
+from gateway.routing import NodeView, drop_reason
 from gateway.settings import Settings
 from gateway.text import plain
 
@@ -100,11 +101,23 @@ async def _examine(
 
 def _held(node: Node, attestation: Attestation, policy: CompiledPolicy) -> Examined:
     session = attestation.session
-    if session is None:
-        first = next((c for c in attestation.result.checks if c.outcome is not Outcome.AFFIRMING), None)
-        return Examined(node, attestation, False, first.reason if first else None, attestation.result.checks)
-    decision = decide(session, policy, Phase.NODE)
-    return Examined(node, attestation, decision.permit, decision.reason, under(session, policy))
+    first = next((c for c in attestation.result.checks if c.outcome is not Outcome.AFFIRMING), None)
+    view = NodeView(
+        id=node.id,
+        network=node.network,
+        models=frozenset(node.models),
+        endpoints=frozenset(node.endpoints),
+        operator=node.operator,
+        session=session,
+        absent=first.reason if first else None,
+        # Appraised a moment ago: only what the session states for itself ends it.
+        appraised_at=0.0,
+        lease_until=0.0 if session is None else session.expires - session.established,
+    )
+    # Routing's own answer, for any model that the node has: what holds a prompt back there holds it back here.
+    reason = drop_reason(view, node.models[0], next(iter(node.endpoints), ""), policy, 0.0)
+    checks = attestation.result.checks if session is None else under(session, policy)
+    return Examined(node, attestation, reason is None, reason, checks)
 
 
 def _document(item: Examined) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from og_running import TOKEN_ENV, node, settings
 from opengradient_world import Network
+from opengradient_world.registry_answers import OWNER
 from running import Gateway
 
 CONFIG = ("--config", "veriroute.toml")
@@ -49,6 +50,45 @@ def test_the_doctor_shows_each_check_with_what_was_found(tmp_path: Path) -> None
     assert claims["executed_in_tee"] == "refuted"
     for words in ("root=TEST", "relayed_to_provider", "a prompt may leave for it", "1 of 1 nodes may be used"):
         assert words in text
+
+
+DENIED = """name = "denied"
+version = 1
+
+[require]
+all = ["evidence", "key_bound"]
+
+[%s]
+deny = ["%s"]
+"""
+
+
+def test_the_doctor_asks_what_routing_asks(tmp_path: Path) -> None:
+    """Where no prompt would leave for a genuine node, because of its form or of a name, the doctor says so too."""
+    with Network() as network:
+        world = gateway(tmp_path, network)
+        named = f"og-{network.enclave.tee_id[2:10]}"
+        reasons = {}
+        for section, name in (("networks", "opengradient"), ("nodes", named), ("operators", OWNER)):
+            (world.folder / "policies.d").mkdir(exist_ok=True)
+            (world.folder / "policies.d" / "denied.toml").write_text(DENIED % (section, name), "utf-8")
+            reasons[section] = refused(world, "denied")
+        strict, regulated = refused(world, "strict"), refused(world, "regulated")
+        text = world.run("doctor", "opengradient", "--policy", "strict", *CONFIG).stdout
+    assert reasons == {"networks": "network_denied", "nodes": "node_denied", "operators": "operator_denied"}
+    assert (strict, regulated) == ("replay", "replay")
+    assert "no prompt leaves for it: replay" in text
+    assert "0 of 1 nodes may be used" in text
+
+
+def refused(world: Gateway, policy: str) -> str:
+    """Why the one node gets no prompt under `policy`, all of whose checks hold."""
+    env = {"VERIROUTE_POLICY_DIR": "policies.d"}
+    done = world.run("doctor", "opengradient", "--policy", policy, "--json", *CONFIG, env=env)
+    (only,) = json.loads(done.stdout)["nodes"]
+    assert (done.returncode, only["permitted"]) == (1, False)
+    assert {check["outcome"] for check in only["checks"]} == {"affirming"}
+    return str(only["reason"])
 
 
 def test_sealed_transport_is_bound_to_the_enclave_s_key(tmp_path: Path) -> None:
