@@ -296,7 +296,7 @@ class Gateway:
         return self.recorder.event("alarm", self._id(), predicate)
 
     def _registry_alarm(self, network: str, alarm: Alarm) -> None:
-        log.warning("network.alarm", network=network, alarm=alarm.kind, **dict(alarm.about))
+        log.warning("network.alarm", network=network, kind=alarm.kind, notice=_words(alarm.about))
         predicate = {"alarm": alarm.kind, "network": network, "timeMs": _now_ms(), **alarm.about}
         with contextlib.suppress(VerirouteError):
             self._alarm(predicate).add_done_callback(asyncio.Future.exception)
@@ -351,6 +351,11 @@ class Gateway:
 
     def _id(self) -> str:
         return self.ulids.mint(_now_ms(), secrets.randbits(80))
+
+
+def _words(about: Mapping[str, str | int]) -> str:
+    """What an alarm is about, in one field of a log line: its members are the network's own."""
+    return ", ".join(f"{name}={value}" for name, value in about.items())
 
 
 def _now_ms() -> int:

@@ -32,7 +32,7 @@ from gateway.model.node import AttestedSession, Node
 from gateway.policy_files import reference_values
 from gateway.verify.opengradient.appraise import NodeTerms
 from gateway.verify.opengradient.pcrs import parse_pcrs
-from gateway.verify.opengradient.registry import TeeRecord
+from gateway.verify.opengradient.registry import Refused, TeeRecord
 
 from .discover import Discovery, discover, tee_reads
 from .dossier import Live, build_dossier
@@ -41,7 +41,7 @@ from .registration import RegistrationRead, registration
 from .rpc import RpcClient
 from .rpc_errors import QuorumError, RpcError
 from .settings import Table, read
-from .watch import events_since
+from .watch import events_since, unreadable
 
 #: Bytes of our nonce that an enclave takes.
 NONCE_HEX = 40
@@ -95,6 +95,7 @@ class OpenGradientAdapter(_Unconfigured):
         self._places: dict[str, _Place] = {}
         self._registrations: dict[tuple[bytes, int], RegistrationRead] = {}
         self._watched: int | None = None
+        self._refused: frozenset[Refused] = frozenset()
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
@@ -146,9 +147,9 @@ class OpenGradientAdapter(_Unconfigured):
 
     async def _alarms(self, found: Discovery) -> tuple[Alarm, ...]:
         alarms = [Alarm("rpc_dissent", {"endpoints": ", ".join(found.dissent)})] if found.dissent else []
-        since, self._watched = self._watched, found.block.number
-        if since is not None:
-            for event in await events_since(found.round, found.registry, since):
+        alarms += unreadable([record for record in found.refused if record not in self._refused])
+        if self._watched is not None:
+            for event in await events_since(found.round, found.registry, self._watched):
                 about: dict[str, str | int] = {
                     "severity": event.severity.value,
                     "subject": event.subject,
@@ -156,6 +157,8 @@ class OpenGradientAdapter(_Unconfigured):
                     "tx": event.tx,
                 }
                 alarms.append(Alarm(event.kind, {**about, **({"detail": event.detail} if event.detail else {})}))
+        # Not before: what a round could not tell, because its events could not be had, the next one tells.
+        self._watched, self._refused = found.block.number, frozenset(found.refused)
         return tuple(alarms)
 
     # -- evidence -----------------------------------------------------------------------------------------------------

@@ -7,10 +7,13 @@ whoever runs the gateway should hear of it all the same. An event that cannot be
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 import msgspec
 
+from gateway import adapter
 from gateway.errors import FormatError
+from gateway.verify.opengradient.registry import Refused
 from gateway.verify.opengradient.registry_events import Event, Log, decode_event, topic
 
 from . import hexed
@@ -47,6 +50,23 @@ ALARMS: dict[str, tuple[str, Severity]] = {
     "OHTTPConfigUpdated": ("ohttp_config_changed", Severity.WARNING),
     "OHTTPConfigCleared": ("ohttp_config_cleared", Severity.WARNING),
 }
+
+
+#: Unreadable records that one look at the registry names; whoever may register TEEs must not be able to fill our log.
+MAX_UNREADABLE = 8
+
+
+def unreadable(refused: Sequence[Refused]) -> list[adapter.Alarm]:
+    """An alarm for each of the first `MAX_UNREADABLE` records that cannot be used; the last says how many `more`."""
+    alarms: list[adapter.Alarm] = []
+    for record in refused[:MAX_UNREADABLE]:
+        about: dict[str, str | int] = {"severity": Severity.WARNING.value, "index": record.index}
+        about |= {"reason": record.reason, "detail": hexed.inert(record.message)}
+        alarms.append(adapter.Alarm("registry_record_unreadable", about))
+    if len(refused) > MAX_UNREADABLE:
+        last = alarms[-1]
+        alarms[-1] = adapter.Alarm(last.kind, {**last.about, "more": len(refused) - MAX_UNREADABLE})
+    return alarms
 
 
 async def events_since(round_: Round, registry: str, block: int, *, max_ranges: int = MAX_RANGES) -> list[Alarm]:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from ledger import Ledger
 from og_running import MODEL, gateway_for
 from opengradient_world import Network
 from opengradient_world.payments import FACILITATOR, NETWORK, OPG, PAY_TO
@@ -424,3 +425,17 @@ def test_without_rules_nobody_is_paid(tmp_path: Path) -> None:
         error, _ = refused(gateway)
         assert network.till.payers == []
     assert (error.status_code, error.code) == (502, "upstream_failed")
+
+
+def test_a_record_that_cannot_be_used_is_in_the_log(tmp_path: Path) -> None:
+    """The registry's list names one key twice: the log has an alarm with its place, and so has a line of the gateway."""
+    with Network() as network:
+        network.chain.tees = network.chain.tees * 2
+        with gateway_for(network, tmp_path) as gateway:
+            ask(gateway)
+            assert gateway.process is not None
+            (alarm,) = Ledger(gateway.database).alarms("registry_record_unreadable")
+            (line,) = [row for row in gateway.process.errors().splitlines() if '"network.alarm"' in row]
+    assert (alarm["network"], alarm["index"], alarm["reason"]) == ("opengradient", 1, "duplicate_tee")
+    assert json.loads(line)["kind"] == "registry_record_unreadable"
+    assert "index=1, reason=duplicate_tee" in json.loads(line)["notice"]

@@ -14,7 +14,8 @@ from opengradient_world.chain import REGISTRY
 from opengradient_world.network import TOKEN
 
 from adapters.opengradient.adapter import OpenGradientAdapter, adapter
-from gateway.adapter import load
+from adapters.opengradient.rpc_errors import QuorumError
+from gateway.adapter import Discovered, load
 from gateway.crypto.ohttp_keys import parse_key_config
 from gateway.errors import ConfigError, VerirouteError
 from gateway.fleet.attest import Attester
@@ -139,6 +140,42 @@ async def test_an_endpoint_that_contradicts_the_others_is_an_alarm(network: Netw
     assert found.nodes[0].base_url == network.enclave.url
 
 
+def told(found: Discovered) -> list[tuple[Any, ...]]:
+    """What alarms say of unreadable records."""
+    alarms = [alarm for alarm in found.alarms if alarm.kind == "registry_record_unreadable"]
+    return [tuple(alarm.about.get(name) for name in ("severity", "index", "reason", "more")) for alarm in alarms]
+
+
+async def test_a_record_that_cannot_be_used_is_an_alarm_once(
+    network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told when it appears, not again while it stands there, and again when it comes back."""
+    mine = configured(network)
+    good = network.chain.tees
+    assert told(await mine.discover([ANY], client)) == []
+    monkeypatch.setattr(network.chain, "tees", [*good, *good])
+    twice = await mine.discover([ANY], client)
+    assert told(twice) == [("warning", 1, "duplicate_tee", None)]
+    assert twice.alarms[0].about["detail"] == "the same key stands in the list before"
+    assert len(twice.nodes) == 1
+    assert told(await mine.discover([ANY], client)) == []
+    monkeypatch.setattr(network.chain, "tees", [*good, *good, *good])
+    assert told(await mine.discover([ANY], client)) == [("warning", 2, "duplicate_tee", None)]
+    monkeypatch.setattr(network.chain, "tees", good)
+    assert told(await mine.discover([ANY], client)) == []
+    monkeypatch.setattr(network.chain, "tees", [*good, *good])
+    assert told(await mine.discover([ANY], client)) == [("warning", 1, "duplicate_tee", None)]
+
+
+async def test_many_unreadable_records_are_a_few_alarms(
+    network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can register TEEs cannot fill the log: of many the first are named, and the others counted."""
+    monkeypatch.setattr(network.chain, "tees", network.chain.tees * 12)
+    named = told(await configured(network).discover([ANY], client))
+    assert [(index, more) for _, index, _, more in named] == [(n, None) for n in range(1, 8)] + [(8, 3)]
+
+
 async def test_changes_in_the_registry_are_alarms(
     network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,16 +195,40 @@ async def test_changes_in_the_registry_are_alarms(
     monkeypatch.setattr(module, "events_since", events)
     mine = configured(network)
     assert (await mine.discover([ANY], client)).alarms == ()
-    told = (await mine.discover([ANY], client)).alarms
+    alarms = (await mine.discover([ANY], client)).alarms
     assert len(seen) == 1
-    assert dict(told[0].about) == {
+    assert dict(alarms[0].about) == {
         "severity": "warning",
         "subject": "0xaa",
         "block": 7,
         "tx": "0xbb",
         "detail": "version 2",
     }
-    assert "detail" not in told[1].about
+    assert "detail" not in alarms[1].about
+
+
+async def test_what_a_round_could_not_tell_is_told_by_the_next(
+    network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alarms are not lost with a round whose events could not be read."""
+    from adapters.opengradient import adapter as module
+
+    since: list[int] = []
+
+    async def events(round_: object, registry: str, block: int) -> list[object]:
+        since.append(block)
+        if len(since) == 1:
+            raise QuorumError("too few endpoints answered", reason="rpc_quorum", said=())
+        return []
+
+    monkeypatch.setattr(module, "events_since", events)
+    mine = configured(network)
+    await mine.discover([ANY], client)
+    monkeypatch.setattr(network.chain, "tees", network.chain.tees * 2)
+    with pytest.raises(QuorumError):
+        await mine.discover([ANY], client)
+    assert told(await mine.discover([ANY], client)) == [("warning", 1, "duplicate_tee", None)]
+    assert since[0] == since[1]
 
 
 @pytest.mark.parametrize(
