@@ -25,7 +25,11 @@ from .model.node import ENDPOINTS, Node
 
 PREFIX = "VERIROUTE_"
 #: Sections that one variable replaces as a whole.
-_WHOLE = {"nodes": "list of node tables", "networks": "object with a table for each network"}
+_WHOLE = {
+    "nodes": "list of node tables",
+    "networks": "object with a table for each network",
+    "payment": "object with the keys of the section [payment]",
+}
 _PIN = re.compile(r"(sha256:|0x)[0-9a-f]{64}")
 
 
