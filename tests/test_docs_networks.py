@@ -96,6 +96,12 @@ def test_every_network_is_in_the_index() -> None:
     assert all("](" in row[-1] for row in rows)
 
 
+def test_the_settings_name_every_network() -> None:
+    """The sentence of nodes.network has the name of each adapter that comes along."""
+    named = settings.REFERENCE["nodes.network"]
+    assert all(re.search(rf"\b{point.name} \(", named) for point in entry_points(group=GROUP))
+
+
 def test_every_alarm_is_documented() -> None:
     """The table of alarms has each kind with its severity."""
     said = {row[0].strip("`"): row[1] for row in kit.rows(PAGE, "### Alarms")[1:]}
