@@ -84,8 +84,8 @@ def test_the_examples_are_policies(text: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    """Both ways of travelling, one way of paying, and a policy are shown."""
-    assert (len(SETTINGS), len(POLICIES)) == (3, 1)
+    """Both ways of travelling, the test network, one way of paying, and a policy are shown."""
+    assert (len(SETTINGS), len(POLICIES)) == (4, 1)
 
 
 def test_every_network_is_in_the_index() -> None:

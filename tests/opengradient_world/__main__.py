@@ -1,4 +1,4 @@
-"""Start the network by hand: `python -m opengradient_world --port 18545 [--fault NAME]…`, from tests/."""
+"""Start the network by hand: `PYTHONPATH=tests python -m opengradient_world --root root.der [--fault NAME]…`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import argparse
 import asyncio
 import contextlib
 import json
+from pathlib import Path
+
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from .chain import REGISTRY
 from .faults import FAULTS
@@ -23,6 +26,7 @@ async def main() -> None:
     parser.add_argument("--profile", default="v3", choices=["v1", "v2", "v3"])
     parser.add_argument("--rpcs", type=int, default=3)
     parser.add_argument("--paid", action="store_true", help="the direct path asks for x402")
+    parser.add_argument("--root", type=Path, metavar="FILE", help="write the attestation root's certificate here (DER)")
     parser.add_argument("--think-ms", type=float, default=0)
     parser.add_argument("--chunk-ms", type=float, default=0)
     options = parser.parse_args()
@@ -37,6 +41,8 @@ async def main() -> None:
         think_s=options.think_ms / 1000,
         gap_s=options.chunk_ms / 1000,
     )
+    if options.root is not None:
+        options.root.write_bytes(network.nitro.root.public_bytes(Encoding.DER))
     async with network:
         print(json.dumps(described(network)), flush=True)
         await asyncio.Event().wait()
