@@ -21,6 +21,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("gateway.cli.demo", "three nodes (one dishonest), the gateway, and real requests through the openai SDK"),
     "verify": ("gateway.cli.verify", "check a receipt bundle, or a receipt with its proof, offline"),
     "appraise": ("gateway.cli.appraise", "appraise evidence of a trusted execution environment, offline"),
+    "proof": ("gateway.cli.proof", "judge proofs, re-executions and quorums of saved answers"),
+    "calibrate": ("gateway.cli.calibrate", "measure what honest answers score against a reference"),
     "nodes": ("gateway.cli.nodes", "show which nodes a network has now"),
     "doctor": (
         "gateway.cli.doctor",
