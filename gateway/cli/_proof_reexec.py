@@ -78,7 +78,11 @@ def reexecute(
         return _undecided(
             report, "reexec_calibration", subject, "reference_changed", prompt.fingerprint, calibration.revision
         )
-    report.held("reexec_calibration", calibration.id)
+    if calibration.revision.startswith(FINGERPRINT):
+        report.held("reexec_calibration", calibration.id)
+    else:  # a revision that was written down by hand, which the reference does not tell
+        report.add("reexec_calibration", Outcome.NONE, "revision_not_told", expected=calibration.revision)
+        report.unasked.add("reexec_calibration")
     spelt = spelled(told, tokens)
     _spelling(report, "reexec_spelling", spelt)
     named = Subject(

@@ -49,6 +49,9 @@ NEXT: Mapping[str, str] = {
     "verifier_timeout": "--seconds gives a proof more time.",
     "request_absent": "Give the body that was sent with --request FILE.",
     "response_absent": "Give the body that came back with --response FILE.",
+    "output_replaced": "The answer's own numbers are others. A gateway would release the proven ones in their place: "
+    "--json has that body as `released`.",
+    "calibration_wide": "So far apart, honest answers hide small cheats. Is the node the reference's model, unquantised?",
     "inputs_private": "This circuit keeps its inputs private: no proof of it says anything about a request.",
     "not_greedy": "Only temperature 0, in so many words, can be asked again; --seeded judges a shared seed.",
     "not_seeded": "A seeded claim has an integer seed and a temperature over 0; without --seeded, temperature 0.",
@@ -57,6 +60,7 @@ NEXT: Mapping[str, str] = {
     "calibration_of_another": "Calibrate for this model and this reference, or name it as the calibration does with "
     "--reference-id.",
     "reference_changed": "The reference runs another build than the calibration was made with: calibrate again.",
+    "revision_not_told": "The calibration's revision was given by hand: that the reference runs it is your word.",
     "reference_unreachable": "Is the reference running, and is this its address?",
     "toploc_uncalibrated": "Give limits for this very model: veriroute calibrate --toploc makes them.",
     "too_few_samples": "Ask for more answers or longer ones: --count, --tokens.",

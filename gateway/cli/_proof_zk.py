@@ -9,14 +9,17 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+import msgspec
+
+from gateway.errors import FormatError
 from gateway.model.verdict import Outcome
 from gateway.prover.circuits import load_circuit
 from gateway.prover.verifier import Limits, Verifier
 from gateway.verify.proofs.evidence import Artefact, Assurance, Kind, Subject, Verdict
 from gateway.verify.proofs.zk import Ran, Statement, ZkResult, ZkVerdict, conclude, prepare
 from gateway.verify.proofs.zk_circuit import Circuit
-from gateway.verify.proofs.zk_instances import Values, proven
-from gateway.verify.proofs.zk_manifest import Manifest
+from gateway.verify.proofs.zk_instances import Values, proven, release
+from gateway.verify.proofs.zk_manifest import Manifest, OnRelease
 
 from ._proof_show import Report
 
@@ -66,16 +69,14 @@ def _run(
     result = conclude(manifest, statement, ran, response)
     if result.verdict is not ZkVerdict.PASS:
         return _stop(report, "zk_outputs", result, subject)
-    report.held("zk_outputs", f"{sum(map(len, result.outputs))} numbers")
+    _outputs(report, manifest, result.outputs, response)
     _proven(report, manifest, result.outputs)
-    report.more["released"] = (result.response or b"").decode()
+    released = result.response or b""
+    report.more["released"] = released.decode()
     if subject is None:
         return report
-    named = Subject(
-        subject.request_sha256, subject.response_sha256, artefacts=(
-            *subject.artefacts, Artefact("proof and instances", statement.identity.hex()),
-        ),
-    )  # fmt: skip
+    proof = Artefact("proof and instances", statement.identity.hex())
+    named = Subject(subject.request_sha256, _sha(released), artefacts=(*subject.artefacts, proof))
     return report.judged(named.record(Kind.ZK, Verdict.PASS, None, assurance=Assurance.CRYPTOGRAPHIC))
 
 
@@ -94,6 +95,20 @@ def _bound(report: Report, manifest: Manifest, subject: Subject | None) -> None:
     report.add("zk_inputs", Outcome.NONE, "inputs_private")
     if subject is None:  # whoever gave a request asked whether the proof is about it, and cannot be told
         report.unasked.add("zk_inputs")
+
+
+def _outputs(report: Report, manifest: Manifest, outputs: Values, response: bytes) -> None:
+    """Whether the saved answer's own numbers are the proven ones, also where a gateway would put those in their place.
+
+    Nobody puts anything in place here: an answer with other numbers is no failure then, and must not pass either.
+    """
+    as_they_are = tuple(msgspec.structs.replace(o, on_release=OnRelease.COMPARE) for o in manifest.outputs)
+    try:
+        release(msgspec.structs.replace(manifest, outputs=as_they_are), outputs, response)
+    except FormatError:
+        report.add("zk_outputs", Outcome.NONE, "output_replaced")
+        return
+    report.held("zk_outputs", f"{sum(map(len, outputs))} numbers")
 
 
 def _stop(report: Report, step: str, result: ZkResult, subject: Subject | None) -> Report:
@@ -118,7 +133,7 @@ def _has(report: Report, step: str) -> bool:
 def _proven(report: Report, manifest: Manifest, outputs: Values) -> None:
     for output, values in zip(manifest.outputs, outputs, strict=True):
         more = f" and {len(values) - _SHOWN} more" if len(values) > _SHOWN else ""
-        report.facts.append(f"proven {output.pointer}: {', '.join(f'{x:g}' for x in values[:_SHOWN])}{more}")
+        report.facts.append(f"proven {output.pointer}: {', '.join(f'{x:.12g}' for x in values[:_SHOWN])}{more}")
     report.more["proven"] = [list(values) for values in outputs]
 
 
