@@ -27,8 +27,7 @@ from ._proof_rescore import activations, read_prompt, rescore
 from ._proof_server import Server
 from ._proof_show import Report
 
-
-#: Weights of four bits have a 99th percentile of 0.07 nat and more (docs/proofs.md); rounding a tenth of a hundredth.
+#: Weights of four bits have a 99th percentile of 0.07 nat and more on the reference node, honest rounding 0.001.
 WIDE = 0.05
 
 

@@ -51,7 +51,7 @@ NEXT: Mapping[str, str] = {
     "response_absent": "Give the body that came back with --response FILE.",
     "output_replaced": "The answer's own numbers are others. A gateway would release the proven ones in their place: "
     "--json has that body as `released`.",
-    "calibration_wide": "So far apart, honest answers hide small cheats. Is the node the reference's model, unquantised?",
+    "calibration_wide": "Honest answers so far apart hide small cheats. Does the node run the weights unquantised?",
     "inputs_private": "This circuit keeps its inputs private: no proof of it says anything about a request.",
     "not_greedy": "Only temperature 0, in so many words, can be asked again; --seeded judges a shared seed.",
     "not_seeded": "A seeded claim has an integer seed and a temperature over 0; without --seeded, temperature 0.",
