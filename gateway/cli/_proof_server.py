@@ -22,6 +22,7 @@ import httpx
 
 from gateway.errors import ConfigError, FormatError, ServiceError
 from gateway.text import plain
+from gateway.verify.proofs.answer import read_object
 from gateway.verify.proofs.tokens import MAX_BODY
 
 
@@ -60,11 +61,7 @@ class Server:
 
     def first_model(self) -> str:
         """The id of the first model that it lists."""
-        data = self._ask("GET", "/v1/models", None)
-        try:
-            name = json.loads(data)["data"][0]["id"]
-        except (ValueError, LookupError, TypeError, RecursionError):
-            name = None
+        name = _first(self._ask("GET", "/v1/models", None))
         if not isinstance(name, str) or not name:
             raise FormatError(f"{self.url} lists no models; name one with --model", reason="malformed")
         return name
@@ -79,6 +76,8 @@ class Server:
             raise self._late() from error
         except httpx.ConnectError as error:
             raise ServiceError(f"nothing answers at {self.url}: {error}", reason="reference_unreachable") from error
+        except UnicodeError as error:  # a name that the resolver cannot even be given
+            raise ConfigError(f"{self.url} is not an address: {error}") from error
         except httpx.HTTPError as error:
             said = str(error) or type(error).__name__
             raise ServiceError(f"the connection to {self.url} broke: {said}", reason="reference_cut") from error
@@ -114,6 +113,14 @@ def base_address(url: str) -> str:
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise ConfigError("the address holds more than scheme, host, port and path; a key is named by its variable")
     return str(parsed).rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _first(body: bytes) -> object:
+    try:
+        listed = read_object(body).get("data")
+    except FormatError:
+        return None
+    return listed[0].get("id") if isinstance(listed, list) and listed and isinstance(listed[0], dict) else None
 
 
 def _authorization(url: str, key_env: str | None) -> dict[str, str]:
