@@ -192,12 +192,14 @@ def codes_of(page: str) -> set[str]:
 
 
 def proof_reasons() -> tuple[set[str], set[str]]:
-    """What functions of the proofs' modules give or return as a reason, and every text that stands in them."""
+    """What functions of the proofs' modules and commands give or return as a reason, and every text in them."""
     given: set[str] = set()
     texts: set[str] = set()
     place = {"Pair": 1, "Ran": 1, "ZkResult": 1, "record": 2}
-    for folder in ("gateway/verify/proofs", "gateway/prover"):
-        for _, tree in kit.modules(folder):
+    for folder in ("gateway/verify/proofs", "gateway/prover", "gateway/cli"):
+        for name, tree in kit.modules(folder):
+            if folder == "gateway/cli" and not re.search(r"proof|calibrate", str(name)):
+                continue
             for node in ast.walk(tree):
                 texts |= kit.constants(node) if isinstance(node, ast.Constant) else set()
                 if isinstance(node, ast.Return):
