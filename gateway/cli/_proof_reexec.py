@@ -54,11 +54,11 @@ def reexecute(
     """Every step for one answer. A reference that fails leaves it undecided."""
     report = Report(f"re-execution of {request.model} by {reference_id}")
     artefacts = (Artefact("answer", sha(response)), Artefact("calibration", calibration.id))
-    subject = Subject(sha(request.body), sha(response), reference_id[:80], artefacts)
+    subject = Subject(sha(request.body), sha(response), reference_id, artefacts)
     claim = claim_of(request.document, seeded=seeded)
     if isinstance(claim, str):
-        return _undecided(report, "reexec_claim", subject, claim, _asked(request))
-    report.held("reexec_claim", _asked(request))
+        return _undecided(report, "reexec_claim", subject, claim, _asked(request, seeded))
+    report.held("reexec_claim", _asked(request, seeded))
     try:
         tokens = read_told(response)
     except FormatError as error:
@@ -124,10 +124,10 @@ def _spelling(report: Report, id_: str, spelt: Spelling) -> None:
         report.add(id_, Outcome.CONTRAINDICATED if spelt is Spelling.DIFFERS else Outcome.NONE, spelt.value)
 
 
-def _asked(request: Request) -> str:
+def _asked(request: Request, seeded: bool) -> str:
     members = {name: request.document[name] for name in ("temperature", "seed") if name in request.document}
     text = ", ".join(f"{name} {value}" for name, value in members.items()) or "neither temperature nor seed"
-    return f"{text}, as {NAME} draws" if "seed" in members else text
+    return f"{text}, as {NAME} draws" if seeded else text
 
 
 def _undecided(

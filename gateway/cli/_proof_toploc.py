@@ -34,7 +34,7 @@ def verify_toploc(
     report = Report(f"TOPLOC proofs of an answer of {request.model}")
     named: tuple[Artefact, ...] = (Artefact("answer", sha(answer)),)
     named += (Artefact("calibration", calibration.id),) if calibration else ()
-    subject = Subject(sha(request.body), sha(answer), reference_id[:80], named)
+    subject = Subject(sha(request.body), sha(answer), reference_id, named)
     try:
         stated, tokens = _read(answer)
     except FormatError as error:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from gateway.text import plain
 
 from ._appraise_inputs import Usage
-from .proof import configure_reference, open_reference
+from .proof import configure_reference, open_reference, reference_name
 
 if TYPE_CHECKING:
     from ._calibrate_run import Plan
@@ -90,8 +90,11 @@ def _refuse_senseless(args: argparse.Namespace) -> None:
         raise Usage("--seeded and --toploc make two calibrations; run it twice")
     if not 0 < args.temperature <= 2:  # false for NaN as well
         raise Usage("--temperature is over 0 and at most 2")
-    if args.out.exists():  # before minutes are spent; `_write` refuses it again
+    # Before minutes are spent; `_write` refuses both again.
+    if args.out.exists():
         raise Usage(f"{plain(str(args.out))} exists; a calibration is not written over")
+    if not args.out.parent.is_dir():
+        raise Usage(f"there is no folder {plain(str(args.out.parent))}")
 
 
 def _plan(args: argparse.Namespace, reference: Server) -> Plan:
@@ -100,7 +103,7 @@ def _plan(args: argparse.Namespace, reference: Server) -> Plan:
 
     return Plan(
         what=What.TOPLOC if args.toploc else What.SEEDED if args.seeded else What.GREEDY,
-        reference_id=args.reference_id or reference.url,
+        reference_id=reference_name(args.reference_id or reference.url),
         model=args.model or reference.first_model(),
         revision=args.revision,
         made=datetime.datetime.now(datetime.UTC).date().isoformat(),

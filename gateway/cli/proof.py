@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from gateway.errors import FormatError
 from gateway.text import plain
+from gateway.verify.proofs.evidence import SHOWN
 
 from ._appraise_inputs import Usage
 
@@ -134,7 +135,7 @@ def _toploc(args: argparse.Namespace) -> Report:
     answer, request = read_file(args.file), read_request(args.request)
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(open_reference(args)) if args.reference else None
-        id_ = id_ or (server.url if server else "not known")
+        id_ = reference_name(id_ or (server.url if server else "not known"))
         return verify_toploc(answer, request, saved, server, id_, calibration)
 
 
@@ -152,7 +153,7 @@ def _reexec(args: argparse.Namespace) -> Report:
     statistic = Statistic.SEEDED_MARGIN if args.seeded else Statistic.GREEDY_MARGIN
     terms = Terms(statistic, args.min_tokens, args.max_mean_margin)
     with open_reference(args) as server:
-        id_ = args.reference_id or server.url
+        id_ = reference_name(args.reference_id or server.url)
         return reexecute(server, id_, request, response, calibration, seeded=args.seeded, terms=terms)
 
 
@@ -187,6 +188,13 @@ def open_reference(args: argparse.Namespace) -> Server:
     from ._proof_server import Server
 
     return Server(args.reference, key_env=args.reference_key_env, timeout_s=args.timeout)
+
+
+def reference_name(name: str) -> str:
+    """What calibrations and records call a reference. Raises `Usage` for a name that no record takes."""
+    if len(name) > SHOWN or not name.isprintable():
+        raise Usage(f"a reference is known by at most {SHOWN} printable characters: give it a --reference-id")
+    return name
 
 
 def _calibration(path: Path, parse: Callable[[bytes], _C]) -> _C:

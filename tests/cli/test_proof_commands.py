@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import sys
@@ -17,11 +18,12 @@ import zk_kit
 from proofs_kit import body
 from running import MODEL, Process
 
-from gateway.cli import _proof_server, _proof_zk, calibrate, main, proof
+from gateway.cli import _proof_answer, _proof_server, _proof_zk, calibrate, main, proof
 from gateway.cli._proof_prompts import prompts
 from gateway.cli._proof_server import Server, base_address
 from gateway.errors import ConfigError, FormatError, ServiceError
 from gateway.verify.proofs.calibration import Statistic, parse_calibration
+from gateway.verify.proofs.toploc import Activations, encode
 from gateway.verify.proofs.toploc_judge import parse_toploc_calibration
 from gateway.verify.proofs.zk import Ran, ZkVerdict
 
@@ -274,6 +276,88 @@ def test_a_reference_that_changes_while_it_is_asked(
     ]
     code, document = said(capsys, "calibrate", *args, "--out", tmp_path / "c")
     assert (code, check(document, "calibrate_answers")) == (3, ("none", "reference_changed"))
+
+
+def telling(ids: list[int], texts: str, margin: float) -> Callable[[str, Any], Any]:
+    """A reference for which each token is `margin` nats less likely than another, and that spells them as `texts`."""
+
+    def answer(path: str, asked: Any) -> Any:
+        rows = [
+            {str(i): {"logprob": -1.0 - margin, "decoded_token": text}, "999": -1.0}
+            for i, text in zip(ids, texts.split("|"), strict=True)
+        ]
+        return {"prompt_token_ids": [9], "prompt_logprobs": [None, *rows], "system_fingerprint": "fp"}
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("texts", "margin", "code", "step", "reason"),
+    [
+        (" w", 0.04, 0, "calibrate_spread", None),
+        (" w", 0.06, 0, "calibrate_spread", "calibration_wide"),
+        (" w", 0.6, 1, "calibrate_spread", "calibration_invalid"),
+        (" x", 0.0, 1, "calibrate_answers", "text_not_tokens"),
+    ],
+)
+def test_how_far_honest_answers_may_be_apart(
+    server: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    texts: str, margin: float, code: int, step: str, reason: str | None,
+) -> None:  # fmt: skip
+    """Wide margins are told, wider ones refused, and a node whose tokens are not its text is no known-good one."""
+    ids = list(range(20, 36))
+    said_by_node = body(" ".join(f"w{i}" for i in ids), token_ids=ids)
+    node, reference = (
+        server(lambda path, asked: said_by_node),
+        server(telling(ids, "|".join(f"{texts}{i}" for i in ids), margin)),
+    )
+    args = [
+        "--reference",
+        reference,
+        "--node",
+        node,
+        "--model",
+        "m",
+        "--prompts",
+        "builtin",
+        "--count",
+        "100",
+        "--tokens",
+        "16",
+    ]
+    got, document = said(capsys, "calibrate", *args, "--out", tmp_path / "c")
+    assert (got, check(document, step)[1], (tmp_path / "c").exists()) == (code, reason, code == 0)
+
+
+def test_a_node_that_says_nothing(
+    server: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty answers are no samples, and values for other batches no measurement."""
+    empty = json.loads(body("a", token_ids=[], logprobs=None))
+    node, reference = server(lambda path, asked: empty), server(model_answer)
+    args = ["--reference", reference, "--model", "m", "--prompts", "builtin", "--count", "2", "--tokens", "8"]
+    code, document = said(capsys, "calibrate", *args, "--node", node, "--out", tmp_path / "c")
+    assert (code, check(document, "calibrate_spread")[1]) == (1, "too_few_samples")
+    numbers = list(range(128))
+    proofs = [base64.b64encode(encode(Activations(tuple(numbers), tuple(numbers)))).decode()]
+    sizes = {"topk": 128, "batch_tokens": 32, "prefill": False}
+    proven = server(lambda path, asked: model_answer(path, asked) | {"toploc": sizes | {"proofs": proofs}})
+    batches = [{"indices": numbers, "bf16_bits": numbers}] * 2
+    values = server(lambda path, asked: model_answer(path, asked) | sizes | {"batches": batches})
+    args[1] = values
+    code, document = said(capsys, "calibrate", *args, "--node", proven, "--toploc", "--out", tmp_path / "c")
+    assert (code, check(document, "calibrate_answers")) == (3, ("none", "toploc_activations"))
+
+
+def test_files_that_are_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file is read up to the limit of answers, and no further."""
+    monkeypatch.setattr(_proof_answer, "MAX_BODY", 64)
+    (tmp_path / "large").write_bytes(b" " * 65)
+    args = ["proof", "quorum", "--request", str(tmp_path / "large"), "--response", "a", "--operator", "A"]
+    assert main(args) == 2
+    assert "is over 0 MB" in capsys.readouterr().err
 
 
 # --- re-execution
@@ -811,6 +895,10 @@ def test_groth16_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["calibrate", "--seeded", "--toploc"], "run it twice"),
         (["calibrate", "--seeded", "--temperature", "nan"], "--temperature is over 0"),
         (["calibrate", "--out", "FILE"], "FILE exists"),
+        (["calibrate", "--out", "nowhere/c"], "there is no folder nowhere"),
+        (["calibrate", "--reference-id", "x" * 81], "give it a --reference-id"),
+        (["proof", "quorum", "--request", "BINARY", "--response", "FILE", "--operator", "A"], "BINARY is no request"),
+        (["proof", "verify", "FILE", "--toploc", "--request", "REQUEST", "--activations", "FILE", "--reference-id", "a\nb"], "give it a --reference-id"),
         (["calibrate", "--prompts", "FILE"], "has 1 different prompts"),
         (["calibrate", "--prompts", "BINARY"], "no UTF-8 text"),
         (["calibrate", "--node-key-env", "VERIROUTE_NO_SUCH"], "holds no API key"),
