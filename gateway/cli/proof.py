@@ -80,8 +80,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     reexec.add_argument("--response", metavar="FILE", type=Path, required=True, help="the body that came back")
     for action, needed in ((verify, False), (reexec, True)):
         configure_reference(action, required=needed)
-    for action in (verify, reexec, quorum):
+    for action, name in ((verify, "verify"), (reexec, "reexec"), (quorum, "quorum")):
+        action.epilog = _examples(name)
+        action.formatter_class = argparse.RawDescriptionHelpFormatter
         action.add_argument("--json", action="store_true", help="the record and every check as JSON")
+
+
+def _examples(action: str) -> str:
+    """The examples of one act, from this module's own text."""
+    whole = (__doc__ or "").split("\n")
+    starts = [i for i, line in enumerate(whole) if line.startswith(f"  veriroute proof {action} ")]
+    rows = [line for i in starts for line in whole[i : i + 1 + whole[i].endswith("\\")]]
+    return "\n".join(["examples:", *rows])
 
 
 def configure_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:

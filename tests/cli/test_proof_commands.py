@@ -367,7 +367,7 @@ def test_files_that_are_too_large(
     ("kind", "node", "more", "code", "verdict", "reason"),
     [
         ("greedy", "honest", [], 0, "pass", "margin_in_bounds"),
-        ("greedy", "reference", ["--max-mean-margin", "0"], 0, "pass", "margin_in_bounds"),
+        ("greedy", "reference", ["--max-mean-margin", "0", "--timeout", "30"], 0, "pass", "margin_in_bounds"),
         ("greedy", "coarse", [], 1, "fail", "margin_too_large"),
         ("seeded", "honest", ["--seeded"], 0, "pass", "margin_in_bounds"),
         ("seeded", "coarse", ["--seeded"], 1, "fail", "margin_too_large"),
@@ -651,7 +651,7 @@ def quorum(tmp_path: Path, request: dict[str, Any], answers: list[tuple[str, byt
         ({"temperature": 0}, [("a", body(WORDS)), ("b", body(WORDS, logprobs=None))], [], 3, "no_quorum"),
         ({"temperature": 0.7}, [("a", body(WORDS)), ("b", body(OTHER))], [], 3, "not_greedy"),
         ({}, [("a", body(WORDS)), ("b", body(WORDS))], [], 3, "not_greedy"),
-        ({"temperature": 0}, [("a", body(WORDS)), ("b", body(OTHER))], ["--label"], 1, "no_quorum"),
+        ({"temperature": 0}, [("a", body(WORDS)), ("b", body(OTHER))], ["--label", "--min-share", "0.5"], 1, "no_quorum"),
         (
             {"temperature": 0, "response_format": {"type": "json_object"}},
             [(o, body("x", message={"content": t})) for o, t in (("a", '{"x":1,"y":2}'), ("b", '{"y":2, "x":1.0}'))],
@@ -920,22 +920,23 @@ def test_wrong_usage_says_what_to_do(
 
 
 @pytest.mark.parametrize(
-    "args",
+    ("args", "words"),
     [
-        ["proof"],
-        ["proof", "reexec", "--max-mean-margin", "4"],
-        ["proof", "reexec", "--timeout", "0"],
-        ["proof", "quorum", "--min-share", "2"],
-        ["proof", "quorum", "--min-prefix", "-1"],
-        ["proof", "quorum", "--tau", "nan"],
+        (["proof"], "required: verify|reexec|quorum"),
+        (["proof", "reexec", "--max-mean-margin", "4"], "nats are from 0 to 3"),
+        (["proof", "reexec", "--timeout", "0"], "seconds are over 0"),
+        (["proof", "verify", "--seconds", "nan"], "seconds are over 0"),
+        (["proof", "quorum", "--min-share", "2"], "a share is from 0 to 1"),
+        (["proof", "quorum", "--min-prefix", "-1"], "a number from 0 to 10000"),
+        (["proof", "quorum", "--tau", "nan"], "nats are from 0 to 3"),
     ],
 )
-def test_numbers_out_of_range(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_out_of_range(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Limits that no judgement has are refused with the command line."""
     with pytest.raises(SystemExit) as stopped:
         main(args)
     assert stopped.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_a_model_is_taken_from_the_reference(
@@ -1057,6 +1058,18 @@ def test_prompts_follow_from_the_seed(tmp_path: Path) -> None:
         assert len(set(first)) == 50
         assert first == prompts(source, 50, 1) != prompts(source, 50, 2)
     assert prompts("builtin", 60, 1)[:50] == prompts("builtin", 50, 1)
+
+
+@pytest.mark.parametrize(("act", "example"), [("verify", "--toploc"), ("reexec", "--seeded"), ("quorum", "--operator")])
+def test_each_act_has_examples(act: str, example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` of an act shows its own calls, whole, and nobody else's."""
+    with pytest.raises(SystemExit):
+        main(["proof", act, "--help"])
+    shown = capsys.readouterr().out.partition("examples:\n")[2]
+    assert f"veriroute proof {act} " in shown
+    assert example in shown
+    assert shown.count("veriroute proof") == shown.count(f"veriroute proof {act}")
+    assert not shown.rstrip().endswith("\\")
 
 
 @pytest.mark.parametrize("command", [proof, calibrate])
