@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import sys
 from typing import Any
 
 from gateway.verify.proofs import field
@@ -86,7 +87,10 @@ class Groth16:
     ALPHA, BETA, GAMMA, DELTA, IC = 3, 5, 7, 11, (13, 17)
 
     def __init__(self) -> None:
+        limit = sys.getrecursionlimit()
         from py_ecc import optimized_bn128 as lib
+
+        sys.setrecursionlimit(limit)  # py_ecc raises it, and deep input would then overflow the stack
 
         self.lib = lib
 
