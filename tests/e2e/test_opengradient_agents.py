@@ -311,6 +311,32 @@ def test_no_prompt_leaves_for_a_node_that_was_not_shown(
     assert reason is None or reason in str(receipt["route"]["rejected"])
 
 
+def test_a_build_that_the_registry_does_not_approve_gets_no_prompt(tmp_path: Path) -> None:
+    """Withdrawn in the registry, the TEE is no active one any more; the refusal says so and has a receipt."""
+    with Network() as network:
+        network.chain.approved.clear()
+        with gateway_for(network, tmp_path) as gateway:
+            error, receipt = refused(gateway)
+        assert prompts(network) == []
+    assert (error.status_code, error.code) == (503, "no_eligible_node")
+    assert receipt["route"]["rejected"] == [{"node": "og", "reason": "registry_empty"}]
+
+
+def test_an_attestation_that_is_given_again_gets_no_prompt(tmp_path: Path) -> None:
+    """The enclave answers our nonce with the document that it made for another."""
+    with Network(["replayed_attestation"]) as network:
+        with gateway_for(network, tmp_path) as gateway:
+            ask(gateway)  # whoever asks first gets a document of its own
+        again = tmp_path / "again"
+        again.mkdir()
+        sent = len(prompts(network))
+        with gateway_for(network, again) as gateway:
+            error, receipt = refused(gateway)
+        assert len(prompts(network)) == sent
+    assert (error.status_code, error.code, receipt["release"]) == (503, "no_eligible_node", "refused")
+    assert receipt["route"]["rejected"][0]["reason"] in ("evidence", "fresh")
+
+
 @pytest.mark.parametrize("fault", ["lying_registry", "rpc_hang", "rpc_huge"])
 def test_one_bad_endpoint_of_three_is_outvoted(tmp_path: Path, fault: str) -> None:
     """Two that agree are enough, whatever the third says or does not."""
@@ -397,16 +423,15 @@ def test_a_node_that_is_never_content_is_paid_once_at_most(tmp_path: Path) -> No
 
 
 def test_a_budget_that_is_used_up_stays_used_up(tmp_path: Path) -> None:
-    """The sum of what was signed stays under the cap of the day, whatever the node asks for."""
-    with (
-        Network(["tamper"], paid=True) as network,
-        gateway_for(network, tmp_path, **paying(tmp_path)) as gateway,
-    ):
-        codes = []
-        for _ in range(3):
-            error, _ = refused(gateway)
-            codes.append(error.code)
-    assert codes[0] == "evidence_rejected"
+    """Where one payment is all that the day has, a node that asks for a second one gets none."""
+    rules = paying(tmp_path)
+    rules["payment"]["assets"][0]["global_day"] = "0.1"
+    with Network(paid=True) as network, gateway_for(network, tmp_path, **rules) as gateway:
+        ask(gateway)
+        network.till.sessions.clear()  # what was paid is forgotten, and asked for again
+        error, receipt = refused(gateway, messages=[{"role": "user", "content": "Again."}])
+        assert len(network.till.payers) == 1
+    assert (error.status_code, error.code, receipt["reason"]) == (402, "payment_refused", "budget_global")
 
 
 def test_a_settlement_that_publishes_prompts_needs_the_policy_s_word(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import struct
 from contextlib import closing
 from typing import Any
 
-import pytest
+import eth_abi
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric import padding
@@ -24,8 +24,6 @@ from pyhpke import AEADId, CipherSuite, KDFId, KEMId
 from sha3 import keccak_256
 
 from gateway.verify.tee.nitro import verify_nitro
-
-eth_abi = pytest.importorskip("eth_abi")
 
 HELLO = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "Grüße 👋 \\ \u2028"}], "max_tokens": 64}
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
