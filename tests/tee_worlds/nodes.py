@@ -214,4 +214,5 @@ def run(data: bytes) -> TeeResult:
         enclaves, document = _fixed()
         blobs = {"doc": document, "history": item, "publisher_key": item}
         return nitro_history.from_inputs(blobs, {}, enclaves.roots, enclaves.now)
-    return dstack_inputs.from_inputs({"report": item, "collateral": collateral()}, {}, roots(), NOW)
+    # With the documents of both vendors: a report may say that it is of the other one, and a missing input is an error.
+    return dstack_inputs.from_inputs({"report": item, "collateral": collateral(), **amd_roots}, {}, roots(), NOW)
