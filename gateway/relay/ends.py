@@ -95,18 +95,18 @@ class Ends:
         )
         await self.refuse(error, self.ending(facts, Release.WITHHELD, error.status, "none", reason), facts)
 
-    async def broken(self, member: Member, error: ChannelError) -> None:
-        """The channel failed after the request may have left."""
+    async def broken(self, member: Member, error: ChannelError) -> BaseException:
+        """The channel failed after the request may have left; gives back what to raise."""
         self.x.sent = self.x.sent or error.sent
         if self.sink.gone:
             await self.abandon()
-            raise Done
+            return Done()
         member.failed(error.reason or "closed")
         if error.reason == "ohttp_key_rotated":
             member.doubtful()
         if isinstance(error, NotReached) or not error.sent:
-            raise Next(error.reason or "closed")
-        raise await self.upstream(member, error.reason or "closed", str(error), error)
+            return Next(error.reason or "closed")
+        return await self.upstream(member, error.reason or "closed", str(error), error)
 
     async def bad_status(self, member: Member, connection: Channel, head: ResponseHead) -> None:
         connection.abort()

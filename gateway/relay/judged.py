@@ -51,6 +51,18 @@ class Facts(msgspec.Struct, frozen=True):
     data_sha256: str | None
 
 
+class Got(msgspec.Struct, frozen=True):
+    """A complete answer and its judgement, not released yet. `body` is what leaves then: the answer in one piece, or
+    what of a stream has not left; `end` is the stream's terminator, None for an answer in one piece."""
+
+    facts: Facts
+    form: str
+    body: bytes
+    end: bytes | None
+    dropped: tuple[str, ...]
+    uncovered: tuple[str, ...]
+
+
 def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
     """A broken chain is a signature that does not hold, whatever the final receipt says."""
     checks = []

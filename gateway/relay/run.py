@@ -34,7 +34,7 @@ from gateway.upstream.sealed import Channel, SealedConnection, SealedRoute
 from .book import Book
 from .chain import Chain
 from .ends import UNSUPPORTED, Done, Ends, Next
-from .judged import Facts, Judged, with_chain
+from .judged import Facts, Got, Judged, with_chain
 from .terms import Sink, Terms
 from .till import Till, Unpaid
 
@@ -75,7 +75,7 @@ class Run(Ends):
         for member in choice.order:
             self.x.attempts += 1
             try:
-                await self.attempt(member)
+                await self.conclude(member, await self.attempt(member))
             except Next as reason:
                 self.x.rejected.append(Rejected(member.node.id, str(reason)))
                 if self.sink.gone:
@@ -83,7 +83,7 @@ class Run(Ends):
                     return
         await self.none_left(choice)
 
-    async def attempt(self, member: Member) -> None:
+    async def attempt(self, member: Member) -> Got:
         """One try at one node. Raises `Next` when another may be tried, `Done` when the exchange has ended."""
         member.enter()
         try:
@@ -91,14 +91,14 @@ class Run(Ends):
             if self.till.denied(member):
                 raise Next("settlement_denied")
             try:
-                await self.ask(member)
+                return await self.ask(member)
             except Unpaid as demand:  # nothing was served: the same request may go to the same node, paid for
                 await self.pay(member, demand)
-                await self.ask(member)
+                return await self.ask(member)
         finally:
             member.leave()
 
-    async def ask(self, member: Member) -> None:
+    async def ask(self, member: Member) -> Got:
         """The request over a connection of its own. Raises `Unpaid` too."""
         relay, x = self.relay, self.x
         connection: Connection | None = None
@@ -115,9 +115,9 @@ class Run(Ends):
             if self.sink.gone:
                 connection.abort()
             try:
-                await self.forward(member, connection)
+                return await self.forward(member, connection)
             except ChannelError as error:
-                await self.broken(member, error)
+                raise await self.broken(member, error) from error
         finally:
             self.sink.on_leave(None)
             self.connection = None
@@ -172,7 +172,7 @@ class Run(Ends):
             ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=503, reason="log_unavailable")
             await self.refuse(self.book.unavailable(), ending, None, unlogged=error)
 
-    async def forward(self, member: Member, pooled: Connection) -> None:
+    async def forward(self, member: Member, pooled: Connection) -> Got:
         x = self.x
         assert x.session is not None
         mode = self._mode(member)
@@ -199,13 +199,12 @@ class Run(Ends):
         if head.status != 200:
             await self.bad_status(member, connection, head)
         if x.head.stream and media == SSE and x.head.endpoint in STREAMABLE:
-            await self.stream(member, connection, head, mode)
-        elif media == JSON and _charset_ok(head.get(b"content-type") or b""):
+            return await self.stream(member, connection, head, mode)
+        if media == JSON and _charset_ok(head.get(b"content-type") or b""):
             x.mode = "buffer"
-            await self.whole(member, connection, head)
-        else:
-            member.failed("content_type")
-            raise await self.upstream(member, "content_type", "the node answered in another media type")
+            return await self.whole(member, connection, head)
+        member.failed("content_type")
+        raise await self.upstream(member, "content_type", "the node answered in another media type")
 
     async def told(self, member: Member, connection: Channel, head: ResponseHead) -> None:
         """What the head says of a payment. Raises `Done` where that does not hold."""
@@ -216,26 +215,18 @@ class Run(Ends):
             member.contradicted(error.reason or "payment")
             await self.refuse(error, self.failure(error.status, error.reason or "payment"), None)
 
-    async def whole(self, member: Member, connection: Channel, head: ResponseHead) -> None:
-        """An answer in one piece: read, judged, recorded, released."""
-        x, relay = self.x, self.relay
-        body = await connection.read_all(relay.max_response)
-        x.t_done = relay.mono()
+    async def whole(self, member: Member, connection: Channel, head: ResponseHead) -> Got:
+        """An answer in one piece, read and judged."""
+        body = await connection.read_all(self.relay.max_response)
+        self.x.t_done = self.relay.mono()
         found = self._evidence(member, head)
         read = RULES[member.adapter.response_rule].whole(self.asked, found.receipt, found.problem, body)
         facts = Facts(self.appraise(member, read.reply), read.reply, body, None)
-        if not facts.judged.decision.permit:
-            await self.reject(member, facts)
-        body, form = read.body, "verbatim" if read.verbatim else "rebuilt"
-        x.dropped_members, x.uncovered = read.dropped, read.uncovered
-        committed, envelope = await self.release(facts, form, body)
-        member.served((x.t_done - x.t0) * 1000)
-        if self.policy.attach != "none":
-            body = splice(body, self.verification(facts, committed, envelope))
-        await self.sink.answer(self.headers(facts), body)
-        raise Done
+        form = "verbatim" if read.verbatim else "rebuilt"
+        return Got(facts, form, read.body, None, read.dropped, read.uncovered)
 
-    async def stream(self, member: Member, connection: Channel, head: ResponseHead, mode: str) -> None:
+    async def stream(self, member: Member, connection: Channel, head: ResponseHead, mode: str) -> Got:
+        """A stream, followed to its end and judged; what the mode lets out has left by then."""
         x, relay = self.x, self.relay
         assert x.session is not None
         rule = RULES[member.adapter.response_rule]
@@ -277,21 +268,31 @@ class Run(Ends):
         reply = reader.reply()
         judged = self.appraise(member, reply, chain.broken or chain.unused(mode))
         facts = Facts(judged, reply, None, reader.data_sha256)
-        if not judged.decision.permit:
-            await self.reject(member, facts)
-        rest = hold.flush()
         form = "rebuilt" if reader.rebuilt else "verbatim"
-        x.dropped_members, x.uncovered = reader.dropped_members, reader.uncovered
-        committed, envelope = await self.release(facts, form, rest + hold.end)
+        return Got(facts, form, hold.flush(), hold.end, reader.dropped_members, reader.uncovered)
+
+    async def conclude(self, member: Member, got: Got) -> None:
+        """What follows from the verdict: the receipt, and with it the answer or the error. Raises `Next`, `Done`."""
+        x, facts = self.x, got.facts
+        if not facts.judged.decision.permit:
+            await self.reject(member, facts)
+        x.dropped_members, x.uncovered = got.dropped, got.uncovered
+        committed, envelope = await self.release(facts, got.form, got.body + (got.end or b""))
+        assert x.t_done is not None
         member.served((x.t_done - x.t0) * 1000)
-        last = b""
+        shown = None
         if self.policy.attach != "none":
-            verification = self.verification(facts, committed, envelope)
-            last = verification_event(x.head.endpoint, reply.observation.answer_id, x.head.model, verification)
+            shown = self.verification(facts, committed, envelope)
+        if got.end is None:
+            await self.sink.answer(self.headers(facts), got.body if shown is None else splice(got.body, shown))
+            raise Done
+        last = b""
+        if shown is not None:
+            last = verification_event(x.head.endpoint, facts.reply.observation.answer_id, x.head.model, shown)
         if not self.started:
             await self.sink.begin(self.headers(facts, stream=True))
             self.started = True
-        await self.sink.end(rest + last + hold.end)
+        await self.sink.end(got.body + last + got.end)
         raise Done
 
     async def let_out(self, data: bytes) -> None:
