@@ -31,10 +31,12 @@ from .model.receipt import (
     FORM_UTF8,
     PAYLOAD_TYPE,
     REQUEST_BODY,
+    REQUEST_FORWARDED,
     RESPONSE_BODY,
     RESPONSE_CONTENT,
     RESPONSE_TOOLCALLS,
     Annotations,
+    AuditPart,
     Caller,
     Delivery,
     EvidenceForm,
@@ -43,6 +45,7 @@ from .model.receipt import (
     LogRef,
     PaymentPart,
     PolicyRef,
+    ProofPart,
     Receipt,
     Rejected,
     RequestPart,
@@ -89,18 +92,23 @@ class Exchange:
 
     __slots__ = (
         "_salts",
+        "added",
         "attempts",
+        "audit",
         "body",
         "candidates",
         "client_request_id",
         "dropped_members",
+        "forwarded",
         "head",
         "key_id",
         "mode",
         "node",
         "nonce16",
+        "parent",
         "payment",
         "policy",
+        "proofs",
         "receipt_id",
         "received_ms",
         "rejected",
@@ -160,6 +168,12 @@ class Exchange:
         self.uncovered: tuple[str, ...] = ()
         self.unsupported: tuple[str, ...] = ()
         self.payment: PaymentPart | None = None
+        # What the node is sent: the caller's bytes, or those with members behind them that a proof needs.
+        self.forwarded = body
+        self.added: tuple[str, ...] = ()
+        self.parent: str | None = None
+        self.proofs: tuple[ProofPart, ...] = ()
+        self.audit: AuditPart | None = None
 
     def salt(self, name: str) -> bytes:
         """The salt of a subject, worked out once."""
@@ -292,7 +306,7 @@ class Recorder:
                 head.endpoint,
                 head.model,
                 head.stream,
-                Forwarded(x.request_digest, True, x.unsupported) if sent else None,
+                _forwarded(x) if sent else None,
             ),
             caller=Caller(x.key_id, x.client_request_id),
             served=_served(x),
@@ -314,6 +328,9 @@ class Recorder:
                 dropped=x.dropped_members,
             ),
             stored=x.policy.store,  # type: ignore[arg-type]
+            parent=x.parent,
+            proofs=x.proofs,
+            audit=x.audit,
             checks=end.checks,  # type: ignore[arg-type]
             claims=end.claims,  # type: ignore[arg-type]
             evidence=_evidence(end),
@@ -450,6 +467,13 @@ def _served(x: Exchange) -> Served | None:
         keyset_digest=x.session.keyset_digest,
         evidence_digest="sha256:" + x.session.evidence_digest,
     )
+
+
+def _forwarded(x: Exchange) -> Forwarded:
+    if x.forwarded is x.body:
+        return Forwarded(x.request_digest, True, x.unsupported)
+    digest = Sha256(documents.salted(x.salt(REQUEST_FORWARDED), x.forwarded))
+    return Forwarded(digest, False, x.unsupported, x.added)
 
 
 def _subjects(x: Exchange, end: Ending) -> list[Subject]:

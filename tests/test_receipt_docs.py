@@ -21,6 +21,7 @@ SHAPES = (
     *(receipt.Statement, receipt.Receipt, receipt.Verifier, receipt.PolicyRef, receipt.RequestPart, receipt.Forwarded),
     *(receipt.Caller, receipt.Served, receipt.Route, receipt.Rejected, receipt.Delivery, receipt.EvidenceRef),
     *(receipt.Timings, receipt.Usage, receipt.LogRef, Check, Claim),
+    *(receipt.ProofPart, receipt.ProofAnswer, receipt.AuditPart),
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.model.receipt import PaymentPart
+from gateway.model.receipt import AuditPart, PaymentPart, ProofPart
 from gateway.model.verdict import Check, Claim
 
 from .sse import format_event
@@ -41,6 +41,9 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     uncovered: tuple[str, ...] = ()
     dropped_params: tuple[str, ...] = ()
     payment: PaymentPart | None = None
+    added_params: tuple[str, ...] = ()
+    proofs: tuple[ProofPart, ...] = ()
+    audit: AuditPart | None = None
     envelope: msgspec.Raw | None = None
 
 

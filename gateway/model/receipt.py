@@ -38,6 +38,7 @@ FORM_TOOLCALLS = "salt32||name-nul-arguments-lf"  # `name 00 arguments 0A` for e
 
 #: Names of subjects (annotation-independent, closed list).
 REQUEST_BODY = "request.body"
+REQUEST_FORWARDED = "request.forwarded"  # the salt of `forwarded.digest`, where that is of other bytes
 RESPONSE_BODY = "response.body"
 RESPONSE_CONTENT = "response.content"
 RESPONSE_TOOLCALLS = "response.toolcalls"
@@ -88,12 +89,14 @@ class Verifier(msgspec.Struct, frozen=True):
 class Forwarded(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was sent to the node: salted digest, and whether it is the caller's body byte for byte.
 
-    `unsupported` names its members that the network drops or changes.
+    `unsupported` names its members that the network drops or changes; `added` those that were put behind the caller's
+    own because a proof needs them, as `name=value`.
     """
 
     digest: Sha256
     verbatim: bool
     unsupported: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 class RequestPart(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -186,6 +189,49 @@ class PaymentPart(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     receipt: Literal["absent", "valid", "invalid", "unchecked"] = "absent"
 
 
+class ProofAnswer(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """One node's answer in a quorum: `outcome` is `agrees` or why it is none of those that do.
+
+    `receipt` is that of the exchange in which the node was asked, which commits to its bytes by `digest`, salted.
+    """
+
+    node: str
+    outcome: str
+    operator: str | None = None
+    receipt: UlidText | None = None
+    digest: Sha256 | None = None
+
+
+class ProofPart(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
+    """One proof, or piece of statistical evidence, that was gathered for the answer (docs/proofs.md).
+
+    `statistic` was held against `threshold`, over `tokens` tokens. `artefacts` are what the verdict rests on beside the
+    answer; each digest is SHA-256 of the receipt's salt `proof` and the artefact's own SHA-256.
+    """
+
+    kind: str
+    assurance: Literal["cryptographic", "statistical", "economic"]
+    verdict: Literal["pass", "fail", "inconclusive", "absent"]
+    reason: str | None = None
+    statistic: float | None = None
+    threshold: float | None = None
+    tokens: Count | None = None
+    reference_id: str | None = None
+    calibration_id: str | None = None
+    ms: Count | None = None
+    culprits: tuple[str, ...] = ()
+    answers: tuple[ProofAnswer, ...] = ()
+    artefacts: tuple[Subject, ...] = ()
+
+
+class AuditPart(msgspec.Struct, frozen=True):
+    """Under which epoch of sampled audits the answer falls. Whether it is audited, the epoch's seed will tell."""
+
+    epoch: UlidText
+    kind: str
+    rate: str
+
+
 class Timings(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """When the request was received, and how long until each later point, in milliseconds from then.
 
@@ -219,6 +265,8 @@ class LogRef(msgspec.Struct, frozen=True, omit_defaults=True):
 class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
     """The predicate: one accepted request and everything that came of it (docs/receipts.md, field for field).
 
+    `parent`: this exchange asked one node of a quorum for the exchange that is named, whose receipt has the answer.
+    `audit`: the epoch of sampled audits that the answer falls under.
     `stored` is what was kept beside the receipt when it was written: nothing, the seed of the salts, or the payloads as
     well. With it, an opening that was deleted without an erasure entry cannot pass for one that was never kept.
     """
@@ -236,6 +284,9 @@ class Receipt(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, k
     reason: str | None = None
     delivery: Delivery
     stored: Literal["none", "salted", "full"] | None = None
+    parent: UlidText | None = None
+    proofs: tuple[ProofPart, ...] = ()
+    audit: AuditPart | None = None
     checks: tuple[Check, ...]
     claims: tuple[Claim, ...]
     evidence: tuple[EvidenceRef, ...]
