@@ -17,12 +17,12 @@ from gateway.verify.proofs import toploc_judge
 from gateway.verify.proofs.answer import Told, read_object, read_told
 from gateway.verify.proofs.calibration import Calibration, Quantiles, measure
 from gateway.verify.proofs.claim import Claim, claim_of
+from gateway.verify.proofs.measured import FINGERPRINT, margins_of, spelled
 from gateway.verify.proofs.reexec import CLIP
 from gateway.verify.proofs.spelling import Spelling
 from gateway.verify.proofs.toploc import Distance, decode_all, distance
 from gateway.verify.proofs.toploc_wire import read_activations, read_stated
 
-from ._proof_reexec import FINGERPRINT, margins_of, spelled
 from ._proof_rescore import activations, read_prompt, rescore
 from ._proof_server import Server
 from ._proof_show import Report

@@ -11,34 +11,23 @@ What has to be shown, in this order; the first that is not ends it, and what is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from gateway.errors import FormatError, ServiceError
 from gateway.model.verdict import Outcome
-from gateway.verify.proofs.answer import Told, read_told
+from gateway.verify.proofs.answer import read_told
 from gateway.verify.proofs.calibration import Calibration
-from gateway.verify.proofs.claim import Claim, claim_of
+from gateway.verify.proofs.claim import claim_of
 from gateway.verify.proofs.evidence import Artefact, Subject
-from gateway.verify.proofs.noise import NAME, noise
-from gateway.verify.proofs.reexec import (
-    Terms,
-    greedy_margins,
-    judge_reexec,
-    reference_failed,
-    score,
-    seeded_margins,
-)
-from gateway.verify.proofs.reference import Reexecuted
-from gateway.verify.proofs.spelling import Spelling, spelling
+from gateway.verify.proofs.measured import FINGERPRINT, changed, margins_of, spelled
+from gateway.verify.proofs.noise import NAME
+from gateway.verify.proofs.reexec import Terms, judge_reexec, reference_failed, score
+from gateway.verify.proofs.spelling import Spelling
 
 from ._proof_answer import Request, sha
-from ._proof_rescore import Prompt, read_prompt, rescore
+from ._proof_rescore import read_prompt, rescore
 from ._proof_server import Server
 from ._proof_show import Report
 
 _STEPS = ("reexec_claim", "reexec_answer", "reexec_reference", "reexec_calibration", "reexec_spelling")
-#: What a calibration's `revision` begins with when it is what the reference said of itself.
-FINGERPRINT = "fingerprint:"
 
 
 def reexecute(
@@ -97,24 +86,6 @@ def reexecute(
     )
     report.more |= {"match_rate": found.match_rate, "mean_margin": found.mean_margin}
     return report.judged(judge_reexec(margins, spelt, calibration, request.model, terms, named))
-
-
-def margins_of(claim: Claim, told: Reexecuted, ids: Sequence[int]) -> tuple[float, ...]:
-    """The margin of each token by the claim's statistic. Raises `FormatError`."""
-    if claim.sampling is None or claim.seed is None:
-        return greedy_margins(told.scores, ids)
-    drawn = [noise(claim.seed, 0, position, row) for position, row in enumerate(told.scores)]
-    return seeded_margins(told.scores, ids, drawn, claim.sampling)
-
-
-def spelled(told: Reexecuted, tokens: Told) -> Spelling:
-    """Whether the tokens, as the reference spells them, are the text; unknown where it does not say."""
-    return Spelling.UNKNOWN if told.texts is None else spelling(told.texts, tokens.choice)
-
-
-def changed(revision: str, prompt: Prompt) -> bool:
-    """Whether the reference says that it is another build than the one that was calibrated with."""
-    return revision.startswith(FINGERPRINT) and prompt.fingerprint != revision.removeprefix(FINGERPRINT)
 
 
 def _spelling(report: Report, id_: str, spelt: Spelling) -> None:

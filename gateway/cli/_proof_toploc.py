@@ -10,13 +10,13 @@ from gateway.errors import FormatError, ServiceError
 from gateway.model.verdict import Outcome
 from gateway.verify.proofs.answer import Told, read_told
 from gateway.verify.proofs.evidence import Artefact, Kind, Subject, Verdict
+from gateway.verify.proofs.measured import changed, spelled
 from gateway.verify.proofs.spelling import Spelling
 from gateway.verify.proofs.toploc import Distance
 from gateway.verify.proofs.toploc_judge import ToplocCalibration, judge_toploc
 from gateway.verify.proofs.toploc_wire import Recomputed, Stated, read_activations, read_stated
 
 from ._proof_answer import Request, sha
-from ._proof_reexec import changed, spelled
 from ._proof_rescore import activations, read_prompt, rescore
 from ._proof_server import Server
 from ._proof_show import Report

@@ -18,7 +18,7 @@ import msgspec
 from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 
-from .tokens import MAX_BODY, MAX_TOKEN_CHARS, MAX_TOKENS, number
+from .tokens import MAX_BODY, MAX_TOKEN_CHARS, MAX_TOKENS, TOKEN_ID, Position, number
 
 MAX_CANDIDATES = 2048
 _MAX_ID = 2**31 - 1
@@ -28,10 +28,15 @@ Scores = Mapping[int, float]
 
 
 class Reexecuted(msgspec.Struct, frozen=True):
-    """The reference's scores at each position of the answer, and how it spells the tokens, None where it did not."""
+    """The reference's scores at each position of the answer, and how it spells the tokens, None where it did not.
+
+    `tops` are the same scores by the tokens' texts; of tokens with one text the likeliest counts, and those whose text
+    it did not tell are left out.
+    """
 
     scores: tuple[Scores, ...]
     texts: tuple[str, ...] | None
+    tops: tuple[Mapping[str, float], ...] = ()
 
 
 def read_reference(body: bytes, prompt: Sequence[int], answer: Sequence[int]) -> Reexecuted:
@@ -46,15 +51,16 @@ def read_reference(body: bytes, prompt: Sequence[int], answer: Sequence[int]) ->
             f"prompt_logprobs has {len(listed)} positions, not {len(prompt) + len(answer)}",
             reason="reference_incomplete",
         )
-    scores, texts = [], []
+    scores, texts, tops = [], [], []
     for index, token in enumerate(answer, len(prompt)):
-        found, text = _read(listed[index], token, index)
+        found, text, top = _read(listed[index], token, index)
         if token not in found:
             raise FormatError(f"prompt_logprobs[{index}] leaves out its own token", reason="reference_incomplete")
         scores.append(found)
         texts.append(text)
+        tops.append(top)
     spelled = [t for t in texts if t is not None]
-    return Reexecuted(tuple(scores), tuple(spelled) if len(spelled) == len(texts) else None)
+    return Reexecuted(tuple(scores), tuple(spelled) if len(spelled) == len(texts) else None, tuple(tops))
 
 
 def _find(document: object) -> list[object]:
@@ -70,11 +76,12 @@ def _find(document: object) -> list[object]:
     return listed
 
 
-def _read(entry: object, token: int, index: int) -> tuple[dict[int, float], str | None]:
+def _read(entry: object, token: int, index: int) -> tuple[dict[int, float], str | None, dict[str, float]]:
     where = f"prompt_logprobs[{index}]"
     if not isinstance(entry, dict) or not 0 < len(entry) <= MAX_CANDIDATES:
         raise FormatError(f"{where} is not an object of at most {MAX_CANDIDATES} tokens")
     scores: dict[int, float] = {}
+    top: dict[str, float] = {}
     text: str | None = None
     for key, value in entry.items():
         candidate = _id(key, where)
@@ -83,8 +90,37 @@ def _read(entry: object, token: int, index: int) -> tuple[dict[int, float], str 
             raise FormatError(f"{where}.decoded_token is not a text of at most {MAX_TOKEN_CHARS} characters")
         if candidate == token:
             text = spelled
-        scores[candidate] = number(value.get("logprob") if isinstance(value, dict) else value, where)
-    return scores, text
+        score = number(value.get("logprob") if isinstance(value, dict) else value, where)
+        scores[candidate] = score
+        if spelled is not None:
+            top[spelled] = max(score, top.get(spelled, score))
+    return scores, text, top
+
+
+def positions(
+    told: Reexecuted, answer: Sequence[int], alternatives: int, *, by_id: bool
+) -> tuple[Position, ...] | None:
+    """What the reference says of `answer` as an OpenAI API would, with so many alternatives to each token.
+
+    For comparison with a node that tells as many: of more, those that it leaves out would count against it. `by_id`
+    writes tokens as `token_id:N`, as servers do where they are asked to. None where the reference does not spell every
+    token and has to.
+    """
+    if by_id:
+        texts: tuple[str, ...] | None = tuple(f"{TOKEN_ID}{token}" for token in answer)
+        tops: Sequence[Mapping[str, float]] = [
+            {f"{TOKEN_ID}{token}": x for token, x in row.items()} for row in told.scores
+        ]
+    else:
+        texts, tops = told.texts, told.tops
+    if texts is None:
+        return None
+    rows = zip(texts, answer, told.scores, tops, strict=True)
+    return tuple(Position(text, row[token], _best(top, alternatives)) for text, token, row, top in rows)
+
+
+def _best(top: Mapping[str, float], count: int) -> dict[str, float]:
+    return dict(sorted(top.items(), key=lambda item: (-item[1], item[0]))[:count])
 
 
 def _id(key: str, where: str) -> int:

@@ -30,7 +30,8 @@ MAX_TOKEN_CHARS = 1024
 FLOOR = -9999.0
 #: A log-prob is never positive; rounding of float32 makes it so by less than this.
 _ROUNDING = 1e-3
-_TOKEN_ID = "token_id:"  # noqa: S105
+#: How servers write a token as its id (`return_tokens_as_token_ids`).
+TOKEN_ID = "token_id:"  # noqa: S105
 _MAX_ID = 2**31 - 1
 
 
@@ -104,7 +105,7 @@ def token_ids(positions: tuple[Position, ...], choice: Mapping[str, object]) -> 
         if positions and len(positions) != len(listed):
             raise FormatError(f"there are {len(listed)} token_ids and {len(positions)} log-probs")
         return tuple(listed)
-    if not positions or not all(p.token.startswith(_TOKEN_ID) for p in positions):
+    if not positions or not all(p.token.startswith(TOKEN_ID) for p in positions):
         return None
     return tuple(_spelled_id(p.token) for p in positions)
 
@@ -164,7 +165,7 @@ def _bytes(value: object, where: str) -> bytes | None:
 
 def _same_text(token: str, raw: bytes | None, where: str) -> None:
     """Refuse bytes that say something else than the token: one would be appraised, and the other spell the text."""
-    if raw is None or token.startswith(_TOKEN_ID) or raw.decode("utf-8", "replace") == token:
+    if raw is None or token.startswith(TOKEN_ID) or raw.decode("utf-8", "replace") == token:
         return
     if not token.startswith("bytes:") or len(raw) > 8:  # OpenAI's way to write a piece of a character
         raise FormatError(f"{where}.bytes are not those of its token")
@@ -175,7 +176,7 @@ def _is_id(value: object) -> bool:
 
 
 def _spelled_id(token: str) -> int:
-    digits = token.removeprefix(_TOKEN_ID)
+    digits = token.removeprefix(TOKEN_ID)
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 10 or int(digits) > _MAX_ID:
         raise FormatError("a token is written token_id:N and N is no token id")
     return int(digits)

@@ -29,13 +29,14 @@ def top(rows: object) -> bytes:
 @pytest.mark.parametrize("body", [top(ROWS), json.dumps({"prompt_logprobs": None, "choices": [{"prompt_logprobs": ROWS}]}).encode()], ids=["chat", "completion"])  # fmt: skip
 def test_forms(body: bytes) -> None:
     """Chat completions have the list at the top, completions in their choice; the answer's positions are read."""
-    assert read_reference(body, PROMPT, ANSWER) == Reexecuted(({5: -0.5, 9: -1.5}, {6: -2.0, 7: -0.1}), ("t", "t"))
+    told = Reexecuted(({5: -0.5, 9: -1.5}, {6: -2.0, 7: -0.1}), ("t", "t"), ({"t": -0.5}, {"t": -0.1}))
+    assert read_reference(body, PROMPT, ANSWER) == told
 
 
 def test_bare_numbers_and_logits() -> None:
     """Older servers write the number alone; logits may be positive; the floor holds here too."""
     rows = [None, {"2": 1.0}, {"5": 17.5, "9": -1e30}, {"6": 3}]
-    assert read_reference(top(rows), PROMPT, ANSWER) == Reexecuted(({5: 17.5, 9: -9999.0}, {6: 3.0}), None)
+    assert read_reference(top(rows), PROMPT, ANSWER) == Reexecuted(({5: 17.5, 9: -9999.0}, {6: 3.0}), None, ({}, {}))
 
 
 def test_texts_are_told_for_all_or_not_at_all() -> None:
@@ -89,3 +90,36 @@ def test_caps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference, "MAX_TOKENS", 1)
     with pytest.raises(FormatError, match="4 positions"):
         read_reference(top(ROWS), PROMPT, ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "by_id", "expected"),
+    [
+        (1, False, ((" a", {" a": -0.1}), (" b", {" c": -0.2}))),
+        (2, False, ((" a", {" a": -0.1, " d": -3.0}), (" b", {" c": -0.2, " b": -2.0}))),
+        (1, True, (("token_id:5", {"token_id:5": -0.1}), ("token_id:6", {"token_id:7": -0.2}))),
+    ],
+)
+def test_as_an_api_says_it(alternatives: int, by_id: bool, expected: tuple[tuple[str, dict[str, float]], ...]) -> None:
+    """The likeliest tokens of each position, as many as are asked for, under their texts or their ids."""
+    row = {5: " a", 9: " d", 6: " b", 7: " c"}
+    rows = [
+        None,
+        at((2, -1.0)),
+        *(
+            {str(i): {"logprob": x, "decoded_token": row[i]} for i, x in pairs}
+            for pairs in (((5, -0.1), (9, -3.0)), ((6, -2.0), (7, -0.2)))
+        ),
+    ]
+    told = read_reference(top(rows), PROMPT, ANSWER)
+    found = reference.positions(told, ANSWER, alternatives, by_id=by_id)
+    assert found is not None
+    assert [(p.token, p.top) for p in found] == list(expected)
+    assert [p.logprob for p in found] == [-0.1, -2.0]
+
+
+def test_what_is_not_spelt_has_no_texts() -> None:
+    """A reference that leaves out a token's text can be compared by ids alone."""
+    told = read_reference(top([*ROWS[:3], at((6, -1.0), texts=False)]), PROMPT, ANSWER)
+    assert reference.positions(told, ANSWER, 5, by_id=False) is None
+    assert reference.positions(told, ANSWER, 5, by_id=True) is not None
