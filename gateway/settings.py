@@ -29,7 +29,10 @@ _WHOLE = {
     "nodes": "list of node tables",
     "networks": "object with a table for each network",
     "payment": "object with the keys of the section [payment]",
+    "references": "list of reference tables",
 }
+#: Sections that are lists of tables.
+LISTS = ("references", "nodes")
 _PIN = re.compile(r"(sha256:|0x)[0-9a-f]{64}")
 
 
@@ -89,6 +92,27 @@ class Tee(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dangerous_allow_test_roots: bool = False
 
 
+class Proofs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    calibrations: str | None = None
+    circuits: str | None = None
+    zk_workers: int = 1
+    zk_memory_bytes: int = 1024 * 1024 * 1024
+    zk_seconds: float = 10.0
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A trusted server of the operator's that computes a model itself, to hold answers against."""
+
+    id: str
+    base_url: str
+    models: tuple[str, ...]
+    revision: str = ""
+    api_key_env: str | None = None
+    connect_s: float = 5.0
+    timeout_s: float = 20.0
+    max_in_flight: int = 4
+
+
 class _NodeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     models: tuple[str, ...]
@@ -112,6 +136,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tee: Tee = Tee()
     networks: dict[str, dict[str, Any]] = {}
     payment: dict[str, Any] = {}
+    proofs: Proofs = Proofs()
+    references: tuple[Reference, ...] = ()
     nodes: tuple[_NodeTable, ...] = ()
 
     @property
@@ -158,6 +184,20 @@ REFERENCE: dict[str, str] = {
     "root's key can make any evidence.",
     "tee.dangerous_allow_test_roots": "Has to be true beside them. Even so every node must be on a loopback or private "
     "address, written as such.",
+    "proofs.calibrations": "Folder of calibrations (*.json) that `veriroute calibrate` made; without one re-execution "
+    "and TOPLOC decide nothing.",
+    "proofs.circuits": "Folder of pinned circuits, one folder each; without one no zero-knowledge proof is verified.",
+    "proofs.zk_workers": "Processes that verify zero-knowledge proofs, 1 to 64; each is started when it is first needed.",
+    "proofs.zk_memory_bytes": "Address space of each of them; a circuit of 2^19 rows needs about 500 MiB.",
+    "proofs.zk_seconds": "Seconds that the verification of one proof may take.",
+    "references.id": "Name of the reference in calibrations and receipts; unique, at most 80 printable characters.",
+    "references.base_url": "Its address without /v1: https://, or http:// on this machine.",
+    "references.models": "Model ids that it computes; exact match.",
+    "references.revision": "Which weights it runs. Where it is given, only calibrations that say the same are used.",
+    "references.api_key_env": "Environment variable that holds its API key.",
+    "references.connect_s": "Seconds to reach it.",
+    "references.timeout_s": "Seconds for each of its answers.",
+    "references.max_in_flight": "Questions to it at once, 1 to 256; further ones wait.",
     "nodes.id": "Name of the node in receipts; unique.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them), "
     "or opengradient (OpenGradient's LLM enclaves).",
@@ -187,6 +227,7 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
             f"{where}{_line(text, str(error))}: {error}. `veriroute config reference` lists every key"
         ) from None
     _judge(settings, where)
+    _judge_proofs(settings, where, text)
     return settings
 
 
@@ -260,7 +301,7 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
             raise ConfigError(f"{key} must hold a JSON {_WHOLE[name]}: {error}") from None
         return
     section, _, option = name.partition("_")
-    if f"{section}.{option}" not in REFERENCE or section == "nodes":
+    if f"{section}.{option}" not in REFERENCE or section in LISTS:
         return  # VERIROUTE_ADMIN_KEY and the like belong to other commands
     kind = Settings().__getattribute__(section).__getattribute__(option)
     parsed: Any = value
@@ -293,6 +334,12 @@ def _line(text: str, message: str) -> str:
         if name and (stripped.startswith(name) and stripped[len(name) :].lstrip()[:1] in ("=", "]", ".")):
             return f":{number}"
     return ""
+
+
+def _line_of(text: str, key: str, value: str) -> str:
+    """`:<line>` where the file gives `key` this value, or nothing."""
+    line = re.compile(rf"\s*{key}\s*=\s*[\"']{re.escape(value)}[\"']")
+    return next((f":{number}" for number, found in enumerate(text.splitlines(), 1) if line.match(found)), "")
 
 
 def _judge(settings: Settings, where: str) -> None:
@@ -347,6 +394,55 @@ def _judge_collateral(settings: Settings, where: str) -> None:
                 f"{where}: node {node.id!r} is not on a loopback or private address, and tee.dangerous_test_roots "
                 "would let anybody forge its evidence"
             )
+
+
+def _judge_proofs(settings: Settings, where: str, text: str) -> None:
+    proofs = settings.proofs
+    if not 1 <= proofs.zk_workers <= 64:
+        raise ConfigError(f"{where}: proofs.zk_workers must be 1 to 64")
+    if not 64 * 1024 * 1024 <= proofs.zk_memory_bytes < 2**53:
+        raise ConfigError(f"{where}: proofs.zk_memory_bytes must be at least 67108864 (64 MiB)")
+    _seconds(where, "proofs.zk_seconds", proofs.zk_seconds)
+    seen: set[str] = set()
+    for reference in settings.references:
+        # Records name it, and take no other names.
+        if not 0 < len(reference.id) <= 80 or not reference.id.isprintable():
+            raise ConfigError(f"{where}: a reference has an id of 1 to 80 printable characters, not {reference.id!r}")
+        if reference.id in seen:
+            raise ConfigError(f"{where}: two references have the id {reference.id!r}")
+        seen.add(reference.id)
+        place = f"{where}{_line_of(text, 'id', reference.id)}: reference {reference.id!r}"
+        _judge_reference(reference, place, settings.upstream.allow_http)
+
+
+def _judge_reference(reference: Reference, where: str, allow_http: bool) -> None:
+    if not reference.models:
+        raise ConfigError(f"{where} names no models")
+    if not 1 <= reference.max_in_flight <= 256:
+        raise ConfigError(f"{where}: max_in_flight must be 1 to 256")
+    _seconds(where, "connect_s", reference.connect_s)
+    _seconds(where, "timeout_s", reference.timeout_s)
+    try:
+        parts = urlsplit(reference.base_url)
+        host = parts.hostname or ""
+    except ValueError as error:
+        raise ConfigError(f"{where}: base_url: {error}") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"{where}: base_url must be an http:// or https:// address, not {reference.base_url!r}")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ConfigError(f"{where}: base_url holds more than scheme, host, port and path; a key has its variable")
+    if parts.path.rstrip("/").endswith("/v1"):
+        raise ConfigError(f"{where}: base_url must be given without /v1")
+    if parts.scheme == "http" and not is_loopback(host):
+        if reference.api_key_env is not None:
+            raise ConfigError(f"{where}: its API key would travel in clear text; use https://")
+        if not allow_http:
+            raise ConfigError(f"{where}: prompts and its word would travel in clear text; use https://")
+
+
+def _seconds(where: str, name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ConfigError(f"{where}: {name} must be a number of seconds above 0")
 
 
 def _is_pin(pin: str) -> bool:

@@ -37,7 +37,8 @@ def setting_fields() -> set[str]:
     for part in msgspec.structs.fields(settings.Settings):
         if part.name in ("networks", "payment"):  # documented on pages of their own
             continue
-        inner = settings._NodeTable if part.name == "nodes" else type(part.default)
+        lists = {"nodes": settings._NodeTable, "references": settings.Reference}
+        inner = lists.get(part.name) or type(part.default)
         found |= {f"{part.name}.{field.name}" for field in msgspec.structs.fields(inner)}
     return found
 
@@ -55,15 +56,15 @@ def test_every_setting_is_documented_as_it_is() -> None:
         default, variable, said = table[key]
         assert said.replace("`", "") == meaning, key
         part, _, option = key.partition(".")
-        if part == "nodes":
-            assert variable == "`VERIROUTE_NODES`"
+        if part in settings.LISTS:
+            assert variable == f"`VERIROUTE_{part}`".upper()
             continue
         assert variable == f"`VERIROUTE_{part}_{option}`".upper()
         value = getattr(getattr(settings.Settings(), part), option)
         assert default == ("none" if value is None else f"`{json.dumps(value)}`"), key
 
 
-@pytest.mark.parametrize("key", [key for key in settings.REFERENCE if not key.startswith("nodes.")])
+@pytest.mark.parametrize("key", [key for key in settings.REFERENCE if key.split(".")[0] not in settings.LISTS])
 def test_every_environment_variable_works(key: str) -> None:
     """The variable that the table names sets the key, in the form that the page describes."""
     part, _, option = key.partition(".")
@@ -73,6 +74,7 @@ def test_every_environment_variable_works(key: str) -> None:
         "log.origin": "log.example.org/x",
         "server.port": "0",
         "server.host": "localhost",
+        "proofs.zk_memory_bytes": "536870912",
         "server.allowed_hosts": "one.example, two.example:8443",
     }
     default = getattr(getattr(settings.Settings(), part), option)

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 
-from gateway.settings import PREFIX, REFERENCE, Settings, dump
+from gateway.settings import LISTS, PREFIX, REFERENCE, Settings, dump
 
 from .serve import add_config, settings_of
 
@@ -33,9 +33,9 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(settings, indent=2) + "\n")
         return 0
     for section, values in settings.items():
-        if section == "nodes":
-            for node in values:
-                sys.stdout.write("\n[[nodes]]\n" + "".join(_line(k, v) for k, v in node.items() if v is not None))
+        if section in LISTS:
+            for table in values:
+                sys.stdout.write(f"\n[[{section}]]\n" + "".join(_line(k, v) for k, v in table.items() if v is not None))
             continue
         if section == "networks":
             for name, table in values.items():
@@ -53,8 +53,8 @@ def _reference(as_json: bool) -> str:
     rows = []
     for key, meaning in REFERENCE.items():
         section, _, option = key.partition(".")
-        default = None if section == "nodes" else getattr(getattr(Settings(), section), option)
-        variable = f"{PREFIX}NODES (JSON list)" if section == "nodes" else f"{PREFIX}{section}_{option}".upper()
+        default = None if section in LISTS else getattr(getattr(Settings(), section), option)
+        variable = f"{PREFIX}{section}".upper() + (" (JSON list)" if section in LISTS else f"_{option}".upper())
         rows.append({"key": key, "default": default, "environment": variable, "meaning": meaning})
     if as_json:
         return json.dumps(rows, indent=2) + "\n"

@@ -84,7 +84,7 @@ def needed(kinds: Collection[str], endpoint: str, stream: bool, *, seeded: bool 
     asked = {kind for kind in kinds if endpoint in _ENDPOINTS.get(kind, ())}
     greedy = QUORUM in asked or (REEXEC in asked and not seeded)
     found: dict[str, object] = {"temperature": 0} if greedy else {}
-    # Re-execution takes them where a reference has chat alone (`verify.proofs.prefixes`); completions have another form.
+    # Re-execution takes them where a reference has chat alone (`verify.proofs.prefixes`).
     if endpoint == CHAT and (asked & {QUORUM, LOGPROB} or greedy):
         found |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
     if asked - {QUORUM}:

@@ -37,7 +37,7 @@ _OWN = frozenset({"index", "delta", "text", "logprobs", "token_ids"})
 
 
 def assemble(events: Sequence[bytes]) -> bytes:
-    """The chat completion, or completion, that the `data` payloads of a stream amount to; `[DONE]` among them is let be.
+    """The chat completion, or completion, that the `data` payloads of a stream amount to, `[DONE]` among them or not.
 
     Raises `FormatError` for payloads that are no strict JSON objects, are too many or too large, hold an error, or
     cannot be put together; also for a stream without any choice.
@@ -137,8 +137,8 @@ class _Choice:
         found |= {"token_ids": self._lists["token_ids"]} if "token_ids" in self._lists else {}
         return found | self._rest
 
-    def _whole(self, texts: Mapping[str, str]) -> dict[str, Any]:
-        message = {"role": "assistant", "content": None} | (self._message or {}) | texts
+    def _whole(self, texts: dict[str, str]) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": None} | (self._message or {}) | texts
         if self._calls:
             message["tool_calls"] = [self._calls[index].document() for index in sorted(self._calls)]
         if self._function is not None:
@@ -147,7 +147,7 @@ class _Choice:
 
 
 class _Call:
-    """A tool call, or a function: texts inside `function` or `custom` come in pieces, as do those of a bare function."""
+    """A tool call, or what it calls: names, arguments and inputs come in pieces."""
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
