@@ -187,7 +187,7 @@ REFERENCE: dict[str, str] = {
     "proofs.calibrations": "Folder of calibrations (*.json) that `veriroute calibrate` made; without one re-execution "
     "and TOPLOC decide nothing.",
     "proofs.circuits": "Folder of pinned circuits, one folder each; without one no zero-knowledge proof is verified.",
-    "proofs.zk_workers": "Processes that verify zero-knowledge proofs, 1 to 64; each is started when it is first needed.",
+    "proofs.zk_workers": "Processes that verify zero-knowledge proofs, 1 to 64; started when first needed.",
     "proofs.zk_memory_bytes": "Address space of each of them; a circuit of 2^19 rows needs about 500 MiB.",
     "proofs.zk_seconds": "Seconds that the verification of one proof may take.",
     "references.id": "Name of the reference in calibrations and receipts; unique, at most 80 printable characters.",
