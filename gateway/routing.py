@@ -257,11 +257,14 @@ def node_at_fault(decision: Decision) -> bool:
     """Whether what failed speaks against the node, so that `quarantine` is due.
 
     Checks on what the model wrote (an undeclared tool, arguments that don't parse) can fail for an honest node, and a
-    caller can provoke them: were they to count, one caller could take every node from all the others.
+    caller can provoke them: were they to count, one caller could take every node from all the others. Neither does a
+    failure whose reason says that it is nobody's in particular: a quorum that nobody reached, a call in the answer of a
+    node that signs nothing and never said that it would.
     """
     if decision.verdict is not Outcome.CONTRAINDICATED:
         return False
-    return any(not (entry := CHECKS.get(name)) or not entry.model_output for name in decision.failing)
+    named = (name for name in decision.failing if name not in decision.blameless)
+    return any(not (entry := CHECKS.get(name)) or not entry.model_output for name in named)
 
 
 def quarantine(health: Health, now_mono: float) -> Health:

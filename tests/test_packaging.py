@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
+BUILT_IN = ["audited", "observe", "quorum", "reexec", "regulated", "signed", "strict"]
 
 
 def run(arguments: list[str], **options: object) -> str:
@@ -57,7 +58,7 @@ def test_the_wheel_holds_what_runs_and_nothing_else(wheel: Path) -> None:
         names = set(archive.namelist())
     tracked = {name for name in committed() if name.startswith(("gateway/", "adapters/", "policies/", "tui/"))}
     assert {name for name in tracked if name.endswith(".py")} <= names
-    policies = {f"policies/{name}.toml" for name in ("observe", "signed", "strict", "regulated")}
+    policies = {f"policies/{name}.toml" for name in BUILT_IN}
     assert {*policies, "adapters/selfhosted/lm/weights.npz", "gateway/py.typed", "tui/app.tcss"} <= names
     tops = {name.split("/")[0] for name in names}
     assert tops == {"gateway", "adapters", "policies", "tui", f"veriroute-{PROJECT['version']}.dist-info"}
@@ -89,7 +90,7 @@ def test_the_installed_wheel_runs(installed: Path, tmp_path: Path) -> None:
     assert "usage: veriroute COMMAND" in from_wheel(installed, tmp_path, "-m", "gateway", "--help")
     assert from_wheel(installed, tmp_path, "-m", "gateway", "--version") == f"veriroute {PROJECT['version']}\n"
     listed = json.loads(from_wheel(installed, tmp_path, "-m", "gateway", "policy", "list", "--json"))
-    assert [policy["name"] for policy in listed] == ["observe", "regulated", "signed", "strict"]
+    assert [policy["name"] for policy in listed] == BUILT_IN
     for name in ("serve", "demo", "verify", "keys", "policy", "audit", "config", "node", "tui"):
         assert f"usage: veriroute {name}" in from_wheel(installed, tmp_path, "-m", "gateway", name, "--help")
 

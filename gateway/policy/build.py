@@ -12,9 +12,19 @@ from typing import Any as Anything
 import msgspec
 
 from gateway.model.verdict import Outcome
-from gateway.verify.checks import CHECKS, Phase
+from gateway.verify.checks import CHECKS, PROOFS, Phase
 from gateway.verify.tee.rules import TeeRules
 
+from .key import Scalar
+from .proof_keys import (
+    LogprobTerms,
+    ProofRules,
+    QuorumTerms,
+    ReexecTerms,
+    SampledTerms,
+    ToplocTerms,
+    ZkTerms,
+)
 from .schema import (
     BY_PATH,
     KEYS,
@@ -33,7 +43,6 @@ from .schema import (
     ReleaseRules,
     Replay,
     Request,
-    Scalar,
     Tee,
 )
 from .tree import Leaf, Tree, conjuncts, leaves, needs, normal
@@ -51,6 +60,13 @@ _SECTION_TYPES: dict[str, type[msgspec.Struct]] = {
     "operators": Denied,
     "nodes": Denied,
     "tee": Tee,
+    "proofs": ProofRules,
+    "quorum": QuorumTerms,
+    "reexec": ReexecTerms,
+    "logprob": LogprobTerms,
+    "toploc": ToplocTerms,
+    "zk": ZkTerms,
+    "sampled": SampledTerms,
     "deadlines": Deadlines,
 }
 _GET = {key.path: attrgetter(key.path) for key in KEYS}
@@ -126,15 +142,18 @@ def plan(require: Tree, values: Mapping[str, Anything]) -> Plan:
     plain = [part for part in single if part.check is not None]
     claims = tuple(part for part in single if part.claim is not None)
     flat = len(single) == len(parts) and any(part.id not in IDLE for part in single)
+    of_node = any(part.id not in IDLE and Phase.NODE in part.phases for part in single)
     return Plan(
         node=tuple(part for part in parts if any(Phase.NODE in leaf.phases for leaf in leaves(part))),
         response=parts,
         node_ids=frozenset(part.id for part in plain if Phase.NODE in part.phases),
         response_ids=frozenset(part.id for part in plain if Phase.RESPONSE in part.phases),
         claims=claims if flat else None,
-        node_claims=tuple(leaf for leaf in claims if Phase.NODE in leaf.phases) if flat else None,
+        node_claims=tuple(leaf for leaf in claims if Phase.NODE in leaf.phases) if flat and of_node else None,
         adjust=_adjustments(values),
         nonce=_nonce(require, values),
+        proofs=frozenset(leaf.id for leaf in leaves(require) if leaf.check in PROOFS),
+        unasked=any(proves_answer(part) for part in parts) and not any(settles_node(part) for part in parts),
     )
 
 
@@ -170,6 +189,11 @@ def tee_rules(tee: Tee, max_age_s: float) -> TeeRules:
 def settles_node(part: Tree) -> bool:
     """Whether `part` is decided before a prompt leaves, whatever the answer may show later."""
     return all(Phase.NODE in leaf.phases for leaf in leaves(part))
+
+
+def proves_answer(part: Tree) -> bool:
+    """Whether `part` can be met by nothing but a proof of the answer, or what a node shows by itself."""
+    return all(leaf.check in PROOFS or Phase.NODE in leaf.phases for leaf in leaves(part)) and not settles_node(part)
 
 
 def _nonce(require: Tree, values: Mapping[str, Anything]) -> bool:

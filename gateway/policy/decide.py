@@ -11,7 +11,9 @@ Total: every list of checks and claims gives a decision. How the list is folded:
 
 A check that says by its registered reason that there was nothing to look at (`idle`: not a stream, no tool call) is
 left out. In the phase `NODE`, what only an answer can show is left open. `permit` follows from the verdict and from
-`on_failure` and `warnings`; under `on_failure = "flag"` everything is permitted and the verdict stays what it is.
+`on_failure` and `warnings`; under `on_failure = "flag"` everything is permitted and the verdict stays what it is. Where
+policy requires nothing of a node by itself and a proof of the answer (`plan.unasked`), a node against which nothing
+speaks is permitted, and its verdict is `none`: nothing was shown yet.
 """
 
 from __future__ import annotations
@@ -35,9 +37,12 @@ _RANK = {_AFFIRMING: 0, _WARNING: 1, _NONE: 2, _CONTRA: 3}
 #: Which failure is named first when there are several: what makes the others follow comes before them.
 PRECEDENCE = (
     "malformed", "stream_grammar", "shape", "evidence", "tee_rules", "key_weak", "signature", "key_bound", "replay",
-    "request_bound", "response_bound", "model_echo", "fresh", "coverage", "executable_uncovered", "tool_undeclared",
-    "tool_arguments", "output_kind", "keyset_valid", "channel_bound", "replayed_nonce",
+    "request_bound", "response_bound", "model_echo", "fresh", "proof_zk", "proof_reexec", "proof_quorum",
+    "proof_toploc", "proof_logprob", "coverage", "executable_uncovered", "tool_undeclared", "tool_arguments",
+    "output_kind", "keyset_valid", "channel_bound", "replayed_nonce",
 )  # fmt: skip
+#: Checks whose failure may speak against nobody in particular, and the reasons that say so.
+_BLAMELESS = {entry.id: entry.blameless for entry in CHECKS.values() if entry.blameless}
 _ORDER = {name: place for place, name in enumerate(dict.fromkeys((*PRECEDENCE, *CHECKS, *CLAIMS)))}
 
 
@@ -47,7 +52,8 @@ class Decision(msgspec.Struct, frozen=True):
     `verdict` is the fold, whatever policy does about it; `permit` whether it may go on. `reason` is the id of the
     failure to name first, None for a verdict of `affirming` or an accepted `warning`. `failing` are the contraindicated
     checks and refuted claims (and refused warnings), `missing` the required ones that were not shown, `warned` those
-    in the tier `warning`; each in the order of `PRECEDENCE`.
+    in the tier `warning`; each in the order of `PRECEDENCE`. `blameless` are those of `failing` whose reason says
+    that nobody in particular is to blame.
     """
 
     verdict: Outcome
@@ -56,6 +62,7 @@ class Decision(msgspec.Struct, frozen=True):
     failing: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     warned: tuple[str, ...] = ()
+    blameless: tuple[str, ...] = ()
 
 
 _AFFIRMED = Decision(_AFFIRMING, True)
@@ -162,6 +169,7 @@ class _Found:
         self.phase = phase
         self.failing: set[str] = set()
         self.warned: set[str] = set()
+        self.blamed: set[str] = set()
         self.missing: set[str] = set()
         self.idle: set[str] = set()
         self.node = self._gather(node)
@@ -182,6 +190,8 @@ class _Found:
                 self.warned.add(name)
             if seen is _CONTRA:
                 self.failing.add(name)
+                if check.reason not in _BLAMELESS.get(name, ()):
+                    self.blamed.add(name)
             before = outcomes.get(name)
             if before is None or _RANK[seen] > _RANK[before]:
                 outcomes[name] = seen
@@ -259,7 +269,10 @@ def _weigh(found: _Found, policy: CompiledPolicy, parts: tuple[Tree, ...]) -> De
     if verdict is not _WARNING:
         missing = _ranked(_unmet(found, parts, outcomes) if decided else found.idle)
         first = (failing or missing or (None,))[0]
-        return Decision(verdict, flag, first, failing, missing, warned)
+        if policy.plan.unasked and found.phase is Phase.NODE and not (failing or decided):
+            return Decision(verdict, True, warned=warned)
+        blameless = tuple(name for name in failing if name in _BLAMELESS and name not in found.blamed)
+        return Decision(verdict, flag, first, failing, missing, warned, blameless)
     if policy.warnings == "refuse":
         return Decision(verdict, flag, warned[0], warned, (), warned)
     return Decision(verdict, True, None, (), (), warned)

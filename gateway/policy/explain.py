@@ -8,7 +8,8 @@ from typing import Any as Anything
 from gateway.verify.checks import Phase, claim_title, title_of
 
 from .build import value_of
-from .schema import KEYS, CompiledPolicy, Key, Scalar
+from .key import Key, Scalar
+from .schema import KEYS, CompiledPolicy
 from .tree import All, Any, AtLeast, Leaf, Tree, conjuncts
 
 _PHASES = {
@@ -34,6 +35,7 @@ def explain(policy: CompiledPolicy) -> str:
     for part in conjuncts(policy.require):
         lines += _tree_lines(part, "  ")
     lines += ["", "A contraindicated check makes the verdict contraindicated, also one that is not listed here.", ""]
+    lines += [*_proof_lines(policy)]
     after = ", also after the prompt was sent" if policy.retry_after_send else ", while the prompt has not left"
     lines += [_FAILURE[policy.on_failure].format(after=after), "", "In force (* written in the file):", ""]
     width = max(len(key.path) for key in KEYS)
@@ -41,6 +43,25 @@ def explain(policy: CompiledPolicy) -> str:
         mark = "*" if key.path in policy.stated else " "
         lines.append(f"  {mark} {key.path:<{width}}  {shown(key, value_of(policy, key.path))}")
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _proof_lines(policy: CompiledPolicy) -> Iterator[str]:
+    """What an answer's proofs cost and what follows from them; nothing where policy asks for none."""
+    proofs, sampled = policy.plan.proofs, policy.sampled
+    if proofs:
+        yield "Each proof that is named is gathered for every answer, which is held back until then."
+        if "proof_quorum" in proofs:
+            n, m = policy.quorum.n, policy.quorum.m
+            yield f"The prompt goes to {n} nodes, and to {m} at most while they do not agree."
+        undecided = "a warning" if policy.proofs.on_inconclusive == "warn" else "not shown"
+        yield f"A proof that was tried and did not decide is {undecided}; one that fails contraindicates."
+    if policy.plan.unasked:
+        yield "Nothing is required of a node before it gets the prompt: a proof is of the answer."
+    if sampled.rate:
+        share = _decimal(sampled.rate * 100)
+        yield f"{share} % of the released answers are run again afterwards, within {sampled.delay_max_s:g} s."
+    if proofs or sampled.rate:
+        yield ""
 
 
 def as_values(policy: CompiledPolicy) -> dict[str, Anything]:
@@ -74,7 +95,14 @@ def shown(key: Key, value: Scalar) -> str:
         return ", ".join(value) if value else "none"
     if key.kind == "seconds" and isinstance(value, int | float):
         return f"{value:g} s"
+    if key.kind == "number" and isinstance(value, int | float):
+        return _decimal(value)
     return str(value)
+
+
+def _decimal(value: float) -> str:
+    """All of its up to nine decimals, and never an exponent."""
+    return f"{value:.9f}".rstrip("0").rstrip(".")
 
 
 def _tree_lines(tree: Tree, indent: str) -> Iterator[str]:

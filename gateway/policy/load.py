@@ -21,11 +21,13 @@ import msgspec
 from gateway.errors import PolicyError
 
 from .advisories import Advisories, read_advisories
-from .build import compile_policy, settles_node
+from .build import compile_policy, proves_answer, settles_node
 from .document import Document
+from .key import Scalar
 from .lines import key_lines
 from .parse_tree import parse_tree
-from .schema import BY_PATH, IDENTITY, SECTIONS, CompiledPolicy, PolicyRef, Scalar, digest_of
+from .proof_terms import look_at_proofs
+from .schema import BY_PATH, IDENTITY, SECTIONS, CompiledPolicy, PolicyRef, digest_of
 from .tree import conjuncts
 from .values import parse_value
 
@@ -171,12 +173,15 @@ def _compile(
     require = parse_tree(document, ("require",), document.get("require"))
     if require is None:
         return None, problems
-    if values.get("on_failure") != "flag" and not any(settles_node(part) for part in conjuncts(require)):
+    if values.get("on_failure") != "flag" and not any(
+        settles_node(part) or proves_answer(part) for part in conjuncts(require)
+    ):
         document.note(
             ("require",),
             "nothing is required of the node itself, so the prompt would leave before anything is shown; add "
-            "`evidence` and `key_bound`",
+            "`evidence` and `key_bound`, or a proof of the answer",
         )
+    look_at_proofs(document, values, require)
     if values.get("retry_after_send") and values.get("on_failure") != "next_node":
         document.note(("retry_after_send",), 'has a meaning only with on_failure = "next_node"')
     if document.problems or problems or not isinstance(version, int) or not isinstance(summary, str):

@@ -6,10 +6,8 @@ show` explains by it, and docs/policy.md is tested against it. A key that is not
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
@@ -17,50 +15,22 @@ from gateway.model.tee import FreshnessClass, HostTrust, Platform, TcbStatus
 from gateway.model.verdict import Outcome
 from gateway.verify.tee.rules import TeeRules
 
+from .key import Key, Order, seconds
+from .proof_keys import (
+    PROOF_KEYS,
+    LogprobTerms,
+    ProofRules,
+    QuorumTerms,
+    ReexecTerms,
+    SampledTerms,
+    ToplocTerms,
+    ZkTerms,
+)
 from .tree import Leaf, Tree
-
-Scalar = str | int | float | bool | tuple[str, ...] | None
 
 #: Release modes, loosest first. `buffer`: nothing leaves before the verdict. `chained`: what the node's running
 #: signature covers leaves. `window`: the last events are held back. `optimistic`: text leaves at once.
 MODES = ("optimistic", "window", "chained", "buffer")
-
-
-class Order(enum.StrEnum):
-    """Which of two values of a key is the stricter one."""
-
-    LATER = "later"  # the one that stands later in `choices`
-    LOWER = "lower"
-    HIGHER = "higher"
-    FEWER = "fewer"  # a list of what is allowed; absent allows everything
-    MORE = "more"  # a list of what is forbidden
-    FLOOR = "floor"  # a list of modes, judged by its loosest one
-    FREE = "free"  # the choice of form, not of trust: the later one is taken, and none is a loosening
-
-
-class Key(msgspec.Struct, frozen=True):
-    """One key of a policy file: `path` with dots, its kind, what it is when absent, and what a reader should know.
-
-    `kind` is choice, seconds, count, flag, names, modes or file (one name, kept as a set of names); `low` and `high`
-    bound numbers, both inclusive. Names are free unless there are `choices`, or a `pattern` that each must match whole;
-    `form` then says it in words.
-    """
-
-    path: str
-    kind: Literal["choice", "seconds", "count", "flag", "names", "modes", "file"]
-    default: Scalar
-    meaning: str
-    order: Order = Order.LATER
-    choices: tuple[str, ...] = ()
-    low: float = 0
-    high: float = 0
-    pattern: str | None = None
-    form: str = ""
-
-
-def _seconds(path: str, default: float, low: float, high: float, meaning: str) -> Key:
-    return Key(path, "seconds", default, meaning, Order.LOWER, low=low, high=high)
-
 
 KEYS: tuple[Key, ...] = (
     Key(
@@ -93,8 +63,8 @@ KEYS: tuple[Key, ...] = (
         Order.FREE,
         choices=("none", "summary", "full"),
     ),
-    _seconds("freshness.evidence_max_age_s", 600, 1, 86_400, "age after which a node's evidence is asked for anew"),
-    _seconds("freshness.response_skew_s", 120, 1, 3_600, "how far an answer's signed time may be from ours"),
+    seconds("freshness.evidence_max_age_s", 600, 1, 86_400, "age after which a node's evidence is asked for anew"),
+    seconds("freshness.response_skew_s", 120, 1, 3_600, "how far an answer's signed time may be from ours"),
     Key(
         "replay.nonce",
         "choice",
@@ -356,10 +326,11 @@ KEYS: tuple[Key, ...] = (
         "whether accelerators must be attested and tied to the machine, and measured as NVIDIA's manifests say",
         choices=("any", "required", "measured"),
     ),
-    _seconds("deadlines.connect_s", 5, 0.1, 60, "to reach the node"),
-    _seconds("deadlines.first_byte_s", 60, 0.1, 3_600, "from the request's last byte to the answer's first"),
-    _seconds("deadlines.idle_s", 60, 0.1, 3_600, "between two pieces of an answer"),
-    _seconds("deadlines.total_s", 600, 0.1, 86_400, "for the whole exchange"),
+    *PROOF_KEYS,
+    seconds("deadlines.connect_s", 5, 0.1, 60, "to reach the node"),
+    seconds("deadlines.first_byte_s", 60, 0.1, 3_600, "from the request's last byte to the answer's first"),
+    seconds("deadlines.idle_s", 60, 0.1, 3_600, "between two pieces of an answer"),
+    seconds("deadlines.total_s", 600, 0.1, 86_400, "for the whole exchange"),
 )
 
 BY_PATH = {key.path: key for key in KEYS}
@@ -485,9 +456,11 @@ class Plan(msgspec.Struct, frozen=True):
 
     `node` and `response` hold the parts of the tree that are judged in each phase. `node_ids` and `response_ids` are
     the check ids that must be affirming in the node's and in the answer's list; with `claims` (of a node:
-    `node_claims`) they settle the matter alone. These two are None when they don't: the tree has groups, or holds
-    nothing but checks that may be idle. `adjust` says what an outcome of a check becomes under this policy.
-    `nonce` says that no answer is taken whose signed statement holds no nonce of ours.
+    `node_claims`) they settle the matter alone. These two are None when they don't: the tree has groups, or asks
+    nothing (of a node) but checks that may be idle. `adjust` says what an outcome of a check becomes under this policy.
+    `nonce` says that no answer is taken whose signed statement holds no nonce of ours. `proofs` are the checks of the
+    tree that are proofs: all of them are gathered, also those that stand inside `any`. `unasked` says that nothing is
+    required of a node by itself and a proof of the answer is: whatever node may then get the prompt.
     """
 
     node: tuple[Tree, ...]
@@ -498,6 +471,8 @@ class Plan(msgspec.Struct, frozen=True):
     node_claims: tuple[Leaf, ...] | None
     adjust: dict[tuple[str, Outcome], Outcome]
     nonce: bool
+    proofs: frozenset[str]
+    unasked: bool
 
 
 class CompiledPolicy(msgspec.Struct, frozen=True):
@@ -532,5 +507,12 @@ class CompiledPolicy(msgspec.Struct, frozen=True):
     operators: Denied
     nodes: Denied
     tee: Tee
+    proofs: ProofRules
+    quorum: QuorumTerms
+    reexec: ReexecTerms
+    logprob: LogprobTerms
+    toploc: ToplocTerms
+    zk: ZkTerms
+    sampled: SampledTerms
     deadlines: Deadlines
     tee_rules: TeeRules

@@ -16,7 +16,8 @@ from gateway.errors import PolicyLoosens
 from gateway.model.tee import HostTrust
 
 from .build import compile_policy, roots_for_tests_of, value_of
-from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, Key, Order, Scalar, digest_of
+from .key import Key, Order, Scalar
+from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, digest_of
 from .tree import both, implies
 
 
@@ -42,7 +43,10 @@ def loosens(base: CompiledPolicy, requested: CompiledPolicy) -> tuple[str, ...]:
     """The paths in which `requested` asks for less than `base` has in force; empty when it may be granted."""
     paths = [] if implies(requested.require, base.require) else ["require"]
     for key in KEYS:
-        if key.path in requested.stated and _looser(key, value_of(base, key.path), value_of(requested, key.path)):
+        held = value_of(base, key.path)
+        if key.floor is not None:
+            held = max(_size(held), _size(value_of(base, key.floor)), _size(value_of(requested, key.floor)))
+        if key.path in requested.stated and _looser(key, held, value_of(requested, key.path)):
             paths.append(key.path)
     return tuple(paths)
 
@@ -51,6 +55,10 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
     """The loosest policy that is as strict as both: commutative, idempotent, and it permits only what both permit."""
     refs = tuple(sorted({*left.refs, *right.refs}))
     values = {key.path: _meet(key, value_of(left, key.path), value_of(right, key.path)) for key in KEYS}
+    for key in KEYS:
+        if key.floor is not None:
+            # three that agree are not to be found among two
+            values[key.path] = max(_size(values[key.path]), _size(values[key.floor]))
     names = [ref.name for ref in refs if ref.is_policy]
     values["tee.host_trust"] = _meet_host_trust(left, right)
     return compile_policy(
@@ -107,7 +115,7 @@ def _meet(key: Key, left: Scalar, right: Scalar) -> Scalar:
     if key.order is Order.FLOOR:
         return _meet_modes(_names(left), _names(right))
     pick = min if key.order is Order.LOWER else max
-    return pick(cast("float", left), cast("float", right))
+    return pick(_size(left), _size(right))
 
 
 def _meet_host_trust(left: CompiledPolicy, right: CompiledPolicy) -> Scalar:
@@ -133,6 +141,10 @@ def _meet_modes(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...
 
 def _floor(modes: Scalar) -> int:
     return min(MODES.index(mode) for mode in _names(modes))
+
+
+def _size(value: Scalar) -> float:
+    return cast("float", value)
 
 
 def _names(value: Scalar) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 from .document import did_you_mean, quoted
-from .schema import Key, Order, Scalar
+from .key import Key, Order, Scalar
 
 #: Names of networks, operators and nodes: compared byte for byte, so nothing that looks like a pattern is let in.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
+
+_NUMBERS = {"count": "a whole number", "seconds": "a number of seconds", "number": "a number"}
 
 
 def parse_value(key: Key, value: object) -> Scalar:
@@ -19,7 +21,7 @@ def parse_value(key: Key, value: object) -> Scalar:
         if not isinstance(value, bool):
             raise ValueError(f"must be true or false, not {quoted(value)}")
         return value
-    if key.kind in ("seconds", "count"):
+    if key.kind in ("seconds", "count", "number"):
         return _number(key, value)
     if key.kind == "file":
         return _file(key, value)
@@ -49,10 +51,12 @@ def _number(key: Key, value: object) -> int | float:
     # bool is an int to Python, and `true` seconds mean nothing
     wanted = (int,) if key.kind == "count" else (int, float)
     if isinstance(value, bool) or not isinstance(value, wanted):
-        kind = "a whole number" if key.kind == "count" else "a number of seconds"
-        raise ValueError(f"must be {kind}, not {quoted(value)}")
+        raise ValueError(f"must be {_NUMBERS[key.kind]}, not {quoted(value)}")
     if not key.low <= value <= key.high:
         raise ValueError(f"must be {key.low:g} to {key.high:g}, not {quoted(value)}")
+    if key.kind == "number" and round(value, 9) != value:
+        # a rate is written into receipts as text, and must be the same number there
+        raise ValueError(f"must have at most nine decimals, not {quoted(value)}")
     return value
 
 

@@ -8,6 +8,7 @@ What the verifier promises to those who read its list:
 - Every check of a phase is listed in every result of that phase. One that could not run is `none` with a reason.
 - `none` with exactly the reason that stands here as `idle` says: looked, and there was nothing for this check to look
   at (no stream, no tool call). That, and never an absent check, is what lets a policy leave it out of the fold.
+- Proofs (`PROOFS`) are the exception: they are gathered and listed where the policy in force names them.
 - An id with both phases (`key_bound`, `fresh`) is two questions: one put to the node, one put to the answer.
 
 Words are those of RFC 9334 (Evidence, Attester) and of ACI (keyset, receipt, claim).
@@ -38,7 +39,7 @@ class CheckDef(msgspec.Struct, frozen=True):
     `severity` is the outcome of a failure unless the policy says otherwise; `idle` is the reason with which the
     verifier says that an answer holds nothing of the kind that this check is about. `model_output` marks a check on
     what the model wrote: it can fail when an honest node's model talks nonsense, so it keeps the answer back and is no
-    reason to shun the node.
+    reason to shun the node. `blameless` are the reasons of a failure that speaks against nobody in particular.
     """
 
     id: str
@@ -49,6 +50,7 @@ class CheckDef(msgspec.Struct, frozen=True):
     severity: Outcome = Outcome.CONTRAINDICATED
     idle: str | None = None
     model_output: bool = False
+    blameless: frozenset[str] = frozenset()
 
 
 class ClaimDef(msgspec.Struct, frozen=True):
@@ -210,6 +212,7 @@ _CHECKS = (
         "OpenAI API, tool_calls and function_call",
         "The answer holds a tool call that no signature covers. "
         "Anyone on the way could have put it there to make your agent act; it is never passed on.",
+        blameless=frozenset({"no_signature"}),
     ),
     CheckDef(
         "tool_undeclared",
@@ -241,10 +244,55 @@ _CHECKS = (
         severity=Outcome.WARNING,
         model_output=True,
     ),
+    CheckDef(
+        "proof_zk",
+        "A circuit that is pinned computes the answer's numbers from those of the request",
+        _RESPONSE,
+        "Halo2 with KZG (ezkl); Groth16, EUROCRYPT 2016; docs/proofs.md",
+        "The proof is of other numbers, of another circuit or of nothing at all. "
+        "What the node sent was not computed by the model whose verifying key is pinned, so its numbers are not used.",
+        blameless=frozenset({"input_unbindable"}),
+    ),
+    CheckDef(
+        "proof_reexec",
+        "The answer's tokens are those that the reference would have picked",
+        _RESPONSE,
+        "Token-DiFR, arXiv 2511.20621; docs/proofs.md",
+        "Given the same prompt, a trusted reference would have picked other tokens than the node did. "
+        "Another model, coarser weights or another sampling wrote the answer, or its text is not what its tokens say.",
+    ),
+    CheckDef(
+        "proof_quorum",
+        "Enough operators, each on their own, gave the same answer",
+        _RESPONSE,
+        "N-version programming, Avizienis, IEEE TSE 1985; RFC 8785; docs/proofs.md",
+        "All nodes that were asked contradict each other, so that no answer has enough operators behind it. "
+        "At least some of them do not run what they say; which, this does not show.",
+        blameless=frozenset({"no_quorum"}),
+    ),
+    CheckDef(
+        "proof_toploc",
+        "The tokens went through a model as near to the reference as honest ones",
+        _RESPONSE,
+        "TOPLOC, PMLR 267:47196, arXiv 2501.16007; docs/proofs.md",
+        "The fingerprints of hidden states that came with the answer are missing batches, malformed, or far from those "
+        "of the reference. Other weights, another prompt or coarser numbers were at work.",
+    ),
+    CheckDef(
+        "proof_logprob",
+        "The node's log-probs are those of the reference",
+        _RESPONSE,
+        "Gonka, inference validation; docs/proofs.md",
+        "For the same tokens, the node states log-probs that the reference's weights do not give. "
+        "They are another model's or coarser weights', or they were made up.",
+    ),
 )
 
 #: id -> definition, in the order in which a reader should see them.
 CHECKS: Mapping[str, CheckDef] = MappingProxyType({entry.id: entry for entry in _CHECKS})
+
+#: The checks that are made of records of evidence (`gateway.verify.proofs.evidence`): `proof_` and the kind.
+PROOFS: frozenset[str] = frozenset(name for name in CHECKS if name.startswith("proof_"))
 
 CLAIM_STATUSES = ("asserted", "refuted", "unknown")
 #: Who stands behind a claim, strongest first (ACI's four words).

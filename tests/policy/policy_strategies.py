@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 
+import msgspec
 from hypothesis import strategies as st
 
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy.build import IDLE, compile_policy
-from gateway.policy.schema import KEYS, CompiledPolicy, Key, PolicyRef, Scalar
+from gateway.policy.key import Key, Scalar
+from gateway.policy.schema import BY_PATH, KEYS, CompiledPolicy, PolicyRef
 from gateway.policy.tree import All, Any, AtLeast, Leaf, Tree, normal
 from gateway.verify.checks import CHECKS, CLAIM_SOURCES, CLAIM_STATUSES, CLAIMS, Phase
 
 #: A few of each kind, so that trees and results meet.
-CHECK_IDS = ("evidence", "key_bound", "channel_bound", "fresh", "signature", "replay", "output_kind")
+CHECK_IDS = ("evidence", "key_bound", "channel_bound", "fresh", "signature", "replay", "output_kind", "proof_quorum")
 IDLE_IDS = ("tool_undeclared", "stream_grammar")
 CLAIM_IDS = ("tee_attested", "request_bound", "gpu_attested")
 
@@ -49,6 +51,9 @@ NAMES = {
     "tee.measurements": ("mr_td:aa", "mr_td:bb/rtmr0:cc", "launch:dd"),
     "tee.advisories_file": ("advisories/a.toml", "advisories/b.toml"),
     "tee.machines": ("a" * 64, "b" * 64),
+    "reexec.calibrations": ("a" * 64, "b" * 64),
+    "toploc.calibrations": ("a" * 64, "b" * 64),
+    "zk.circuits": ("sha256:" + "a" * 64, "sha256:" + "b" * 64),
 }
 
 
@@ -58,7 +63,9 @@ def _value(key: Key) -> st.SearchStrategy[Scalar]:
     if key.kind == "flag":
         return st.booleans()
     if key.kind in ("seconds", "count"):
-        return st.integers(max(1, int(key.low)), 90)
+        return st.integers(max(1, int(key.low)), min(90, int(key.high)))
+    if key.kind == "number":
+        return st.sampled_from((key.low, round((key.low + key.high) / 2, 6), key.high))
     names = st.lists(st.sampled_from(key.choices or NAMES.get(key.path, ("a", "b", "c"))), min_size=1, unique=True).map(
         tuple
     )
@@ -74,12 +81,22 @@ VALUES = st.fixed_dictionaries({}, optional={key.path: _value(key) for key in KE
 @st.composite
 def policies(draw: st.DrawFn) -> CompiledPolicy:
     tree, values = draw(TREES), draw(VALUES)
+    for key in KEYS:
+        # As the loader has it: one bound is never under the other.
+        if key.floor is not None and (key.path in values or key.floor in values):
+            least, most = (values.get(path, BY_PATH[path].default) for path in (key.floor, key.path))
+            values[key.path] = max(least, most)
     if values.get("on_failure") != "flag":
-        # The loader asks for something that is decided before the prompt leaves.
-        tree = normal(All((tree, Leaf(check="evidence"))))
+        # The loader asks for something that is decided before the prompt leaves, or for a proof of the answer.
+        tree = normal(All((tree, Leaf(check=draw(st.sampled_from(("evidence", "proof_quorum")))))))
     name = draw(st.sampled_from("pqrs"))
     digest = hashlib.sha256(repr((name, tree, sorted(values.items()))).encode()).hexdigest()
     return compile_policy((PolicyRef(name, 1, digest),), digest, f"{name}.toml", name, tree, values, frozenset(values))
+
+
+def with_leaf(policy: CompiledPolicy, check: str) -> CompiledPolicy:
+    """`policy`, which requires `check` as well."""
+    return msgspec.structs.replace(policy, require=normal(All((policy.require, Leaf(check=check)))))
 
 
 @st.composite

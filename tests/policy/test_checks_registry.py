@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 
 from gateway.model.verdict import Outcome
-from gateway.verify.checks import CHECKS, CLAIM_SOURCES, CLAIM_STATUSES, CLAIMS, Phase, claim_title, title_of
+from gateway.verify.checks import CHECKS, CLAIM_SOURCES, CLAIM_STATUSES, CLAIMS, PROOFS, Phase, claim_title, title_of
+from gateway.verify.proofs.evidence import Kind
 
 NODE = {
     "evidence",
@@ -18,6 +19,7 @@ NODE = {
 RESPONSE = {
     "signature", "key_bound", "request_bound", "response_bound", "replay", "fresh", "model_echo", "malformed", "shape",
     "stream_grammar", "coverage", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind",
+    "proof_quorum", "proof_reexec", "proof_logprob", "proof_toploc", "proof_zk",
 }  # fmt: skip
 
 
@@ -37,6 +39,14 @@ def test_every_check_has_words_for_a_reader() -> None:
         assert entry.reference
         assert entry.severity in (Outcome.CONTRAINDICATED, Outcome.WARNING)
     assert len({entry.title for entry in CHECKS.values()}) == len(CHECKS)
+
+
+def test_every_kind_of_evidence_about_an_answer_is_a_check() -> None:
+    """Each kind but drift, which is about no answer, has its check: of the answer alone, and never idle."""
+    assert {f"proof_{kind.value}" for kind in Kind if kind is not Kind.DRIFT} == PROOFS
+    for name in PROOFS:
+        assert (CHECKS[name].phases, CHECKS[name].idle, CHECKS[name].model_output) == ((Phase.RESPONSE,), None, False)
+        assert CHECKS[name].severity is Outcome.CONTRAINDICATED
 
 
 def test_every_claim_has_words_for_a_reader() -> None:

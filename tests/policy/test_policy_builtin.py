@@ -21,16 +21,16 @@ DOC = ROOT / "docs" / "policy.md"
 POLICIES = read_policies()
 
 
-def test_the_four_built_in_policies_load() -> None:
-    """observe, signed, strict and regulated are there, named by the SHA-256 of their files."""
-    assert list(POLICIES) == ["observe", "regulated", "signed", "strict"]
+def test_the_seven_built_in_policies_load() -> None:
+    """Seven policies are there, named by the SHA-256 of their files."""
+    assert list(POLICIES) == ["audited", "observe", "quorum", "reexec", "regulated", "signed", "strict"]
     for source, data in builtin_files().items():
         policy = parse_policy(source, data)
         assert policy == POLICIES[policy.name]
         assert policy.digest == hashlib.sha256((ROOT / source).read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("name", ["signed", "strict", "regulated"])
+@pytest.mark.parametrize("name", ["signed", "strict", "regulated", "audited"])
 def test_policies_that_guard_ask_for_node_and_answer(name: str) -> None:
     """Every built-in policy that holds back requires the whole chain from pinned key to delivered bytes."""
     policy = POLICIES[name]
@@ -55,6 +55,52 @@ def test_what_tells_the_built_in_policies_apart() -> None:
     regulated = POLICIES["regulated"]
     assert (regulated.audit.store_payload, regulated.audit.retention_min_days) == ("salted", 184)
     assert regulated.attach == "full"
+
+
+@pytest.mark.parametrize(("name", "proof"), [("quorum", "proof_quorum"), ("reexec", "proof_reexec")])
+def test_policies_for_nodes_that_sign_nothing(name: str, proof: str) -> None:
+    """quorum and reexec ask nothing of the node, one proof of the answer, and hold everything back until it is there."""
+    policy = POLICIES[name]
+    assert (policy.plan.node_ids, policy.plan.node, policy.plan.unasked) == (frozenset(), (), True)
+    assert policy.plan.proofs == {proof}
+    assert policy.plan.response_ids == {
+        proof, "model_echo", "malformed", "shape", "stream_grammar", "executable_uncovered", "tool_undeclared",
+        "tool_arguments",
+    }  # fmt: skip
+    assert (policy.on_failure, policy.proofs.on_inconclusive, policy.release.stream) == (
+        "refuse",
+        "refuse",
+        ("buffer",),
+    )
+    assert (policy.quorum.n, policy.quorum.m) == (2, 3)
+
+
+def test_audited_is_signed_and_sampled() -> None:
+    """audited requires what signed does, gathers no proof before the release, and audits three of a hundred."""
+    audited, signed = POLICIES["audited"], POLICIES["signed"]
+    assert (audited.require, audited.release) == (signed.require, signed.release)
+    assert audited.plan.proofs == frozenset()
+    sampled = audited.sampled
+    assert (sampled.rate, sampled.epoch_s, sampled.on_fail) == (0.03, 3600, "quarantine")
+    assert (sampled.delay_min_s, sampled.delay_max_s) == (60, 3600)
+    assert all(POLICIES[name].sampled.rate == 0 for name in POLICIES if name != "audited")
+
+
+def test_explanation_of_proofs() -> None:
+    """What proofs cost, what an undecided one is, and that the node is not asked, is said where it is so."""
+    words = explain(POLICIES["quorum"])
+    assert "The prompt goes to 2 nodes, and to 3 at most while they do not agree.\n" in words
+    assert "did not decide is not shown; one that fails contraindicates.\n" in words
+    assert "Nothing is required of a node before it gets the prompt: a proof is of the answer.\n" in words
+    assert "The prompt goes to" not in explain(POLICIES["reexec"])
+    assert "3 % of the released answers are run again afterwards, within 3600 s.\n" in explain(POLICIES["audited"])
+    assert "proof" not in explain(POLICIES["signed"]).split("In force")[0]
+    text = 'name = "p"\nversion = 1\n[require]\nall = ["evidence", "proof_zk"]\n[proofs]\non_inconclusive = "warn"\n'
+    words = explain(parse_policy("p.toml", text.encode()))
+    assert "did not decide is a warning;" in words
+    assert "Nothing is required of a node" not in words
+    numbers = {0.03: "0.03", 1e-09: "0.000000001", 0.123456789: "0.123456789", 0: "0", 1.0: "1"}
+    assert {value: shown(BY_PATH["sampled.rate"], value) for value in numbers} == numbers
 
 
 def test_explanation_names_every_required_check_by_its_title() -> None:
@@ -147,7 +193,7 @@ def test_every_key_is_documented() -> None:
         assert rows[key.path][2] == default, key.path
         for choice in key.choices:
             assert f"`{choice}`" in rows[key.path][1], key.path
-        if key.kind in ("seconds", "count"):
+        if key.kind in ("seconds", "count", "number"):
             assert f"{key.low:g} to {key.high:g}" in rows[key.path][1], key.path
 
 
@@ -173,4 +219,4 @@ def test_examples_in_the_documents_are_usable_policies() -> None:
             if name is not None:
                 parse_policy(f"{name}.toml", block.encode())
                 found += 1
-    assert found >= 3
+    assert found >= 8

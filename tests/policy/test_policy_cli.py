@@ -18,7 +18,7 @@ def ours(folder: Path, name: str = "ours", text: str | None = None) -> Path:
 
 
 def test_check_without_files_checks_the_built_in_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    """`policy check` alone lists the four built-in policies and succeeds."""
+    """`policy check` alone lists the built-in policies and succeeds."""
     assert main(["policy", "check"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == list(builtin_files())
@@ -60,10 +60,10 @@ def test_list_shows_the_built_in_and_the_folder(tmp_path: Path, capsys: pytest.C
     ours(tmp_path)
     assert main(["policy", "list", "--dir", str(tmp_path)]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["observe", "ours", "regulated", "signed", "strict"]
+    assert names == ["audited", "observe", "ours", "quorum", "reexec", "regulated", "signed", "strict"]
     assert main(["policy", "list", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == ["observe", "regulated", "signed", "strict"]
+    assert [row["name"] for row in rows] == ["audited", "observe", "quorum", "reexec", "regulated", "signed", "strict"]
     assert all(len(row["digest"]) == 64 for row in rows)
 
 
@@ -103,7 +103,7 @@ def test_show_of_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture
     """An unknown name is answered with the names there are; escape codes in it do not reach the terminal."""
     assert main(["policy", "show", "str\x1b[1mict"]) == 2
     err = capsys.readouterr().err
-    assert "there are observe, regulated, signed, strict" in err
+    assert "there are audited, observe, quorum, reexec, regulated, signed, strict" in err
     assert "\x1b" not in err
     assert main(["policy", "show", str(tmp_path / "no.toml")]) == 2
     assert "there is no file" in capsys.readouterr().err

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
-from policy_strategies import NODE_RESULTS, RESPONSE_RESULTS, policies, reference_verdict
+from policy_strategies import NODE_RESULTS, RESPONSE_RESULTS, policies, reference_verdict, with_leaf
 
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy import CompiledPolicy, Phase, decide, parse_policy
 from gateway.policy.decide import PRECEDENCE
+from gateway.policy.tree import conjuncts, leaves
+from gateway.routing import node_at_fault
 from gateway.verify.checks import CHECKS
 
 A, W, N, C = Outcome.AFFIRMING, Outcome.WARNING, Outcome.NONE, Outcome.CONTRAINDICATED
@@ -265,6 +267,81 @@ def test_h19_observe_permits_and_tells_the_truth() -> None:
     assert (later.permit, later.verdict) == (True, C)
 
 
+PROVEN = policy_of('all = ["proof_quorum", "shape"]')
+
+
+def test_a_node_of_which_nothing_is_asked_is_used_and_not_affirming() -> None:
+    """Where policy asks for a proof of the answer alone, a node that shows nothing gets the prompt, with `none`."""
+    for node in (AttestationResult(()), result(NODE_IDS, evidence=N, key_bound=None, fresh=W)):
+        decision = decide(node, PROVEN, Phase.NODE)
+        assert (decision.verdict, decision.permit, decision.reason, decision.missing) == (N, True, None, ())
+    idle = AttestationResult((Check("tee_rules", N, CHECKS["tee_rules"].idle),))
+    assert decide(idle, PROVEN, Phase.NODE).permit
+    bad = decide(result(NODE_IDS, evidence=C), PROVEN, Phase.NODE)
+    assert (bad.verdict, bad.permit, bad.reason) == (C, False, "evidence")
+
+
+def test_what_is_asked_of_a_node_is_still_asked_beside_a_proof() -> None:
+    """A proof of the answer stands in for nothing that policy requires of the node."""
+    both = policy_of('all = ["evidence", "proof_quorum"]')
+    assert decide(AttestationResult(()), both, Phase.NODE).missing == ("evidence",)
+    assert decide(result(("evidence",)), both, Phase.NODE).verdict is A
+    idle = policy_of('all = ["tee_rules", "proof_quorum"]')
+    nothing = AttestationResult((Check("tee_rules", N, CHECKS["tee_rules"].idle),))
+    assert not decide(nothing, idle, Phase.NODE).permit
+
+
+def test_a_machine_or_a_proof() -> None:
+    """In `any` of what a node shows and a proof, either will do, and a proof that fails decides."""
+    claim = '{claim = "tee_attested", status = "asserted", source = ["hardware_proven"]}'
+    either = policy_of(f'all = [{{any = [{claim}, "proof_reexec"]}}]')
+    plain, attested = result(()), result((), Claim("tee_attested", "asserted", "hardware_proven"))
+    assert decide(plain, either, Phase.NODE).permit
+    assert decide(attested, either, Phase.NODE).verdict is A
+    for node, proof, verdict in (
+        (plain, A, A),
+        (plain, N, N),
+        (plain, None, N),
+        (plain, C, C),
+        (attested, N, A),
+        (attested, None, A),
+        (attested, C, C),
+    ):
+        answer = result((), proof_reexec=proof)
+        assert decide(answer, either, Phase.RESPONSE, node=node).verdict is verdict
+
+
+def test_a_proof_alone_decides_the_answer() -> None:
+    """An answer is released when the proof affirms, and not without it, whatever was known of the node."""
+    nothing = AttestationResult(())
+    assert decide(result(("proof_quorum", "shape")), PROVEN, Phase.RESPONSE, node=nothing).verdict is A
+    for outcome in (N, C, None):
+        decision = decide(result(("shape",), proof_quorum=outcome), PROVEN, Phase.RESPONSE, node=nothing)
+        assert (decision.permit, decision.reason) == (False, "proof_quorum")
+
+
+@pytest.mark.parametrize(
+    ("checks", "blameless"),
+    [
+        ([("proof_quorum", "no_quorum")], ("proof_quorum",)),
+        ([("proof_zk", "input_unbindable")], ("proof_zk",)),
+        ([("executable_uncovered", "no_signature")], ("executable_uncovered",)),
+        ([("executable_uncovered", "executable_uncovered")], ()),
+        ([("proof_zk", "proof_rejected")], ()),
+        ([("proof_reexec", "no_quorum")], ()),
+        ([("proof_quorum", "no_quorum"), ("proof_quorum", "else")], ()),
+        ([("proof_quorum", "no_quorum"), ("proof_reexec", "margin_too_large")], ("proof_quorum",)),
+    ],
+)
+def test_failures_that_accuse_nobody_are_told_apart(checks: list[tuple[str, str]], blameless: tuple[str, ...]) -> None:
+    """A check is blameless when every failure of it says so by one of its own reasons."""
+    answer = AttestationResult(tuple(Check(name, C, reason) for name, reason in checks))
+    decision = decide(answer, PROVEN, Phase.RESPONSE, node=AttestationResult(()))
+    assert set(decision.failing) == {name for name, _ in checks}
+    assert decision.blameless == blameless
+    assert node_at_fault(decision) is (set(blameless) != set(decision.failing))
+
+
 def test_reason_follows_the_precedence() -> None:
     """With everything contraindicated, failing is in the order of precedence and the reason is its first."""
     everything = AttestationResult(tuple(Check(name, C, "because") for name in (*sorted(CHECKS), "zzz")))
@@ -308,13 +385,30 @@ def test_decide_is_the_fold_that_is_written_down(
     ):
         assert decision.verdict is expected, phase
         good = expected is A or (expected is W and policy.warnings == "accept")
-        assert decision.permit is (good or policy.on_failure == "flag")
+        left_open = phase is Phase.NODE and expected is N and _unasked(policy) and _open(policy, node)
+        assert decision.permit is (good or policy.on_failure == "flag" or left_open)
         if not good and phase is Phase.RESPONSE:
             assert decision.reason is not None
             assert decision.reason in (*decision.failing, *decision.missing)
         if good:
             assert decision.reason is None
             assert decision.failing == decision.missing == ()
+
+
+def _unasked(policy: CompiledPolicy) -> bool:
+    """No part of the tree is decided by the node alone; one has nothing but proofs and what a node shows in it."""
+    parts = [list(leaves(part)) for part in conjuncts(policy.require)]
+    of_node = [[Phase.NODE in leaf.phases for leaf in part] for part in parts]
+    proven = [[leaf.id.startswith("proof_") for leaf in part] for part in parts]
+    return not any(map(all, of_node)) and any(
+        all(a or b for a, b in zip(node, proof, strict=True)) for node, proof in zip(of_node, proven, strict=True)
+    )
+
+
+def _open(policy: CompiledPolicy, node: AttestationResult) -> bool:
+    """With one more part that the node does meet, everything would be met."""
+    more = AttestationResult((*node.checks, Check("replayed_nonce", A)), node.claims)
+    return reference_verdict(with_leaf(policy, "replayed_nonce"), Phase.NODE, more, None) is A
 
 
 @settings(max_examples=100, deadline=None)

@@ -13,10 +13,11 @@ from gateway.policy import Beside, inspect_policies, inspect_policy, load_polici
 from gateway.policy.load import MAX_BYTES
 from gateway.policy.schema import KEYS
 from gateway.policy.tree import All, Any, AtLeast, Leaf
-from gateway.verify.checks import CHECKS
+from gateway.verify.checks import CHECKS, PROOFS
 
 HEAD = 'name = "p"\nversion = 1\n'
 REQUIRE = '[require]\nall = ["evidence", "key_bound"]\n'
+PROVEN = f"[require]\nall = {['evidence', *sorted(PROOFS)]}\n"
 GOOD = HEAD + REQUIRE
 
 
@@ -55,15 +56,19 @@ def test_every_key_can_be_stated() -> None:
         value = {
             "choice": lambda key: f'"{key.choices[0]}"',
             "flag": lambda key: "true",
-            "seconds": lambda key: "7.5",
+            "seconds": lambda key: "7.5" if key.low < 60 else "61.5",
             "count": lambda key: "9",
+            "number": lambda key: str(key.high),
             "names": lambda key: json.dumps(list(key.choices[:2] or NAMES.get(key.path, ("b", "a")))),
             "modes": lambda key: '["window", "buffer"]',
             "file": lambda key: '"advisories/a.toml"',
         }[key.kind](key)
         sections.setdefault(section, []).append(f"{name} = {value}")
     sections[""][sections[""].index('on_failure = "flag"')] = 'on_failure = "next_node"'
-    text = HEAD + "\n".join(sections.pop("")) + "\n" + REQUIRE
+    sections["release"].remove('stream = ["window", "buffer"]')
+    sections["release"].append('stream = ["buffer"]')
+    require = f"[require]\nall = {['evidence', *sorted(PROOFS)]}\n"
+    text = HEAD + "\n".join(sections.pop("")) + "\n" + require
     text += "".join(f"[{name}]\n" + "\n".join(lines) + "\n" for name, lines in sections.items())
     listed = b'as_of = "2026-11-01"\nsource = "s"\n[[advisory]]\nid = "INTEL-SA-00001"\nseverity = "low"\nnote = "n"\n'
     policy = parse_policy("p.toml", text.encode(), Beside({"advisories/a.toml": listed}))
@@ -72,7 +77,14 @@ def test_every_key_can_be_stated() -> None:
     assert policy.networks.allow == policy.nodes.deny == {"a", "b"}
     assert policy.deadlines.total_s == policy.freshness.response_skew_s == 7.5
     assert policy.audit.retention_min_days == policy.release.window_ms == 9
-    assert policy.release.stream == ("window", "buffer")
+    assert policy.release.stream == ("buffer",)
+    assert (policy.quorum.n, policy.quorum.m, policy.quorum.tau, policy.quorum.delta) == (9, 9, 1, 0.5)
+    assert policy.reexec.references == {"a", "b"}
+    assert policy.reexec.calibrations == policy.toploc.calibrations == {"a" * 64, "b" * 64}
+    assert policy.zk.circuits == {"sha256:" + "a" * 64, "sha256:" + "b" * 64}
+    assert (policy.proofs.on_inconclusive, policy.proofs.timeout_s, policy.logprob.min_tokens) == ("warn", 7.5, 9)
+    assert (policy.sampled.rate, policy.sampled.epoch_s, policy.sampled.delay_max_s) == (1, 61.5, 7.5)
+    assert policy.plan.proofs == PROOFS
     assert policy.tee_rules.minimum_svn == {"ucode": 9, "snp": 3}
     assert policy.tee_rules.measurements == ({"launch": "dd"}, {"mr_td": "aa"}, {"mr_td": "bb", "rtmr0": "cc"})
     assert policy.tee_rules.max_age_s == policy.freshness.evidence_max_age_s
@@ -134,6 +146,34 @@ of = ["signature", "replay", {claim = "tee_attested", source = ["verifier_derive
         (HEAD + REQUIRE + "[tee]\nmeasurements = ['mr_td:AA']\n", ":6", "not of the form name:hex"),
         (HEAD + REQUIRE + "[tee]\nmeasurements = ['mr_td:aa/mr_td:bb']\n", ":6", "names something twice"),
         (HEAD + REQUIRE + "[tee]\nmachines = ['m1']\n", ":6", "not of the form 64"),
+        (HEAD + PROVEN + "[quorum]\ntau = '0.2'\n", ":6", "must be a number, not '0.2'"),
+        (HEAD + PROVEN + "[quorum]\ntau = true\n", ":6", "must be a number, not True"),
+        (HEAD + PROVEN + "[quorum]\ntau = nan\n", ":6", "must be 0 to 1, not nan"),
+        (HEAD + PROVEN + "[quorum]\ntau = inf\n", ":6", "must be 0 to 1, not inf"),
+        (HEAD + PROVEN + "[quorum]\ntua = 1\n", ":6", "did you mean 'tau'"),
+        (HEAD + PROVEN + "[quorum]\nn = 2.0\n", ":6", "must be a whole number"),
+        (HEAD + PROVEN + "[quorum]\nn = 1\n", ":6", "must be 2 to 12"),
+        (HEAD + PROVEN + "[quorum]\nn = 4\n", ":6", "quorum.m is 3 and must be at least quorum.n, which is 4"),
+        (HEAD + PROVEN + "[quorum]\nn = 4\nm = 3\n", ":7", "quorum.m is 3 and must be at least quorum.n"),
+        (HEAD + PROVEN + "[reexec]\nclaims = []\n", ":6", "is empty, which would refuse everything"),
+        (HEAD + PROVEN + "[reexec]\nclaims = ['greddy']\n", ":6", "did you mean 'greedy'"),
+        (HEAD + PROVEN + "[reexec]\nreferences = []\n", ":6", "is empty, which would refuse everything"),
+        (HEAD + PROVEN + "[reexec]\ncalibrations = ['A']\n", ":6", "not of the form 64 lower-case hex digits"),
+        (HEAD + PROVEN + "[toploc]\ncalibrations = ['a']\n", ":6", "not of the form 64 lower-case hex digits"),
+        (HEAD + PROVEN + "[zk]\ncircuits = ['" + "a" * 64 + "']\n", ":6", "not of the form sha256:"),
+        (HEAD + PROVEN + "[proofs]\nrequest = 'complet'\n", ":6", "did you mean 'complete'"),
+        (HEAD + PROVEN + "[release]\nstream = ['chained', 'buffer']\n", ":6", "of a whole answer"),
+        (HEAD + REQUIRE + "[sampled]\nrate = 1.5\n", ":6", "must be 0 to 1"),
+        (HEAD + REQUIRE + "[sampled]\nrate = 1e-10\n", ":6", "at most nine decimals"),
+        (HEAD + REQUIRE + "[sampled]\nrate = 0.5\ndelay_min_s = 9\ndelay_max_s = 8\n", ":8", "at least sampled.delay"),
+        (HEAD + REQUIRE + "[sampled]\nepoch_s = 60\n", ":5", "only with sampled.rate over 0"),
+        (HEAD + REQUIRE + "[sampled]\nrate = 0\nepoch_s = 60\n", ":5", "only with sampled.rate over 0"),
+        (HEAD + REQUIRE + "[proofs]\ntimeout_s = 5\n", ":5", "only where require names one of proof_logprob or"),
+        (HEAD + REQUIRE + "[quorum]\nn = 2\n", ":5", "only where require names proof_quorum"),
+        (HEAD + REQUIRE + "[reexec]\nmin_tokens = 9\n", ":5", "or proof_toploc, or with sampled.rate over 0"),
+        (HEAD + REQUIRE + "[logprob]\nmin_tokens = 9\n", ":5", "only where require names proof_logprob"),
+        (HEAD + REQUIRE + "[toploc]\ncalibrations = ['" + "a" * 64 + "']\n", ":5", "names proof_toploc"),
+        (HEAD + REQUIRE + "[zk]\ncircuits = ['sha256:" + "a" * 64 + "']\n", ":5", "names proof_zk"),
         (HEAD + "retry_after_send = true\n" + REQUIRE, ":3", 'only with on_failure = "next_node"'),
         ('version = 1\nname = "Signed"\n' + REQUIRE, ":2", "name must be"),
         ('version = 1\nname = "none"\n' + REQUIRE, ":2", "name must be"),
@@ -219,6 +259,38 @@ def test_h10_what_requires_nothing_is_refused(require: str, words: str) -> None:
 def test_requirement_of_another_type_is_refused() -> None:
     """`require` must be a table of one group."""
     assert "p.toml:3: require must hold" in only(HEAD + 'require = ["evidence"]\n')
+
+
+@pytest.mark.parametrize(
+    "require",
+    [
+        'all = ["proof_quorum"]',
+        'all = ["signature", {any = ["proof_reexec", "proof_zk"]}]',
+        'any = ["channel_bound", "proof_reexec"]',
+        'at_least = 1\nof = ["proof_reexec", {claim = "tee_attested", source = ["hardware_proven"]}]',
+    ],
+)
+def test_a_proof_of_the_answer_is_enough_to_ask_for(require: str) -> None:
+    """Where a part can be met by proofs alone, or by what a node shows, nothing else need be asked of the node."""
+    text = f"{HEAD}[require]\n{require}\n"
+    assert problems(text) == []
+    assert parse_policy("p.toml", text.encode()).plan.unasked
+
+
+@pytest.mark.parametrize("require", ['any = ["signature", "proof_reexec"]', 'all = ["signature", "replay"]'])
+def test_what_a_node_says_of_its_answer_is_not_a_proof(require: str) -> None:
+    """A part that a signature alone would meet does not make up for asking nothing of the node."""
+    assert "or a proof of the answer" in only(f"{HEAD}[require]\n{require}\n")
+
+
+def test_terms_that_are_read_are_no_problem() -> None:
+    """Sampled audits read [reexec] and [proofs]; a rate of 0 may be written down."""
+    terms = "[proofs]\ntimeout_s = 5\n[reexec]\nreferences = ['a']\n"
+    assert problems(GOOD + terms + "[sampled]\nrate = 0.5\n") == []
+    assert problems(GOOD + "[sampled]\nrate = 0.0\n") == []
+    policy = parse_policy("p.toml", (GOOD + "[sampled]\nrate = 0.000000001\n").encode())
+    assert policy.sampled.rate == 1e-9
+    assert (policy.reexec.claims, policy.reexec.references) == ({"greedy"}, None)
 
 
 def test_what_only_looks_may_ask_nothing_of_the_node() -> None:

@@ -23,13 +23,18 @@ from gateway.model.tee import (
 from gateway.model.verdict import AttestationResult, Outcome
 from gateway.policy import CompiledPolicy, Phase, decide, demand_verified, loosens, meet, parse_policy, tighten
 from gateway.policy.build import IDLE, compile_policy, value_of
+from gateway.policy.proof_keys import READ_BY
 from gateway.policy.schema import BY_PATH, PolicyRef
 from gateway.policy.tree import All, Any, AtLeast, Leaf, Tree, both, implies, leaves, normal
 from gateway.policy_files import read_policies
+from gateway.verify.checks import PROOFS
 from gateway.verify.tee.rules import accepted, judge, violations
 
 BUILTIN = read_policies()
 REQUIRE = '[require]\nall = ["evidence", "signature"]\n'
+
+
+PROVEN = f"[require]\nall = {['evidence', *sorted(PROOFS)]}\n"
 
 
 def policy_of(more: str = "", require: str = REQUIRE, top: str = "", name: str = "p") -> CompiledPolicy:
@@ -49,6 +54,13 @@ def policy_of(more: str = "", require: str = REQUIRE, top: str = "", name: str =
         ("strict", "signed", False),
         ("strict", "regulated", False),
         ("regulated", "signed", False),
+        ("observe", "audited", True),
+        ("signed", "audited", True),
+        ("audited", "regulated", True),
+        ("audited", "observe", False),
+        ("signed", "quorum", False),
+        ("quorum", "signed", False),
+        ("quorum", "reexec", False),
     ],
 )
 def test_h01_built_in_policies_tighten_one_way(base: str, asked: str, allowed: bool) -> None:
@@ -112,6 +124,28 @@ def test_h01_built_in_policies_tighten_one_way(base: str, asked: str, allowed: b
         ("deadlines.first_byte_s", "1", "2"),
         ("deadlines.idle_s", "1", "2"),
         ("deadlines.total_s", "1", "2"),
+        ("proofs.on_inconclusive", '"refuse"', '"warn"'),
+        ("proofs.timeout_s", "10", "11"),
+        ("quorum.n", "3", "2"),
+        ("quorum.m", "3", "4"),
+        ("quorum.tau", "0.1", "0.2"),
+        ("quorum.delta", "0.01", "0.02"),
+        ("quorum.min_prefix", "9", "8"),
+        ("quorum.min_share", "0.5", "0.25"),
+        ("reexec.references", '["a"]', '["a", "b"]'),
+        ("reexec.calibrations", f'["{"a" * 64}"]', f'["{"a" * 64}", "{"b" * 64}"]'),
+        ("reexec.claims", '["greedy"]', '["greedy", "seeded"]'),
+        ("reexec.min_tokens", "17", "16"),
+        ("reexec.max_mean_margin", "0.0", "0.01"),
+        ("logprob.min_similarity", "0.995", "0.99"),
+        ("logprob.min_tokens", "9", "8"),
+        ("toploc.calibrations", f'["{"a" * 64}"]', f'["{"a" * 64}", "{"b" * 64}"]'),
+        ("zk.circuits", f'["sha256:{"a" * 64}"]', f'["sha256:{"a" * 64}", "sha256:{"b" * 64}"]'),
+        ("sampled.rate", "0.5", "0.25"),
+        ("sampled.epoch_s", "600", "700"),
+        ("sampled.delay_min_s", "70", "60"),
+        ("sampled.delay_max_s", "600", "700"),
+        ("sampled.on_fail", '"quarantine"', '"report"'),
         ("on_failure", '"refuse"', '"flag"'),
         ("on_failure", '"next_node"', '"flag"'),
     ],
@@ -124,7 +158,11 @@ def test_h01_every_key_may_be_tightened_and_not_loosened(key: str, strict: str, 
         top = f"{last} = {value}" if not section else ""
         if key == "retry_after_send":
             top += '\non_failure = "next_node"'
-        return policy_of(f"[{section}]\n{last} = {value}\n" if section else "", top=top, name=name)
+        more = f"[{section}]\n{last} = {value}\n" if section else ""
+        if section == "sampled" and last != "rate":
+            more += "rate = 0.125\n"
+        proven = section in ("proofs", *READ_BY)
+        return policy_of(more, require=PROVEN if proven else REQUIRE, top=top, name=name)
 
     tight, wide = stating(strict, "tight"), stating(loose, "wide")
     granted = tighten(wide, tight)
@@ -143,7 +181,7 @@ def test_cases_cover_every_ordered_key() -> None:
     """The table above has a row for every key that can loosen."""
     marks = test_h01_every_key_may_be_tightened_and_not_loosened.pytestmark  # type: ignore[attr-defined]
     assert {row[0] for row in marks[0].args[1]} | {
-        "attach", "networks.deny", "operators.deny", "nodes.deny", "tee.advisories_deny", "tee.minimum_svn",
+        "attach", "proofs.request", "networks.deny", "operators.deny", "nodes.deny", "tee.advisories_deny", "tee.minimum_svn",
         "tee.advisories_file", "tee.advisories_max_age_days",
     } == set(BY_PATH)  # fmt: skip
 
@@ -184,6 +222,68 @@ def test_attach_is_a_matter_of_form() -> None:
     assert tighten(full, none).attach == tighten(none, full).attach == "full"
 
 
+def quorum(n: int, m: int, name: str) -> CompiledPolicy:
+    return policy_of(f"[quorum]\nn = {n}\nm = {m}\n", require=PROVEN, name=name)
+
+
+@pytest.mark.parametrize(
+    ("base", "asked", "met"),
+    [
+        ((2, 3), (3, 3), (3, 3)),
+        ((2, 3), (2, 2), (2, 2)),
+        ((2, 3), (5, 5), (5, 5)),  # no fewer can be asked where five have to agree
+        ((4, 4), (4, 4), (4, 4)),
+        ((2, 3), (3, 4), None),  # of three that agree among four, one may contradict: not so among three
+        ((2, 3), (2, 4), None),
+        ((3, 3), (2, 3), None),
+    ],
+)
+def test_more_have_to_agree_among_no_more_than_before(
+    base: tuple[int, int], asked: tuple[int, int], met: tuple[int, int] | None
+) -> None:
+    """n rises and m falls, and m is never less than n; asking more nodes than n of them need is looser."""
+    left, right = quorum(*base, name="l"), quorum(*asked, name="r")
+    lower = meet(left, right)
+    assert lower == meet(right, left)
+    assert 2 <= lower.quorum.n <= lower.quorum.m
+    if met is None:
+        with pytest.raises(PolicyLoosens):
+            tighten(left, right)
+        assert lower.quorum.m == max(lower.quorum.n, min(base[1], asked[1]))
+    else:
+        terms = tighten(left, right).quorum
+        assert (terms.n, terms.m) == met
+
+
+def test_audits_are_no_later_than_both_and_no_earlier_than_either() -> None:
+    """The longer least delay holds, and the shorter longest one as far as that lets it."""
+
+    def delays(least: int, most: int, name: str) -> CompiledPolicy:
+        return policy_of(f"[sampled]\nrate = 0.5\ndelay_min_s = {least}\ndelay_max_s = {most}\n", name=name)
+
+    one = meet(delays(0, 30, "l"), delays(90, 300, "r")).sampled
+    assert (one.delay_min_s, one.delay_max_s) == (90, 90)
+    other = meet(delays(0, 600, "l"), delays(90, 300, "r")).sampled
+    assert (other.delay_min_s, other.delay_max_s) == (90, 300)
+
+
+def test_what_is_sent_as_it_came_stays_so() -> None:
+    """Whether a request is completed for its proofs is a matter of form, and leaving it as it is wins."""
+    complete, as_sent = (
+        policy_of(f'[proofs]\nrequest = "{form}"\n', require=PROVEN, name=form) for form in ("complete", "as_sent")
+    )
+    assert tighten(complete, as_sent).proofs.request == tighten(as_sent, complete).proofs.request == "as_sent"
+
+
+def test_the_meet_gathers_the_proofs_of_both() -> None:
+    """A proof that either names is named by the meet, and what one asks of the node is asked."""
+    both = meet(BUILTIN["quorum"], BUILTIN["reexec"])
+    assert (both.plan.proofs, both.plan.unasked) == ({"proof_quorum", "proof_reexec"}, True)
+    signed = meet(BUILTIN["quorum"], BUILTIN["signed"])
+    assert (signed.plan.proofs, signed.plan.unasked) == ({"proof_quorum"}, False)
+    assert signed.release.stream == ("buffer",)
+
+
 def test_release_modes_meet_at_the_stricter_floor() -> None:
     """Every mode that is as strict as the looser bound of both stays, and a shared order of preference is kept."""
 
@@ -221,7 +321,7 @@ def test_h03_aci_verified_can_only_tighten() -> None:
     assert (asked.on_failure, asked.refs) == ("refuse", observe.refs)
     assert asked.digest != observe.digest
     assert demand_verified(asked) is asked
-    for name in ("signed", "strict", "regulated"):
+    for name in ("signed", "strict", "regulated", "quorum", "reexec", "audited"):
         assert demand_verified(BUILTIN[name]) is BUILTIN[name]
 
 
