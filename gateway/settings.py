@@ -184,8 +184,8 @@ REFERENCE: dict[str, str] = {
     "root's key can make any evidence.",
     "tee.dangerous_allow_test_roots": "Has to be true beside them. Even so every node must be on a loopback or private "
     "address, written as such.",
-    "proofs.calibrations": "Folder of calibrations (*.json) that `veriroute calibrate` made; without one re-execution "
-    "and TOPLOC decide nothing.",
+    "proofs.calibrations": "Folder of calibrations (*.json) as the command calibrate makes them; without one "
+    "re-execution and TOPLOC decide nothing.",
     "proofs.circuits": "Folder of pinned circuits, one folder each; without one no zero-knowledge proof is verified.",
     "proofs.zk_workers": "Processes that verify zero-knowledge proofs, 1 to 64; started when first needed.",
     "proofs.zk_memory_bytes": "Address space of each of them; a circuit of 2^19 rows needs about 500 MiB.",
