@@ -11,7 +11,6 @@ reference_oversize; `ConfigError` for calibrations and keys that cannot be used.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -139,7 +138,7 @@ class _Server:
 
     async def _post(self, question: Ask) -> httpx.Response:
         try:
-            content = json.dumps(question.document).encode()
+            content = msgspec.json.encode(question.document)
             return await self._client.post(self._url + question.path, content=content, headers=self._headers)
         except httpx.HTTPError as error:
             reason = _reason(error)
