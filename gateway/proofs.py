@@ -1,7 +1,7 @@
 """Gathering the proofs that a policy asks for about one answer, while the agent waits.
 
-    proof_reexec, proof_logprob, proof_toploc   a reference reads the prompt, then scores prompt and answer, once for all
-    proof_zk                                     a worker process verifies the proof that came with the answer
+    proof_reexec, proof_logprob, proof_toploc   a reference reads the prompt, and scores prompt and answer once for all
+    proof_zk                                    a worker process verifies the proof that came with the answer
 
 The network is here, the judging in `verify.proofs`. Bodies are read in threads, for they may have megabytes; everything
 ends within the policy's `proofs.timeout_s`, and each kind that was asked for gets exactly one record: what a reference,
@@ -86,8 +86,6 @@ class Proofs:
         if self._verifier is not None:
             await self._verifier.aclose()
 
-    # ---------------------------------------------------------------------------------------------------- by a reference
-
     async def _scored(
         self, kinds: frozenset[str], policy: CompiledPolicy, model: str, request: bytes, response: bytes, until: float
     ) -> list[ProofRecord]:
@@ -95,8 +93,6 @@ class Proofs:
             return []
         exchange = await asyncio.to_thread(rescored.read_exchange, request, response)
         return await _Scoring(self._references, policy, model, exchange, until, self._entropy).records(kinds)
-
-    # --------------------------------------------------------------------------------------------------- by a proof system
 
     async def _zk(
         self, asked: bool, policy: CompiledPolicy, model: str, request: bytes, response: bytes, until: float

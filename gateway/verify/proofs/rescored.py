@@ -129,7 +129,7 @@ def judge_states(
     exchange: Exchange, stated: Stated, word: Word, limits: ToplocCalibration | None, model: str
 ) -> ProofRecord:
     """The record of the TOPLOC proofs that came with the answer. Total."""
-    named = (Artefact("calibration", limits.id),) if limits else ()
+    named: tuple[Artefact, ...] = (Artefact("calibration", limits.id),) if limits else ()
     if word.activations is not None:
         named += (Artefact("activations", hashlib.sha256(word.activations).hexdigest()),)
     subject = _subject(exchange, word, *named)

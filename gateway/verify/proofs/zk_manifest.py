@@ -29,8 +29,7 @@ written: of ezkl's settings it checks next to nothing. So all of it is pinned he
     on_release = "replace"            # or compare, within the tolerance
 
 Every instance is covered by exactly one input, output or `[[fixed]]` value (`offset`, `value` in hex: the hash of
-hashed parameters, for one), so that no public value of a proof is left for a node to choose. `models` (optional) are the
-models that the circuit is, so that a node cannot answer for one with the circuit of another. `[migration]` names the
+hashed parameters, for one), so that no public value of a proof is left for a node to choose. `[migration]` names the
 `ezkl_version` that reads the settings when it is another than the one that wrote them, and the hash of the migrated
 settings (`zk_settings`).
 """
@@ -138,7 +137,10 @@ class Migration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One circuit, pinned. Made by `parse_manifest`, which also holds the parts against each other."""
+    """One circuit, pinned. Made by `parse_manifest`, which also holds the parts against each other.
+
+    `models` are those that the circuit is, so that a node cannot answer for one with the circuit of another; none: any.
+    """
 
     id: str
     system: System
