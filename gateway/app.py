@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -42,6 +43,7 @@ from .model.node import Node
 from .model.ulid import UlidFactory
 from .policy.build import with_test_roots
 from .policy_files import builtin_files, directory_files, files_beside, read_policies
+from .proofs import open_proofs
 from .recorder import Recorder
 from .relay import Relay
 from .settings import Settings, database, dump, keys_dir, memory_path
@@ -148,6 +150,8 @@ class Gateway:
         own = {name: data for folder in folders for name, data in directory_files(folder).items()}
         # The lists of advisories too: a receipt names them by their digests, as it does the policies.
         self._archive_policies({**builtin_files(), **own, **files_beside(*folders).advisories})
+        prover = open_proofs(settings, pool, os.environ)
+        self._stack.push_async_callback(prover.close)
         paying = open_payer(settings)
         if paying is not None:
             self._stack.callback(paying[1].close)
@@ -160,6 +164,8 @@ class Gateway:
             max_response=settings.upstream.max_response_bytes,
             max_event=settings.upstream.max_event_bytes,
             payer=None if paying is None else paying[0],
+            new_id=self._id,
+            prover=prover,
         )
         self.inference = Inference(
             self.relay,

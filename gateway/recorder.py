@@ -93,6 +93,7 @@ class Exchange:
     __slots__ = (
         "_salts",
         "added",
+        "asked_through",
         "attempts",
         "audit",
         "body",
@@ -172,6 +173,7 @@ class Exchange:
         self.forwarded = body
         self.added: tuple[str, ...] = ()
         self.parent: str | None = None
+        self.asked_through = False  # nodes were asked, in exchanges of their own
         self.proofs: tuple[ProofPart, ...] = ()
         self.audit: AuditPart | None = None
 
@@ -306,12 +308,14 @@ class Recorder:
                 head.endpoint,
                 head.model,
                 head.stream,
-                _forwarded(x) if sent else None,
+                _forwarded(x) if sent and not x.asked_through else None,
             ),
             caller=Caller(x.key_id, x.client_request_id),
             served=_served(x),
             route=Route(
-                "refused" if x.node is None else ("primary" if x.attempts <= 1 else "fallback"),
+                "refused"
+                if x.node is None and not x.asked_through
+                else ("primary" if x.attempts <= 1 or x.asked_through else "fallback"),
                 x.attempts,
                 x.candidates,
                 tuple(x.rejected),

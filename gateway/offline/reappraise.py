@@ -4,7 +4,7 @@ From a bundle of an ACI answer:
 
     evidence "aci-receipt"            the node's receipt
     evidence named by served.evidenceDigest   the attestation report: the keyset, and so the keys that may sign
-    opening request.body              what was sent (when the receipt says that it was forwarded verbatim)
+    opening request.body              what was sent (verbatim, or with the members added that the receipt names)
     opening response.body             what came back (when it is kept as bytes; a stream's is kept as its data lines)
 
 Each check that these inputs allow is repeated and held against the outcome that the receipt records: *the same outcome*
@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import hashlib
 
+from gateway.crypto.canonical import strict_json
 from gateway.errors import BadRequest, FormatError
+from gateway.exchange.amend import amend
 from gateway.exchange.answer import read_answer
 from gateway.exchange.head import parse_head
 from gateway.log.bundle import Bundle
@@ -126,10 +128,22 @@ def _report(bundle: Bundle, served: Served) -> aci.Report | None:
 
 
 def _sent(bundle: Bundle, receipt: Receipt) -> bytes | None:
-    """The bytes that the node was sent, when the receipt says that they are the caller's own."""
-    opened = bundle.openings.get(REQUEST_BODY)
-    verbatim = receipt.request.forwarded is not None and receipt.request.forwarded.verbatim
-    return opened.data if opened is not None and verbatim else None
+    """The bytes that the node was sent: the caller's own, with the members behind them that the receipt says were."""
+    opened, forwarded = bundle.openings.get(REQUEST_BODY), receipt.request.forwarded
+    if opened is None or forwarded is None:
+        return None
+    if forwarded.verbatim:
+        return opened.data
+    try:
+        added = {name: strict_json(value.encode(), max_bytes=1024) for name, value in map(_pair, forwarded.added)}
+        return amend(opened.data, added)[0] if added else None
+    except FormatError:
+        return None
+
+
+def _pair(added: str) -> tuple[str, str]:
+    name, _, value = added.partition("=")
+    return name, value
 
 
 def _returned(bundle: Bundle, statement: Statement) -> bytes | None:

@@ -3,7 +3,8 @@
     terms    what comes in, and the sink where the answer goes
     run      the course of one exchange            book   what is written of it
     judged   an answer under a policy               ends   every way to end without an answer
-    till     what the exchange pays
+    till     what the exchange pays             quorum   several nodes for one answer
+    proving  what proofs add to an appraisal
 
 The only place where the fleet, the channel, the log and the policy meet. What may be decided is decided by the pure
 half; what is sent to the agent goes through a `Sink`, so that nothing here knows HTTP's server side. The order that
@@ -33,6 +34,8 @@ from gateway.upstream.pool import UpstreamPool
 from .book import Counts
 from .ends import Done
 from .judged import Judged
+from .proving import QUORUM, Prover
+from .quorum import Quorate
 from .run import Run
 from .terms import Headers, Incoming, Sink, Terms
 
@@ -51,6 +54,8 @@ class Relay:
         max_response: int,
         max_event: int,
         payer: Payer | None = None,
+        new_id: Callable[[], str],
+        prover: Prover | None = None,
     ) -> None:
         self.fleet = fleet
         self.pool = pool
@@ -60,6 +65,8 @@ class Relay:
         self.max_response = max_response
         self.max_event = max_event
         self.payer = payer
+        self.new_id = new_id
+        self.prover = prover
         self.counts: Counts = {}
         self._judged: dict[tuple[int, int, str], Judged] = {}
         self._runs: set[Run] = set()
@@ -103,14 +110,19 @@ class Relay:
             body=incoming.body,
             policy=incoming.terms.use,
         )
-        run = Run(self, x, incoming.terms, sink, rnd[48:].hex(), incoming.pick)
+        kind = Quorate if QUORUM in incoming.terms.policy.plan.proofs else Run
+        await self.perform(kind(self, x, incoming.terms, sink, rnd[48:].hex(), incoming.pick))
+
+    async def perform(self, run: Run) -> None:
+        """Run one exchange to its end, whatever happens. Never raises but for cancellation."""
+        run.task = asyncio.current_task()
         self._runs.add(run)
         try:
             await run.all()
         except Done:
             pass
         except OSError as error:
-            if not sink.gone:
+            if not run.sink.gone:
                 await run.fail(InternalError(f"the gateway failed: {type(error).__name__}"), error)
             elif not run.book.recorded:
                 await run.abandon()

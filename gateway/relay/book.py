@@ -39,6 +39,11 @@ class Book:
         self._pending: asyncio.Future[Committed] | None = None
         self._owed = False
 
+    @property
+    def intended(self) -> bool:
+        """Whether a prompt may have left, so that there has to be a receipt."""
+        return self._intended
+
     async def intend(self) -> VerirouteError | None:
         """The write-ahead record: durable before the first byte of the prompt leaves (invariant 10).
 

@@ -22,6 +22,7 @@ from gateway.exchange.render import error_event
 from gateway.fleet.fleet import Choice, Fleet, Member
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import Outcome, Release
+from gateway.policy.decide import Decision
 from gateway.policy.machine import TEE_RULES, under
 from gateway.recorder import Ending
 from gateway.routing import node_at_fault
@@ -76,13 +77,8 @@ class Ends:
     async def reject(self, member: Member, facts: Facts) -> None:
         """The verdict keeps the answer back. Raises `Next` when policy lets another node be paid, else `Done`."""
         decision = facts.judged.decision
-        reason = decision.reason or "policy"
         contra = decision.verdict is Outcome.CONTRAINDICATED
-        if node_at_fault(decision):
-            member.contradicted(reason)
-        elif not contra:
-            member.failed(reason)
-        await self.till.withheld(reason)
+        reason = await self.blame(member, decision)
         if self._may_retry():
             raise Next(reason)
         failing = ", ".join((*decision.failing, *decision.missing)[:6])
@@ -94,6 +90,16 @@ class Ends:
             reason=reason,
         )
         await self.refuse(error, self.ending(facts, Release.WITHHELD, error.status, "none", reason), facts)
+
+    async def blame(self, member: Member, decision: Decision) -> str:
+        """What a verdict that keeps an answer back says of its node and of what was paid; its reason."""
+        reason = decision.reason or "policy"
+        if node_at_fault(decision):
+            member.contradicted(reason)
+        elif decision.verdict is not Outcome.CONTRAINDICATED:
+            member.failed(reason)
+        await self.till.withheld(reason)
+        return reason
 
     async def broken(self, member: Member, error: ChannelError) -> BaseException:
         """The channel failed after the request may have left; gives back what to raise."""

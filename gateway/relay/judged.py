@@ -53,7 +53,8 @@ class Facts(msgspec.Struct, frozen=True):
 
 class Got(msgspec.Struct, frozen=True):
     """A complete answer and its judgement, not released yet. `body` is what leaves then: the answer in one piece, or
-    what of a stream has not left; `end` is the stream's terminator, None for an answer in one piece."""
+    what of a stream has not left; `end` is the stream's terminator, None for an answer in one piece. `answer` is the
+    answer as one JSON document, which proofs are about; None where nobody asked, or a stream does not amount to one."""
 
     facts: Facts
     form: str
@@ -61,6 +62,7 @@ class Got(msgspec.Struct, frozen=True):
     end: bytes | None
     dropped: tuple[str, ...]
     uncovered: tuple[str, ...]
+    answer: bytes | None = None
 
 
 def with_chain(result: AttestationResult, problem: str) -> AttestationResult:

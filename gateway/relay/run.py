@@ -13,28 +13,43 @@ import structlog
 from gateway.adapter import Sealed
 from gateway.backlog import LOG_FAILED
 from gateway.crypto.ohttp_keys import parse_key_config
-from gateway.errors import EvidenceRejected, FormatError, LogUnavailable, PaymentRefused
+from gateway.errors import EvidenceRejected, FormatError, LogUnavailable, PaymentRefused, UnsupportedParameter
+from gateway.exchange.amend import amend, completed, needed, unprovable
+from gateway.exchange.assemble import assemble
 from gateway.exchange.release import Hold
 from gateway.exchange.render import Verification, VerificationPolicy, splice, verification_event
 from gateway.exchange.reply import Question, Reply
 from gateway.exchange.rules import RULES
-from gateway.exchange.stream import CHAIN, STREAMABLE, UpstreamError
+from gateway.exchange.sse import Framer
+from gateway.exchange.stream import CHAIN, DONE, STREAMABLE, UpstreamError
 from gateway.fleet.fleet import Member
 from gateway.log.proof import format_tlog_proof
 from gateway.model.entry import Committed
-from gateway.model.receipt import REQUEST_BODY, RESPONSE_BODY, RESPONSE_CONTENT, RESPONSE_TOOLCALLS, Rejected
+from gateway.model.receipt import (
+    REQUEST_BODY,
+    RESPONSE_BODY,
+    RESPONSE_CONTENT,
+    RESPONSE_TOOLCALLS,
+    ProofAnswer,
+    Rejected,
+)
 from gateway.model.verdict import Outcome, Release
+from gateway.policy.decide import decide
+from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Ending, Exchange
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import ChannelError, NotReached
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.limits import Deadlines
 from gateway.upstream.sealed import Channel, SealedConnection, SealedRoute
+from gateway.verify.checks import Phase
+from gateway.verify.proofs.evidence import ProofRecord
 
 from .book import Book
 from .chain import Chain
 from .ends import UNSUPPORTED, Done, Ends, Next
 from .judged import Facts, Got, Judged, with_chain
+from .proving import assumed, parts_of, proved
 from .terms import Sink, Terms
 from .till import Till, Unpaid
 
@@ -49,8 +64,20 @@ SSE = b"text/event-stream"
 MAX_TERMS = 64 * 1024
 
 
+#: The kind of evidence that sampled audits look for.
+AUDITED = frozenset(("proof_reexec",))
+#: What an agent can do about a request that cannot be judged.
+REMEDIES = {
+    "not_greedy": "Send temperature 0, or leave it out.",
+    "not_seeded": "Send a seed and a temperature over 0.",
+    "endpoint_unsupported": "Use /v1/chat/completions.",
+}
+
+
 class Run(Ends):
     """One exchange under way."""
+
+    heard: tuple[ProofAnswer, ...] = ()  # every node of the quorum
 
     def __init__(self, relay: Relay, x: Exchange, terms: Terms, sink: Sink, nonce: str, pick: float) -> None:
         book = Book(relay.recorder, x, terms.policy, relay.counts)
@@ -59,16 +86,23 @@ class Run(Ends):
         self.pick = pick
         self.sent_at = 0.0
         self.task = asyncio.current_task()
-        self.asked = Question(
-            x.head,
-            x.body,
-            hashlib.sha256(x.body).hexdigest(),
-            nonce,
-            terms.policy.output.uncovered == "label",
-            x.received_ms // 1000,
-        )
+        self.nonce = nonce
+        self.records: tuple[ProofRecord, ...] = ()  # what was gathered before the answer that is concluded
+        self.asked = self._question(x.body)
+
+    def forward_as(self, body: bytes, added: tuple[str, ...]) -> None:
+        """Send nodes `body`: the caller's bytes, and behind them what is `added`."""
+        self.x.forwarded, self.x.added = body, added
+        self.asked = self._question(body)
+
+    def _question(self, body: bytes) -> Question:
+        x = self.x
+        label = self.policy.output.uncovered == "label"
+        return Question(x.head, body, hashlib.sha256(body).hexdigest(), self.nonce, label, x.received_ms // 1000)
 
     async def all(self) -> None:
+        if self.policy.plan.proofs or self.x.audit is not None:
+            await self.prepare()
         choice = await self.fleet.choose(self.x.head, self.terms.policy, self.terms.sessions, self.pick)
         self.x.candidates = choice.considered
         self.x.rejected.extend(choice.dropped)
@@ -82,6 +116,30 @@ class Run(Ends):
                     await self.abandon()
                     return
         await self.none_left(choice)
+
+    async def prepare(self) -> None:
+        """Add to the request what proofs need, where policy lets that be. Raises `Done` when it cannot be judged by
+        them however the node answers: no prompt leaves, and nobody is paid."""
+        x, policy = self.x, self.policy
+        kinds, endpoint = policy.plan.proofs, x.head.endpoint
+        reason = unprovable(kinds, policy, endpoint, x.body) if kinds else None
+        if reason is not None:
+            error = UnsupportedParameter(
+                f"Policy {self.terms.use.name} asks for {', '.join(sorted(kinds))}, by which an answer to this request "
+                f"cannot be judged: {reason}. {REMEDIES.get(reason, 'docs/proofs.md says which requests can be.')}",
+                reason=reason,
+            )
+            ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=reason)
+            await self.refuse(error, ending, None)
+        if kinds:
+            body, names = completed(kinds, policy, endpoint, x.body)
+        elif policy.proofs.request == "complete":  # audited later, and not to be changed for it: any claim is let be
+            body, names = amend(x.body, needed(AUDITED, endpoint, x.head.stream, seeded=True))
+        else:
+            return
+        if names:
+            values = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+            self.forward_as(body, tuple([f"{name}={bytes(values[name]).decode()}" for name in names]))
 
     async def attempt(self, member: Member) -> Got:
         """One try at one node. Raises `Next` when another may be tried, `Done` when the exchange has ended."""
@@ -185,7 +243,7 @@ class Run(Ends):
             b"POST",
             member.origin.target(x.head.endpoint),
             [(b"content-type", JSON), (b"accept", SSE if x.head.stream else JSON), *extra],
-            x.body,
+            x.forwarded,
             self._deadlines(),
             max_body=self.relay.max_response,
             started=None,
@@ -223,7 +281,7 @@ class Run(Ends):
         read = RULES[member.adapter.response_rule].whole(self.asked, found.receipt, found.problem, body)
         facts = Facts(self.appraise(member, read.reply), read.reply, body, None)
         form = "verbatim" if read.verbatim else "rebuilt"
-        return Got(facts, form, read.body, None, read.dropped, read.uncovered)
+        return Got(facts, form, read.body, None, read.dropped, read.uncovered, read.body)
 
     async def stream(self, member: Member, connection: Channel, head: ResponseHead, mode: str) -> Got:
         """A stream, followed to its end and judged; what the mode lets out has left by then."""
@@ -237,6 +295,7 @@ class Run(Ends):
         chain = Chain(x.session, self.asked, head.get(b"x-receipt-id"))
         x.sent_hash = hashlib.sha256(x.salt("delivery"))
         # Checking a signature costs more than all else that is done for an event, so events share one.
+        kept = bytearray() if self.policy.plan.proofs or x.audit is not None else None
         gather_s = self.policy.release.gather_ms / 1000 if mode == "chained" else 0.0
         try:
             while data := await connection.read_some(gather_s):
@@ -252,6 +311,8 @@ class Run(Ends):
                         out += hold.covered()
                 if pieces:
                     connection.progress()
+                if kept is not None:
+                    kept += out
                 if out and not chain.broken:
                     await self.let_out(out)
         except UpstreamError:
@@ -269,10 +330,14 @@ class Run(Ends):
         judged = self.appraise(member, reply, chain.broken or chain.unused(mode))
         facts = Facts(judged, reply, None, reader.data_sha256)
         form = "rebuilt" if reader.rebuilt else "verbatim"
-        return Got(facts, form, hold.flush(), hold.end, reader.dropped_members, reader.uncovered)
+        rest = hold.flush()
+        answer = None if kept is None else assembled(bytes(kept) + rest)
+        return Got(facts, form, rest, hold.end, reader.dropped_members, reader.uncovered, answer)
 
     async def conclude(self, member: Member, got: Got) -> None:
         """What follows from the verdict: the receipt, and with it the answer or the error. Raises `Next`, `Done`."""
+        if self.policy.plan.proofs:
+            got = await self.proven(got)
         x, facts = self.x, got.facts
         if not facts.judged.decision.permit:
             await self.reject(member, facts)
@@ -294,6 +359,23 @@ class Run(Ends):
             self.started = True
         await self.sink.end(got.body + last + got.end)
         raise Done
+
+    async def proven(self, got: Got) -> Got:
+        """`got`, judged with every proof that policy names. They are gathered when they can change the decision."""
+        x, judged, policy = self.x, got.facts.judged, self.policy
+        rest = policy.plan.proofs - {f"proof_{r.kind.value}" for r in self.records}
+        body = None
+        if rest and self.relay.prover is not None and not _settled(judged, policy):
+            self.sink.on_leave(None)
+            answer = got.answer if got.answer is not None else b""
+            gathered = await self.relay.prover.gather(rest, policy, x.head.model, x.forwarded, answer)
+            self.records, body = (*self.records, *gathered.records), gathered.body
+        result = proved(judged.result, self.records, policy, got.answer)
+        x.proofs = parts_of(self.records, x.salt("proof"), self.heard)
+        facts = msgspec.structs.replace(got.facts, judged=Judged.of(result, judged.session, policy))
+        if body is None or got.end is not None:
+            return msgspec.structs.replace(got, facts=facts)
+        return msgspec.structs.replace(got, facts=facts, body=body, form="rebuilt")
 
     async def let_out(self, data: bytes) -> None:
         """Bytes that may leave before the verdict."""
@@ -366,6 +448,9 @@ class Run(Ends):
             uncovered=x.uncovered,
             dropped_params=x.unsupported,
             payment=x.payment,
+            added_params=x.added,
+            proofs=x.proofs,
+            audit=x.audit,
             envelope=msgspec.Raw(envelope) if full else None,
         )
 
@@ -382,7 +467,7 @@ class Run(Ends):
             return Sealed(None, "adapter_failed")
 
     def _mode(self, member: Member) -> str:
-        if not self.x.head.stream:
+        if not self.x.head.stream or self.policy.plan.proofs:
             return "buffer"
         assert member.session is not None
         for mode in self.policy.release.stream:
@@ -393,6 +478,23 @@ class Run(Ends):
     def _deadlines(self) -> Deadlines:
         d = self.policy.deadlines
         return Deadlines(d.first_byte_s, d.idle_s, d.total_s, d.idle_s)
+
+
+def assembled(stream: bytes) -> bytes | None:
+    """The answer that the events of `stream` amount to, None where they amount to none."""
+    framer = Framer(len(stream) + 1)
+    try:
+        return assemble([b.data for b in framer.feed(stream) if b.data is not None and b.data != DONE])
+    except FormatError:
+        return None
+
+
+def _settled(judged: Judged, policy: CompiledPolicy) -> bool:
+    """Whether the decision stands, whatever proofs may show: the answer may leave without them, or in no case."""
+    if judged.decision.verdict is Outcome.AFFIRMING:
+        return True
+    decision = decide(assumed(judged.result, policy), policy, Phase.RESPONSE, node=judged.session)
+    return not decision.permit or decision.verdict is Outcome.CONTRAINDICATED
 
 
 def _charset_ok(content_type: bytes) -> bool:

@@ -1,0 +1,373 @@
+"""N of M: one request asked of several nodes at once, and the answer that enough of them agree on.
+
+Every node is asked in an exchange of its own (`Seat`), with its own intent, nonce, payment, appraisal and receipt, that
+releases nothing. N nodes of distinct operators are asked at once; one more when those have answered and there is no
+quorum, or when the others have been waited for as long again as the first of them took; M at most. The answer of the
+first member of the quorum becomes the answer of the exchange that the agent sees.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gateway.crypto.canonical import strict_json
+from gateway.errors import EvidenceMissing, EvidenceRejected, FormatError, NoEligibleNode, VerirouteError
+from gateway.fleet.fleet import Member
+from gateway.log.receipt import salted
+from gateway.model.receipt import RESPONSE_BODY, ProofAnswer, Rejected, Sha256
+from gateway.model.verdict import Outcome, Release
+from gateway.policy.decide import Decision, decide
+from gateway.policy.schema import CompiledPolicy
+from gateway.recorder import Ending, Exchange
+from gateway.verify.checks import Phase
+from gateway.verify.proofs.agreement import NearTie
+from gateway.verify.proofs.evidence import Subject, Verdict, check_of
+from gateway.verify.proofs.quorum import MAX_MEMBERS, Answer, Quorum, Terms, judge_quorum
+from gateway.verify.proofs.structured import form_of
+
+from .ends import PASSING, Done, Next
+from .judged import Facts, Got
+from .proving import QUORUM, assumed, parts_of
+from .run import Run
+from .terms import Headers
+
+if TYPE_CHECKING:
+    from . import Relay
+
+#: Why an answer that could have left was kept: the quorum's exchange has the answer.
+HELD = "held_for_quorum"
+#: The least time for which slow nodes are waited for before one more is asked.
+PATIENCE_S = 0.5
+#: Answers longer than this are compared in a thread.
+SMALL = 64 * 1024
+
+
+class Seat(Run):
+    """One node of a quorum, asked: its answer is appraised, recorded and kept. `got` is None when it is not usable,
+    and `problem` then says why."""
+
+    def __init__(self, parent: Run, member: Member) -> None:
+        relay, x = parent.relay, parent.x
+        seed = os.urandom(80)
+        own = Exchange(
+            receipt_id=relay.new_id(),
+            received_ms=x.received_ms,
+            t0=relay.mono(),
+            seed=seed[:32],
+            nonce16=seed[32:48],
+            key_id=x.key_id,
+            client_request_id=None,
+            head=x.head,
+            body=x.body,
+            policy=x.policy,
+        )
+        own.parent = x.receipt_id
+        super().__init__(relay, own, parent.terms, _Nowhere(), seed[48:].hex(), 0.0)
+        self.forward_as(x.forwarded, x.added)
+        self.member = member
+        self.got: Got | None = None
+        self.problem = "no_answer"
+
+    async def all(self) -> None:
+        self.x.candidates = self.x.attempts = 1
+        try:
+            await self.conclude(self.member, await self.attempt(self.member))
+        except Next as reason:
+            self.problem = str(reason)
+            if self.book.intended:
+                await self.book.record(self.failure(502, self.problem))
+
+    async def conclude(self, member: Member, got: Got) -> None:
+        """Record what came, and keep it. Raises `Done`."""
+        facts = got.facts
+        assert self.x.t_done is not None
+        decision = supposed(facts, self.policy)
+        if decision.permit and decision.verdict is not Outcome.CONTRAINDICATED:
+            member.served((self.x.t_done - self.x.t0) * 1000)
+            self.got, reason = got, HELD
+        else:
+            self.problem = reason = await self.blame(member, decision)
+        await self.book.record(self.ending(facts, Release.WITHHELD, 200, "none", reason))
+        raise Done
+
+    async def refuse(  # type: ignore[override]
+        self,
+        error: VerirouteError,
+        ending: Ending,
+        facts: Facts | None,
+        headers: Headers | None = None,
+        extra: dict[str, object] | None = None,
+        unlogged: VerirouteError | None = None,
+    ) -> None:
+        self.problem = ending.reason or error.code
+        await super().refuse(error, ending, facts, headers, extra, unlogged)
+
+    def digest(self) -> Sha256 | None:
+        """The digest of the node's answer, as the receipt of this exchange has it."""
+        if self.got is None:
+            return None
+        facts = self.got.facts
+        if facts.data_sha256 is not None:
+            return Sha256(facts.data_sha256)
+        return Sha256(salted(self.x.salt(RESPONSE_BODY), facts.body or b""))
+
+    async def stopped(self) -> None:
+        """The quorum was reached, or given up, before this node had answered."""
+        self.problem = "not_waited_for"
+        if self.connection is not None:
+            self.connection.abort()
+        if self.book.intended:
+            await self.book.record(
+                Ending(verdict=Outcome.NONE, release=Release.ABANDONED, status=499, reason=self.problem)
+            )
+
+
+class Quorate(Run):
+    """One exchange whose answer a quorum of nodes has to agree on."""
+
+    async def all(self) -> None:
+        await self.prepare()
+        x = self.x
+        choice = await self.fleet.choose(x.head, self.policy, self.terms.sessions, self.pick)
+        x.candidates = choice.considered
+        x.rejected.extend(choice.dropped)
+        candidates = seated(choice.order, x.rejected)
+        operators = {member.node.operator for member in candidates}
+        if len(operators) < self.policy.quorum.n:
+            await self.too_few(len(operators))
+        hearing = Hearing(self, candidates)
+        x.sent = x.asked_through = True
+        quorum = await hearing.hear()
+        x.attempts = len(hearing.seats)
+        if self.sink.gone:
+            await self.abandon()
+            return
+        self.records, self.heard = (quorum.record,), hearing.answers()
+        await self.blame_culprits(hearing, quorum)
+        seat = hearing.winner() if quorum.members else hearing.first_usable()
+        if seat is None or seat.got is None or not (quorum.members or self._lenient(quorum)):
+            await self.divided(hearing, quorum)
+            return
+        self.adopt(seat)
+        await self.conclude(seat.member, seat.got)
+
+    def adopt(self, seat: Seat) -> None:
+        """Take over what was found of the answer that is to leave."""
+        x, own = self.x, seat.x
+        x.node, x.session, x.mode, x.unsupported = own.node, own.session, own.mode, own.unsupported
+        x.t_first, x.t_done, x.verify_ms, x.payment = own.t_first, own.t_done, own.verify_ms, own.payment
+        if own.sent_hash is not None:
+            x.sent_hash = hashlib.sha256(x.salt("delivery"))
+
+    def _lenient(self, quorum: Quorum) -> bool:
+        return quorum.record.verdict is Verdict.INCONCLUSIVE and self.policy.proofs.on_inconclusive == "warn"
+
+    async def blame_culprits(self, hearing: Hearing, quorum: Quorum) -> None:
+        for name in quorum.record.culprits:
+            seat = hearing.seats.get(name)
+            if seat is not None:
+                self.x.rejected.append(Rejected(name, QUORUM))
+                seat.member.contradicted(QUORUM)
+                await seat.till.withheld(QUORUM)
+
+    async def too_few(self, known: int) -> None:
+        """There cannot be a quorum: no prompt leaves. Raises `Done`."""
+        name, n = self.terms.use.name, self.policy.quorum.n
+        why = ", ".join(f"{r.node}: {r.reason}" for r in self.x.rejected[:8])
+        error = NoEligibleNode(
+            f"Policy {name} asks for {n} operators that agree, and nodes of {known} may be asked"
+            f"{': ' + why if why else ''}. Name who runs a node in nodes.operator.",
+            reason="operators_too_few",
+        )
+        error.retryable = any(r.reason in PASSING for r in self.x.rejected)
+        nodes = [{"node": r.node, "reason": r.reason} for r in self.x.rejected]
+        ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason="operators_too_few")
+        await self.refuse(error, ending, None, extra={"nodes": nodes})
+
+    async def divided(self, hearing: Hearing, quorum: Quorum) -> None:
+        """There is no quorum, and nothing leaves. Raises `Done`."""
+        x, check = self.x, check_of(quorum.record)
+        x.proofs = parts_of(self.records, x.salt("proof"), self.heard)
+        x.mode = "buffer"
+        told = ", ".join(f"{a.node}: {a.outcome}" for a in self.heard)
+        contra = quorum.record.verdict is Verdict.FAIL
+        error = (EvidenceRejected if contra else EvidenceMissing)(
+            f"No {self.policy.quorum.n} of {len(self.heard)} nodes agree on an answer under policy "
+            f"{self.terms.use.name} ({told}).",
+            reason=QUORUM,
+        )
+        nodes = [{"node": a.node, "reason": a.outcome, "receipt": a.receipt} for a in self.heard]
+        verdict = Outcome.CONTRAINDICATED if contra else Outcome.NONE
+        ending = Ending(verdict=verdict, release=Release.WITHHELD, status=error.status, reason=QUORUM, checks=(check,))
+        await self.refuse(error, ending, None, extra={"nodes": nodes, "checks": [check]})
+
+
+class Hearing:
+    """The nodes of one quorum, and what they have said so far."""
+
+    def __init__(self, run: Run, candidates: Sequence[Member]) -> None:
+        self.run = run
+        self.relay: Relay = run.relay
+        self.terms = terms_of(run.policy, run.x.forwarded)
+        self.seats: dict[str, Seat] = {}
+        self.quorum: Quorum | None = None
+        self._left = list(candidates)
+        self._tasks: dict[asyncio.Task[None], Seat] = {}
+        self._begun = self.relay.mono()
+        self._first: float | None = None
+
+    async def hear(self) -> Quorum:
+        """Ask until there is a quorum or nobody is left to ask. Raises `CancelledError` alone."""
+        gone = asyncio.ensure_future(self._agent_left())
+        try:
+            for _ in range(self.terms.n):
+                self._ask_one()
+            while self._tasks:
+                done, _ = await asyncio.wait(
+                    {*self._tasks, gone}, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED
+                )
+                if gone in done:
+                    break
+                await self._take(done)
+                if self.quorum is not None and self.quorum.members:
+                    break
+                if not done or not self._tasks:  # they are slow, or have all answered and do not agree
+                    self._ask_one()
+        finally:
+            gone.cancel()
+            await self._dismiss()
+        return await self._judge()
+
+    def winner(self) -> Seat:
+        """The seat whose answer is released. There has to be a quorum."""
+        assert self.quorum is not None
+        return self.seats[self.quorum.members[0]]
+
+    def first_usable(self) -> Seat | None:
+        """A seat with an answer, for a policy that lets an undecided quorum pass with a warning."""
+        return next((seat for seat in self.seats.values() if seat.got is not None), None)
+
+    def answers(self) -> tuple[ProofAnswer, ...]:
+        """What the receipt says of every node that was asked."""
+        assert self.quorum is not None
+        return tuple([self._told(seat, self.quorum) for seat in self.seats.values()])
+
+    def _ask_one(self) -> None:
+        """Ask the next node, unless as many as may be were asked. Of one operator only one may have answered."""
+        if len(self.seats) >= min(self.terms.m, MAX_MEMBERS):
+            return
+        heard = {s.member.node.operator for s in self.seats.values() if s.got is not None or not self._ended(s)}
+        for place, member in enumerate(self._left):
+            if member.node.operator not in heard:
+                del self._left[place]
+                seat = self.seats[member.node.id] = Seat(self.run, member)
+                seat.task = asyncio.ensure_future(self.relay.perform(seat))
+                self._tasks[seat.task] = seat
+                return
+
+    def _ended(self, seat: Seat) -> bool:
+        return seat.task is not None and seat.task.done()
+
+    async def _take(self, done: set[asyncio.Task[None]]) -> None:
+        for task in done:
+            self._tasks.pop(task)
+        if any(s.got is not None for s in self.seats.values()):
+            if self._first is None:
+                self._first = self.relay.mono()
+            if done:
+                self.quorum = await self._judge()
+
+    def _patience(self) -> float | None:
+        """How long to wait before one more is asked; None: until somebody has answered."""
+        if self._first is None or len(self.seats) >= self.terms.m:
+            return None
+        return max(PATIENCE_S, self._first - self._begun)
+
+    async def _judge(self) -> Quorum:
+        """What the answers so far come to."""
+        answers = [self._answer(seat) for seat in self.seats.values() if self._ended(seat)]
+        operators = {s.member.node.id: s.member.node.operator or "" for s in self.seats.values()}
+        operators = {node: operator for node, operator in operators.items() if operator}
+        asked = Subject(self.run.asked.sha256, None, ms=int((self.relay.mono() - self._begun) * 1000))
+        if sum(len(a.body or b"") for a in answers) <= SMALL:
+            found = judge_quorum(answers, operators, self.terms, asked)
+        else:
+            found = await asyncio.to_thread(judge_quorum, answers, operators, self.terms, asked)
+        self.quorum = found
+        return found
+
+    def _answer(self, seat: Seat) -> Answer:
+        if seat.got is None:
+            return Answer(seat.member.node.id, problem=seat.problem)
+        if seat.got.answer is None:
+            return Answer(seat.member.node.id, problem="not_comparable")
+        return Answer(seat.member.node.id, hashlib.sha256(seat.got.answer).hexdigest(), seat.got.answer)
+
+    def _told(self, seat: Seat, quorum: Quorum) -> ProofAnswer:
+        node = seat.member.node.id
+        outcome = "agrees" if node in quorum.members else quorum.missing.get(node)
+        if outcome is None:
+            outcome = "differs" if node in quorum.record.culprits else "undecided"
+        receipt = seat.x.receipt_id if seat.book.recorded else None
+        return ProofAnswer(node, outcome, seat.member.node.operator, receipt, seat.digest())
+
+    async def _agent_left(self) -> None:
+        left = asyncio.Event()
+        self.run.sink.on_leave(left.set)
+        if not self.run.sink.gone:
+            await left.wait()
+
+    async def _dismiss(self) -> None:
+        """End those that are still under way; each has its receipt."""
+        self.run.sink.on_leave(None)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+
+def terms_of(policy: CompiledPolicy, request: bytes) -> Terms:
+    """The quorum that `policy` asks for; JSON is compared by value where the request asks for JSON."""
+    q = policy.quorum
+    tie = NearTie(q.tau, q.delta, q.min_prefix, q.min_share)
+    try:
+        form = form_of(strict_json(request, max_bytes=len(request)))
+    except FormatError:  # the request passed the door, so this is a form that only the stricter reader minds
+        form = form_of(None)
+    return Terms(q.n, max(q.n, q.m), tie, form)
+
+
+def supposed(facts: Facts, policy: CompiledPolicy) -> Decision:
+    """What policy would make of the answer if every proof held."""
+    judged = facts.judged
+    return decide(assumed(judged.result, policy), policy, Phase.RESPONSE, node=judged.session)
+
+
+def seated(order: Sequence[Member], rejected: list[Rejected]) -> tuple[Member, ...]:
+    """The candidates that count: those whose operator is known. The others are named in `rejected`."""
+    kept = []
+    for member in order:
+        if member.node.operator:
+            kept.append(member)
+        else:
+            rejected.append(Rejected(member.node.id, "operator_unknown"))
+    return tuple(kept)
+
+
+class _Nowhere:
+    """A sink for an exchange that answers nobody."""
+
+    gone = False
+
+    def on_leave(self, callback: object) -> None: ...
+    async def answer(self, headers: Headers, body: bytes) -> None: ...
+    async def begin(self, headers: Headers) -> None: ...
+    async def write(self, data: bytes) -> None: ...
+    async def end(self, data: bytes) -> None: ...
+    async def refuse(self, error: VerirouteError, receipt: str, extra: dict[str, object], headers: Headers) -> None: ...
+    async def cut(self, data: bytes) -> None: ...
