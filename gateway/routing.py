@@ -258,8 +258,9 @@ def node_at_fault(decision: Decision) -> bool:
 
     Checks on what the model wrote (an undeclared tool, arguments that don't parse) can fail for an honest node, and a
     caller can provoke them: were they to count, one caller could take every node from all the others. Neither does a
-    failure whose reason says that it is nobody's in particular: a quorum that nobody reached, a call in the answer of a
-    node that signs nothing and never said that it would.
+    failure whose reason says that it is nobody's in particular (a quorum that nobody reached, a call in the answer of a
+    node that signs nothing and never said that it would), or that honest answers have it now and then (a margin that
+    one in a hundred exceeds).
     """
     if decision.verdict is not Outcome.CONTRAINDICATED:
         return False

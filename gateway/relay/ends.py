@@ -30,6 +30,7 @@ from gateway.upstream.connection import Connection
 from gateway.upstream.errors import ChannelError, NotReached
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.sealed import Channel
+from gateway.verify.checks import PROOFS
 
 from .book import Book
 from .judged import Facts
@@ -96,7 +97,10 @@ class Ends:
         reason = decision.reason or "policy"
         if node_at_fault(decision):
             member.contradicted(reason)
-        elif decision.verdict is not Outcome.CONTRAINDICATED:
+        elif decision.verdict is Outcome.CONTRAINDICATED:
+            if not PROOFS.isdisjoint(decision.failing):  # honest nodes fail one now and then, and never many in a row
+                member.failed(reason)
+        elif not PROOFS.issuperset(decision.missing):  # that a reference is down is not the node's doing
             member.failed(reason)
         await self.till.withheld(reason)
         return reason

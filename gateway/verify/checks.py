@@ -39,7 +39,8 @@ class CheckDef(msgspec.Struct, frozen=True):
     `severity` is the outcome of a failure unless the policy says otherwise; `idle` is the reason with which the
     verifier says that an answer holds nothing of the kind that this check is about. `model_output` marks a check on
     what the model wrote: it can fail when an honest node's model talks nonsense, so it keeps the answer back and is no
-    reason to shun the node. `blameless` are the reasons of a failure that speaks against nobody in particular.
+    reason to shun the node. `blameless` are the reasons of a failure that speaks against nobody in particular, or
+    that honest answers have now and then, at the rate that was calibrated: one of these convicts nobody.
     """
 
     id: str
@@ -260,6 +261,7 @@ _CHECKS = (
         "Token-DiFR, arXiv 2511.20621; docs/proofs.md",
         "Given the same prompt, a trusted reference would have picked other tokens than the node did. "
         "Another model, coarser weights or another sampling wrote the answer, or its text is not what its tokens say.",
+        blameless=frozenset({"margin_too_large"}),
     ),
     CheckDef(
         "proof_quorum",
@@ -277,6 +279,7 @@ _CHECKS = (
         "TOPLOC, PMLR 267:47196, arXiv 2501.16007; docs/proofs.md",
         "The fingerprints of hidden states that came with the answer are missing batches, malformed, or far from those "
         "of the reference. Other weights, another prompt or coarser numbers were at work.",
+        blameless=frozenset({"toploc_far"}),
     ),
     CheckDef(
         "proof_logprob",
@@ -285,6 +288,7 @@ _CHECKS = (
         "Gonka, inference validation; docs/proofs.md",
         "For the same tokens, the node states log-probs that the reference's weights do not give. "
         "They are another model's or coarser weights', or they were made up.",
+        blameless=frozenset({"logprobs_far"}),
     ),
 )
 

@@ -330,7 +330,9 @@ def test_a_proof_alone_decides_the_answer() -> None:
         ([("proof_zk", "proof_rejected")], ()),
         ([("proof_reexec", "no_quorum")], ()),
         ([("proof_quorum", "no_quorum"), ("proof_quorum", "else")], ()),
-        ([("proof_quorum", "no_quorum"), ("proof_reexec", "margin_too_large")], ("proof_quorum",)),
+        ([("proof_reexec", "margin_too_large")], ("proof_reexec",)),
+        ([("proof_reexec", "text_not_tokens"), ("proof_toploc", "toploc_far")], ("proof_toploc",)),
+        ([("proof_quorum", "no_quorum"), ("proof_reexec", "text_not_tokens")], ("proof_quorum",)),
     ],
 )
 def test_failures_that_accuse_nobody_are_told_apart(checks: list[tuple[str, str]], blameless: tuple[str, ...]) -> None:
