@@ -31,7 +31,10 @@ from .api.services import Services
 from .api.strict import Rules, Strict
 from .api.terms import TermsBook
 from .backlog import LOG_FAILED, Backlog
+from .baselines import Baselines
+from .canaries import Canaries
 from .errors import ConfigError, VerirouteError
+from .exchange.head import Head
 from .fleet.attest import Attestation, Attester
 from .fleet.collateral import open_collateral
 from .fleet.fleet import Fleet
@@ -45,8 +48,8 @@ from .policy.build import with_test_roots
 from .policy_files import builtin_files, directory_files, files_beside, read_policies
 from .proofs import open_proofs
 from .recorder import Recorder
-from .relay import Relay
-from .settings import Settings, database, dump, keys_dir, memory_path
+from .relay import Relay, Terms
+from .settings import Settings, canaries_dir, database, dump, keys_dir, memory_path
 from .spending import open_payer
 from .storage.blobs import mark_done, put_evidence, put_session
 from .storage.engine import has_log
@@ -93,6 +96,8 @@ class Gateway:
             name: with_test_roots(policy, roots.test_fingerprints) for name, policy in read_policies(directory).items()
         }
         self.terms = TermsBook(policies, settings.policy.default)
+        if settings.canaries.policy is not None and settings.canaries.policy not in policies:
+            raise ConfigError(f"canaries.policy names {settings.canaries.policy!r}, which there is not")
         adapters = load_adapters((n.network for n in settings.nodes), settings.networks)
         path = database(settings)
         memory = memory_path(settings)
@@ -175,12 +180,17 @@ class Gateway:
             max_body=settings.server.max_body_bytes,
             max_in_flight=settings.server.max_in_flight,
         )
+        self.canaries = Canaries(
+            settings.canaries, self.fleet, self.relay, self._canary_terms, Baselines(Path(canaries_dir(settings))),
+            self.ulids,
+        )  # fmt: skip
         self.app = self._front()
         await self.fleet.attest_all(5.0)
         self._spawn(self.fleet.run())
         self._spawn(collateral.run())
         self._spawn(self._watch_other_processes())
         self._spawn(self.backlog.run())
+        self._asking = asyncio.create_task(self.canaries.run())
         if settings.auth.mode == "keys" and not len(self.keys):
             log.warning("keys.none", notice="no API key is in force; make one with `veriroute keys create --name NAME`")
 
@@ -204,6 +214,7 @@ class Gateway:
             live=self.live,
             backlog=self.backlog,
             signers=self.signers,
+            canaries=self.canaries.of,
         )
 
     def hurry(self) -> None:
@@ -212,6 +223,8 @@ class Gateway:
 
     async def close(self) -> bool:
         """Drain and stop; whether every exchange ended by itself."""
+        self._asking.cancel()  # nobody waits for a canary; the one under way gets its receipt
+        await asyncio.gather(self._asking, return_exceptions=True)
         drained = await self.inference.drain(self.settings.server.drain_s)
         if not drained:
             log.warning("stop.not_drained")
@@ -341,6 +354,9 @@ class Gateway:
             document = msgspec.json.decode(event.document, type=dict[str, Any])
             await self.recorder.event(event.kind, self._id(), document)
             await self.sequencer.submit(mark_done(event.seq))
+
+    def _canary_terms(self, head: Head) -> Terms:
+        return self.terms.resolve(self.settings.canaries.policy, [], head)
 
     def _write_trust(self, signers: Keys) -> None:
         """The public keys, for verifiers, beside the private ones."""

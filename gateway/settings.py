@@ -113,6 +113,13 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_in_flight: int = 4
 
 
+class Canaries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    every_s: float = 0.0
+    samples: int = 10
+    models: tuple[str, ...] = ()
+    policy: str | None = None
+
+
 class _NodeTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     models: tuple[str, ...]
@@ -134,6 +141,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upstream: Upstream = Upstream()
     collateral: Collateral = Collateral()
     tee: Tee = Tee()
+    canaries: Canaries = Canaries()
     networks: dict[str, dict[str, Any]] = {}
     payment: dict[str, Any] = {}
     proofs: Proofs = Proofs()
@@ -198,6 +206,10 @@ REFERENCE: dict[str, str] = {
     "references.connect_s": "Seconds to reach it.",
     "references.timeout_s": "Seconds for each of its answers.",
     "references.max_in_flight": "Questions to it at once, 1 to 256; further ones wait.",
+    "canaries.every_s": "Seconds between two drift runs at a node, jittered by a quarter; 0: no canaries are sent.",
+    "canaries.samples": "Requests of one token in each run: 5 to 50.",
+    "canaries.models": "Chat models that are asked for, at every node that offers them at /v1/chat/completions.",
+    "canaries.policy": "Policy that these exchanges are under. Default: policy.default.",
     "nodes.id": "Name of the node in receipts; unique.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them), "
     "or opengradient (OpenGradient's LLM enclaves).",
@@ -260,6 +272,10 @@ def memory_path(settings: Settings) -> str:
 
 def collateral_dir(settings: Settings) -> str:
     return settings.collateral.directory or database(settings) + ".collateral"
+
+
+def canaries_dir(settings: Settings) -> str:
+    return database(settings) + ".canaries"
 
 
 def is_loopback(host: str) -> bool:
@@ -356,6 +372,7 @@ def _judge(settings: Settings, where: str) -> None:
     if not settings.log.origin or any(c.isspace() or c == "+" for c in settings.log.origin):
         raise ConfigError(f"{where}: log.origin must be a name without white space or '+'")
     _judge_collateral(settings, where)
+    _judge_canaries(settings.canaries, where)
     seen: set[str] = set()
     for node in settings.nodes:
         if node.id in seen:
@@ -443,6 +460,15 @@ def _judge_reference(reference: Reference, where: str, allow_http: bool) -> None
 def _seconds(where: str, name: str, value: float) -> None:
     if not 0 < value < float("inf"):
         raise ConfigError(f"{where}: {name} must be a number of seconds above 0")
+
+
+def _judge_canaries(canaries: Canaries, where: str) -> None:
+    if canaries.every_s != 0 and not 1 <= canaries.every_s < float("inf"):
+        raise ConfigError(f"{where}: canaries.every_s must be 0, or a number of seconds from 1 on")
+    if not 5 <= canaries.samples <= 50:
+        raise ConfigError(f"{where}: canaries.samples must be 5 to 50")
+    if canaries.every_s and not canaries.models:  # a model that does no chat would answer with errors
+        raise ConfigError(f"{where}: canaries.models must name the chat models that canaries ask for")
 
 
 def _is_pin(pin: str) -> bool:

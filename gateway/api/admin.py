@@ -120,6 +120,7 @@ def _node(services: Services, member: Member) -> NodeView:
         in_flight=view.in_flight,
         quarantined_s=quarantined if quarantined > 0 else None,
         circuit=circuit,
+        canaries=services.canaries(view.id),
     )
 
 

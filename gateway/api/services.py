@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from gateway.backlog import Backlog
 from gateway.fleet.fleet import Fleet
 from gateway.keyfiles import Keys
+from gateway.model.admin import CanaryView
 from gateway.relay import Relay
 from gateway.settings import Settings
 from gateway.storage.reads import Reader
@@ -32,3 +35,4 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     live: LiveFeed
     backlog: Backlog
     signers: Keys
+    canaries: Callable[[str], tuple[CanaryView, ...]]

@@ -54,6 +54,26 @@ class SessionView(msgspec.Struct, frozen=True, kw_only=True):
     claims: tuple[Claim, ...] = ()
 
 
+class CanaryView(msgspec.Struct, frozen=True, kw_only=True):
+    """What canaries found of one model at a node (docs/proofs.md, Drift). Times are milliseconds since the epoch.
+
+    `state` is what the last `runs` comparisons found, since `since_ms`: `stable` or `changed`; `set` when nothing was
+    compared with the baseline yet, `waiting` when there is none. `reason` is of the newest run, and the only thing
+    that is when it showed nothing; None when it set the baseline, or there was no run since the gateway's start.
+    """
+
+    model: str
+    state: str
+    reason: str | None = None
+    baseline_ms: int | None = None
+    since_ms: int | None = None
+    last_ms: int | None = None
+    runs: int = 0
+    samples: int = 0
+    p: float | None = None
+    rekeyed: bool = False
+
+
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """One node as the gateway sees it now: whether it would be routed to, and if not, the one reason."""
 
@@ -69,6 +89,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 0
     quarantined_s: float | None = None
     circuit: str | None = None
+    canaries: tuple[CanaryView, ...] = ()
 
 
 class Nodes(msgspec.Struct, frozen=True):
