@@ -8,6 +8,7 @@ whoever could damage it could hide a change: it stays, and its model is not judg
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -60,23 +61,22 @@ class Baselines:
         """The baseline, None where there is none yet. Raises `FormatError` for a file that is there and is not one."""
         path = self._path(node, model)
         try:
-            with path.open("rb") as stream:
-                data = stream.read(MAX_FILE + 1)
+            found = _read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise FormatError(f"{path} cannot be read: {error.strerror}") from None
-        found = _parse(data)
-        if found is None or (found.node, found.model) != (node, model):
-            raise FormatError(f"{path} is no baseline of this model at this node")
+        if (found.node, found.model) != (node, model):
+            raise FormatError(f"{path} is the baseline of another model or node")
         return found
 
-    def begin(self, baseline: Baseline) -> None:
-        """Keep a first baseline. Raises `OSError`, and `FormatError` where there is no room."""
+    def begin(self, baseline: Baseline) -> bool:
+        """Keep a first baseline; False where there are as many as are kept. Raises `OSError`."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if sum(1 for _ in self.folder.glob("*.json")) >= MAX_BASELINES:
-            raise FormatError(f"there are {MAX_BASELINES} baselines, and no more are kept")
+            return False
         self._write(baseline)
+        return True
 
     def update(self, baseline: Baseline) -> bool:
         """Keep what came of a comparison; False when that baseline was reset meanwhile, and stays gone."""
@@ -88,9 +88,11 @@ class Baselines:
 
     def all(self) -> list[Baseline]:
         """Every baseline that can be read, by node and model."""
-        paths = sorted(self.folder.glob("*.json"))[:MAX_BASELINES]
-        found = [_parse(path.read_bytes()) for path in paths if path.stat().st_size <= MAX_FILE]
-        return sorted((b for b in found if b is not None), key=lambda b: (b.node, b.model))
+        found = []
+        for path in sorted(self.folder.glob("*.json"))[:MAX_BASELINES]:
+            with contextlib.suppress(OSError, FormatError):
+                found.append(_read(path))
+        return sorted(found, key=lambda b: (b.node, b.model))
 
     def reset(self, node: str, models: list[str]) -> list[str]:
         """Forget the baselines of `models` at `node`, damaged ones too; those that there were. Raises `OSError`."""
@@ -123,10 +125,13 @@ class Baselines:
             raise
 
 
-def _parse(data: bytes) -> Baseline | None:
-    if len(data) > MAX_FILE:
-        return None
+def _read(path: Path) -> Baseline:
+    """The baseline in `path`. Raises `OSError` and `FormatError`."""
+    with path.open("rb") as stream:
+        data = stream.read(MAX_FILE + 1)
     try:
-        return msgspec.json.decode(data, type=Baseline)
+        if len(data) <= MAX_FILE:
+            return msgspec.json.decode(data, type=Baseline)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        pass
+    raise FormatError(f"{path} is no baseline; `veriroute nodes baseline reset` begins anew")

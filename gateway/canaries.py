@@ -167,7 +167,8 @@ class Canaries:
                 node=node, model=model, keyset=member.session.keyset_digest, prompt=prompt, set_ms=now_ms,
                 samples=tuple(samples), since_ms=now_ms, last_ms=now_ms,
             )  # fmt: skip
-            await asyncio.to_thread(self._store.begin, kept)
+            if not await asyncio.to_thread(self._store.begin, kept):
+                raise NoSample("baselines_full")
             self._kept[node, model] = kept
             log.info("canary.baseline_set", node=node, model=model)
             return None
@@ -254,7 +255,7 @@ def read_sample(body: bytes) -> dict[str, float]:
     top = scored.positions[0].top
     if not top:
         raise NoSample("logprobs_absent")
-    if max(map(len, top)) > MAX_TOKEN or not all(_has_utf8(token) for token in top):
+    if max(map(len, top)) > MAX_TOKEN:
         raise NoSample("malformed")
     return dict(sorted(top.items(), key=lambda item: (-item[1], item[0]))[:TOP])
 
@@ -303,14 +304,6 @@ def _compare(kept: Baseline, samples: list[dict[str, float]], body: bytes) -> Pr
     # The permutations follow from a seed that no node can know beforehand.
     subject = Subject(hashlib.sha256(body).hexdigest(), None)
     return judge_drift(kept.samples, samples, secrets.token_bytes(32), DriftTerms(), subject)
-
-
-def _has_utf8(token: str) -> bool:
-    try:
-        token.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 __all__ = ["Canaries", "CanaryView", "NoSample", "compared", "question", "read_sample"]

@@ -23,7 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "appraise": ("gateway.cli.appraise", "appraise evidence of a trusted execution environment, offline"),
     "proof": ("gateway.cli.proof", "judge proofs, re-executions and quorums of saved answers"),
     "calibrate": ("gateway.cli.calibrate", "measure what honest answers score against a reference"),
-    "nodes": ("gateway.cli.nodes", "show which nodes a network has now"),
+    "nodes": ("gateway.cli.nodes", "show which nodes a network has now, and what canaries found of them"),
     "doctor": (
         "gateway.cli.doctor",
         "check a network: registry, nodes, evidence; print each check with what was found",
