@@ -43,6 +43,7 @@ KEY_NAMES = {
 
 ACTIONS: tuple[Action, ...] = (
     Action("app.traffic", "app", ("1",), "app.traffic", "Traffic", "go to the live exchanges"),
+    Action("app.nodes", "app", ("2",), "app.nodes", "Nodes", "go to the nodes, their state and their canaries"),
     Action("app.palette", "app", ("colon", "ctrl+p"), "app.command_palette", "Palette", "find any action by its name"),
     Action("app.help", "app", ("question_mark",), "app.help", "Help", "every key of this screen", show=True),
     Action("app.theme", "app", ("t",), "app.next_theme", "Theme", "dark, light, terminal palette, high contrast"),
@@ -74,6 +75,14 @@ ACTIONS: tuple[Action, ...] = (
     Action("receipt.newer", "receipt", ("left_square_bracket",), "step(-1)", "Newer", "the next newer receipt"),
     Action("receipt.copy", "receipt", ("y",), "copy", "Copy", "copy the line's digest or id", show=True),
     Action("receipt.raw", "receipt", ("x",), "raw", "Raw", "the stored bytes, hidden until now", show=True),
+    Action("nodes.back", "nodes", ("escape",), "back", "Back", "to what lies below this screen", show=True),
+    Action("nodes.next", "nodes", ("n",), "problem(1)", "Next ✗", "the next check not affirmed", show=True),
+    Action("nodes.previous", "nodes", ("N",), "problem(-1)", "Previous ✗", "the previous check not affirmed"),
+    Action("nodes.fold", "nodes", ("space",), "fold", "Fold", "open or close the line under the cursor", show=True),
+    Action("nodes.close", "nodes", ("h", "left"), "fold_to(True)", "Close", "close it, or go to the line above"),
+    Action("nodes.open", "nodes", ("l", "right"), "fold_to(False)", "Open", "open it"),
+    Action("nodes.again", "nodes", ("r",), "again", "Read again", "ask the gateway now", show=True),
+    Action("nodes.copy", "nodes", ("y",), "copy", "Copy", "copy the node's or the session's id", show=True),
     Action("raw.back", "raw", ("escape", "x"), "back", "Back", "back to the receipt", show=True),
     Action("raw.next", "raw", ("l", "right", "tab"), "part(1)", "Next part", "the next stored part", show=True),
     Action("raw.previous", "raw", ("h", "left", "shift+tab"), "part(-1)", "Previous", "the previous part", show=True),

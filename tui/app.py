@@ -20,6 +20,7 @@ from gateway.errors import InvalidKey, ScopeDenied, VerirouteError
 from .actions import ACTIONS, bindings, key_name
 from .reverify import Pins
 from .screens.help import HelpScreen
+from .screens.nodes import NodesScreen
 from .screens.traffic import TrafficScreen
 from .screens.trouble import TroubleScreen
 from .source import Source
@@ -116,6 +117,11 @@ class VerirouteApp(App[int]):
         """Back to the first screen, whatever lies on top of it."""
         while len(self.screen_stack) > 2:
             self.pop_screen()
+
+    def action_nodes(self) -> None:
+        """To the nodes, which lie on top of the traffic."""
+        self.action_traffic()
+        self.push_screen(NodesScreen())
 
     async def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):

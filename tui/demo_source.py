@@ -29,9 +29,10 @@ from gateway.model.receipt import PAYLOAD_TYPE
 from gateway.model.ulid import UlidFactory
 
 from .demo_exchanges import ORIGIN, POLICY, Made, make
+from .demo_nodes import demo_nodes
 from .filters import Filter
 from .reverify import Pins
-from .source import PAGE, Info, Page, Row
+from .source import PAGE, Info, NodeView, Page, Row
 
 _LOG_KEY = NoteSigner(ORIGIN, b"veriroute demo log key, no trust")
 _RECEIPT_KEY = NoteSigner("demo.veriroute.invalid/receipts", b"veriroute demo receipt key, none")
@@ -123,6 +124,9 @@ class DemoSource:
             untrusted_policy=TRUST,
         )
         return format_bundle(bundle)
+
+    async def nodes(self) -> tuple[NodeView, ...]:
+        return demo_nodes(self._now_ms())
 
     async def tail(self) -> AsyncIterator[Row]:
         beat = 0

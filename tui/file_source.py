@@ -17,7 +17,7 @@ from gateway.storage.bundles import assemble
 from gateway.storage.reads import Reader
 
 from .filters import Filter
-from .source import PAGE, Info, Page, Row
+from .source import PAGE, Info, NodeView, Page, Row
 
 POLL_S = 1.0
 
@@ -66,6 +66,9 @@ class FileSource:
 
     async def bundle(self, receipt_id: str) -> bytes:
         return await self._ask(lambda: format_bundle(assemble(self._reader, receipt_id)))
+
+    async def nodes(self) -> tuple[NodeView, ...]:
+        raise NotFound("a database file holds no state of nodes; give the gateway's address instead")
 
     async def tail(self) -> AsyncIterator[Row]:
         newest = await self._ask(lambda: self._reader.size()) - 1

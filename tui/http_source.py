@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from gateway.admin_client import AdminClient
 
 from .filters import Filter
-from .source import PAGE, Info, Page, Row
+from .source import PAGE, Info, NodeView, Page, Row
 
 
 class HttpSource:
@@ -37,6 +37,9 @@ class HttpSource:
 
     async def bundle(self, receipt_id: str) -> bytes:
         return await self._client.bundle(receipt_id)
+
+    async def nodes(self) -> tuple[NodeView, ...]:
+        return await self._client.nodes()
 
     def tail(self) -> AsyncIterator[Row]:
         return self._client.live()

@@ -48,6 +48,10 @@ class Source(Protocol):
         """The bundle of one receipt, as stored or sent."""
         ...
 
+    async def nodes(self) -> tuple[NodeView, ...]:
+        """Every node as it is now. Raises `NotFound` where the source knows of none."""
+        ...
+
     def tail(self) -> AsyncIterator[Row]:
         """Rows as they are committed, unfiltered, in no promised order and possibly with gaps."""
         ...

@@ -21,6 +21,7 @@ _TITLES = {
     "list": "in a list",
     "traffic": "traffic",
     "receipt": "receipt",
+    "nodes": "nodes",
     "raw": "stored bytes",
     "trouble": "no source",
 }

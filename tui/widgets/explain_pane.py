@@ -35,6 +35,11 @@ class ExplainPane(VerticalScroll):
         self._redraw()
         self.scroll_home(animate=False)
 
+    def renew(self, item: Line | None) -> None:
+        """Explain what the same line is by now, without moving what is being read."""
+        self._item = item
+        self._redraw()
+
     def on_resize(self) -> None:
         self._redraw()
 

@@ -57,15 +57,23 @@ class ProvenanceTree(LineView):
         if self.root is None:
             self.show(root)
             return
-        opened = {path for path, line in _paths(self.root) if id(line) in self._open}
-        at = next((path for path, line in _paths(self.root) if line is self.selected), ())
+        self._exchange(root, unfolded(root))
+        self.post_message(self.Moved(self, False))
+
+    def renew(self, root: Line) -> None:
+        """Show what the lines of this tree are by now: nothing else opens, and the cursor stays where it is."""
+        self._exchange(root, set())
+
+    def _exchange(self, root: Line, opened_too: set[int]) -> None:
+        before = [] if self.root is None else _paths(self.root)
+        opened = {path for path, line in before if id(line) in self._open}
+        at = next((path for path, line in before if line is self.selected), ())
         self.root = root
-        self._open = {id(line) for path, line in _paths(root) if path in opened} | unfolded(root)
+        self._open = {id(line) for path, line in _paths(root) if path in opened} | opened_too
         self._flatten()
         for path, line in _paths(root):
             if path == at:
                 self.select(line)
-        self.post_message(self.Moved(self, False))
 
     @property
     def selected(self) -> Line | None:
