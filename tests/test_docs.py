@@ -79,8 +79,9 @@ def test_every_environment_variable_works(key: str) -> None:
     }
     default = getattr(getattr(settings.Settings(), part), option)
     fallback = {bool: str(not default).lower(), int: "17", float: "1.5"}.get(type(default), "elsewhere")
-    # One setting is refused without the other that admits to it.
+    # Some settings are refused without the other that belongs to them.
     beside = {"VERIROUTE_TEE_DANGEROUS_ALLOW_TEST_ROOTS": "true"} if key == "tee.dangerous_test_roots" else {}
+    beside |= {"VERIROUTE_CANARIES_MODELS": "m"} if key == "canaries.every_s" else {}
     loaded = settings.load("", environ={**beside, f"VERIROUTE_{part}_{option}".upper(): values.get(key, fallback)})
     assert getattr(getattr(loaded, part), option) != default
 

@@ -81,7 +81,7 @@ def canary_line(canary: CanaryView) -> Line:
     reason = f"  ({canary.reason})" if canary.reason and not _says_it(canary) else ""
     p = "" if canary.p is None else f"  p {canary.p:.3g}"
     return Line(
-        key=f"canary {canary.model}",
+        key=canary.model,
         text=f"{_since(canary)}{p}{reason}",
         told=TOLD,
         title="Does it answer as it used to?",
@@ -151,12 +151,6 @@ def _session(session: SessionView) -> list[Line]:
     claims = [claim_line(claim) for claim in session.claims]
     for claim in claims:
         claim.told = TOLD
-    counted = f"{len(claims)} claims"
-    return [
-        about,
-        *(
-            [Line(key="claims", text=counted, told=TOLD, title="What the evidence says", below=claims)]
-            if claims
-            else []
-        ),
-    ]
+    if not claims:
+        return [about]
+    return [about, Line(key="claims", text=str(len(claims)), told=TOLD, title="What the evidence says", below=claims)]

@@ -18,7 +18,7 @@ from gateway.log.dsse import sign_envelope
 from gateway.log.note import NoteSigner
 from gateway.log.proof import format_tlog_proof
 from gateway.log.receipt import encode_receipt, leaf, parse_receipt
-from gateway.model.admin import Info, Page, Row
+from gateway.model.admin import CanaryView, Info, NodeView, Page, Row, SessionView
 from gateway.model.receipt import PAYLOAD_TYPE, Annotations, EvidenceRef, Rejected, Served, Sha256, Subject, Usage
 from gateway.model.ulid import UlidFactory
 from gateway.model.verdict import Check, Claim, Outcome
@@ -65,12 +65,30 @@ class HostileSource:
         number = next(n for n in range(self.count) if self.row(n).id == receipt_id)
         return hostile_bundle(_encodable(HOSTILE[number % len(HOSTILE)]))
 
+    async def nodes(self) -> tuple[NodeView, ...]:
+        return tuple(hostile_node(_encodable(text), number) for number, text in enumerate(HOSTILE))
+
     async def tail(self) -> AsyncIterator[Row]:
         for never in ():
             yield never
 
     async def close(self) -> None:
         return None
+
+
+def hostile_node(text: str, number: int) -> NodeView:
+    """A node with `text` wherever a string may stand, and times that no calendar has."""
+    session = SessionView(
+        id=text, established=1e300, expires=-1e300, outcome=text, checks=(Check(text, Outcome.WARNING, text),),
+        claims=(Claim(text, text, text, text),),
+    )  # fmt: skip
+    canary = CanaryView(
+        model=text, state=text, reason=text, since_ms=2**60, last_ms=-(2**60), baseline_ms=0, samples=1, p=0.5
+    )
+    return NodeView(
+        id=f"{number}{text}", network=text, operator=text, models=(text,), endpoints=(text,), state=text, reason=text,
+        session=session, circuit=text, quarantined_s=1e300, ewma_ms=1e300, canaries=(canary,),
+    )  # fmt: skip
 
 
 @lru_cache

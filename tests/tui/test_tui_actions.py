@@ -10,6 +10,7 @@ import pytest
 from tui.actions import ACTIONS, bindings, key_name, of
 from tui.app import VerirouteApp
 from tui.screens.help import HelpScreen, help_content
+from tui.screens.nodes import NodesScreen
 from tui.screens.raw import RawScreen
 from tui.screens.receipt import ReceiptScreen
 from tui.screens.traffic import TrafficScreen
@@ -21,6 +22,7 @@ OWNERS = {
     "list": LineView,
     "traffic": TrafficScreen,
     "receipt": ReceiptScreen,
+    "nodes": NodesScreen,
     "raw": RawScreen,
     "trouble": TroubleScreen,
     "help": HelpScreen,
@@ -44,14 +46,14 @@ def test_every_action_exists(action) -> None:  # type: ignore[no-untyped-def]
     assert action.title
 
 
-@pytest.mark.parametrize("screen", [TrafficScreen, ReceiptScreen, RawScreen, TroubleScreen])
+@pytest.mark.parametrize("screen", [TrafficScreen, ReceiptScreen, NodesScreen, RawScreen, TroubleScreen])
 def test_no_key_means_two_things_on_a_screen(screen) -> None:  # type: ignore[no-untyped-def]
     """Within a screen's contexts each key is bound once; enter belongs to the list."""
     keys = [key for context in screen.CONTEXTS for action in of(context) for key in action.keys]
     assert sorted(keys) == sorted(set(keys))
 
 
-@pytest.mark.parametrize("screen", [TrafficScreen, ReceiptScreen, RawScreen])
+@pytest.mark.parametrize("screen", [TrafficScreen, ReceiptScreen, NodesScreen, RawScreen])
 def test_the_footer_fits_eighty_columns(screen) -> None:  # type: ignore[no-untyped-def]
     """What the footer shows fits the narrow screen."""
     shown = [action for context in screen.CONTEXTS for action in of(context) if action.show]

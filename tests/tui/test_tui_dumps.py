@@ -70,6 +70,18 @@ async def test_traffic_receipt_and_help(app: VerirouteApp, size: str) -> None:
         await _compare(f"help-{size}", app)
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_nodes(app: VerirouteApp, size: str) -> None:
+    """The nodes, one whose baseline changed open, its canary explained."""
+    async with app.run_test(size=SIZES[size]) as pilot:
+        await ready(app)
+        await pilot.press("2")
+        await until(lambda: "may serve" in dump(app))
+        await pilot.press("j", "j", "l", "j")
+        await until(lambda: "calibrate anew" in dump(app) or size == "narrow")
+        await _compare(f"nodes-{size}", app)
+
+
 class Refused(DemoSource):
     """A source that cannot be opened."""
 

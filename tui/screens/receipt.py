@@ -23,6 +23,7 @@ from gateway.model.verdict import Outcome
 from tui.actions import bindings
 from tui.chain import Line, chain, problems
 from tui.columns import short_id
+from tui.proofs import add_proofs
 from tui.reverify import Findings, reverify, step_lines
 from tui.source import Row
 from tui.text import line, lines
@@ -95,6 +96,7 @@ class ReceiptScreen(Screen[None]):
         self.findings = findings
         placed = step_lines(findings)
         root = chain(row, findings.statement, placed.pop("receipt", []))
+        add_proofs(root, findings.statement)
         for branch in root.below:
             branch.below += placed.get(branch.key, [])
         if findings.differs:
