@@ -22,7 +22,7 @@ from .errors import FormatError
 #: Further models of nodes have no baseline.
 MAX_BASELINES = 256
 MAX_FILE = 4 << 20
-MAX_SAMPLES = 50
+MIN_SAMPLES, MAX_SAMPLES = 5, 50
 
 #: What comparing with the baseline found: nothing was compared yet, no change, or a change.
 State = Literal["set", "stable", "changed"]
@@ -42,7 +42,7 @@ class Baseline(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keyset: str
     prompt: Annotated[str, msgspec.Meta(min_length=1, max_length=16)]
     set_ms: _Ms
-    samples: Annotated[tuple[_Sample, ...], msgspec.Meta(min_length=1, max_length=MAX_SAMPLES)]
+    samples: Annotated[tuple[_Sample, ...], msgspec.Meta(min_length=MIN_SAMPLES, max_length=MAX_SAMPLES)]
     state: State = "set"
     since_ms: _Ms
     last_ms: _Ms

@@ -184,7 +184,8 @@ class Canaries:
             raise NoSample("baseline_reset")
         self._kept[pair] = found
         if found.runs == 1:
-            log.warning(f"canary.{found.state}", node=found.node, model=found.model, p=found.p, rekeyed=found.rekeyed)
+            about = {"state": found.state, "p": found.p, "rekeyed": found.rekeyed}
+            log.warning("canary.turned", node=found.node, model=found.model, **about)
 
     def _member(self, node: str) -> Member:
         """The node, when it has a session that a sample can be asked under."""

@@ -207,7 +207,7 @@ REFERENCE: dict[str, str] = {
     "references.timeout_s": "Seconds for each of its answers.",
     "references.max_in_flight": "Questions to it at once, 1 to 256; further ones wait.",
     "canaries.every_s": "Seconds between two drift runs at a node, jittered by a quarter; 0: no canaries are sent.",
-    "canaries.samples": "Requests of one token in each run: 5 to 50.",
+    "canaries.samples": "Requests of one token in each run: 8 to 50.",
     "canaries.models": "Chat models that are asked for, at every node that offers them at /v1/chat/completions.",
     "canaries.policy": "Policy that these exchanges are under. Default: policy.default.",
     "nodes.id": "Name of the node in receipts; unique.",
@@ -465,8 +465,9 @@ def _seconds(where: str, name: str, value: float) -> None:
 def _judge_canaries(canaries: Canaries, where: str) -> None:
     if canaries.every_s != 0 and not 1 <= canaries.every_s < float("inf"):
         raise ConfigError(f"{where}: canaries.every_s must be 0, or a number of seconds from 1 on")
-    if not 5 <= canaries.samples <= 50:
-        raise ConfigError(f"{where}: canaries.samples must be 5 to 50")
+    # With fewer, even samples that have nothing in common are not rare enough among their rearrangements for 1 %.
+    if not 8 <= canaries.samples <= 50:
+        raise ConfigError(f"{where}: canaries.samples must be 8 to 50")
     if canaries.every_s and not canaries.models:  # a model that does no chat would answer with errors
         raise ConfigError(f"{where}: canaries.models must name the chat models that canaries ask for")
 

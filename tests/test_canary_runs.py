@@ -138,7 +138,7 @@ def made(tmp_path: Path, relay: CountingRelay, *members: Any, **changes: Any) ->
     """Canaries over `relay`, their store, and the fleet."""
     store = Baselines(tmp_path / "canaries")
     fleet = SimpleNamespace(members={m.node.id: m for m in members or (member(NODE),)})
-    chosen = settings.Canaries(**{"every_s": 1.0, "samples": 5, "models": ("m",), **changes})
+    chosen = settings.Canaries(**{"every_s": 1.0, "samples": 8, "models": ("m",), **changes})
     terms = SimpleNamespace(policy=None, use=None)
     runs = Canaries(chosen, fleet, relay, lambda head: terms, store, UlidFactory())  # type: ignore[arg-type]
     return runs, store, fleet
@@ -160,37 +160,39 @@ async def turn(runs: Canaries) -> dict[str, Any]:
 async def test_never_more_than_the_samples(tmp_path: Path) -> None:
     """A run asks as often as the settings say, always the one node, and a failing one asks no more."""
     relay = CountingRelay(answer(alternatives(3)))
-    runs, store, _ = made(tmp_path, relay, samples=7)
+    runs, store, _ = made(tmp_path, relay, samples=9)
     assert (await turn(runs))["state"] == "set"
-    assert len(relay.asked) == 7
+    assert len(relay.asked) == 9
     assert {i.terms.sessions for i in relay.asked} == {("session-of-n",)}
     assert {i.key_id for i in relay.asked} == {"veriroute:canary"}
-    assert len({i.receipt_id for i in relay.asked}) == len({i.randomness for i in relay.asked}) == 7
+    assert len({i.receipt_id for i in relay.asked}) == len({i.randomness for i in relay.asked}) == 9
     kept = store.read(NODE, "m")
     assert kept is not None
-    assert len(kept.samples) == 7
+    assert len(kept.samples) == 9
     second = await turn(runs)
     assert (second["state"], second["reason"], second["p"]) == ("stable", "baseline_unchanged", 1.0)
     assert len({i.body for i in relay.asked}) == 1, "the same prompt, drawn once"
     relay.bodies = [b"{}"]
     third = await turn(runs)
     assert (third["state"], third["reason"], third["runs"]) == ("stable", "malformed", 1)
-    assert len(relay.asked) == 15
+    assert len(relay.asked) == 19
 
 
 async def test_a_change_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log hears of a turn and not of every run that finds the same."""
-    said: list[str] = []
-    monkeypatch.setattr(canaries.log, "warning", lambda event, **_: said.append(event), raising=False)
+    said: list[tuple[str, object]] = []
+    tell = lambda event, **about: said.append((event, about["state"]))  # noqa: E731
+    monkeypatch.setattr(canaries.log, "warning", tell, raising=False)
     relay = CountingRelay(answer(alternatives(3)))
     runs, _, _ = made(tmp_path, relay)
     await turn(runs)
+    assert (await turn(runs))["state"] == "stable"
     relay.bodies = [answer(alternatives(3, first=-0.9))]
     assert (await turn(runs))["state"] == "changed"
     assert (await turn(runs))["runs"] == 2
     relay.bodies = [answer(alternatives(3))]
     assert (await turn(runs))["state"] == "stable"
-    assert said == ["canary.changed", "canary.stable"]
+    assert said == [("canary.turned", "stable"), ("canary.turned", "changed"), ("canary.turned", "stable")]
 
 
 async def test_a_reset_in_the_midst_of_a_run(tmp_path: Path) -> None:
@@ -297,7 +299,7 @@ async def test_runs_wait_for_their_time(tmp_path: Path) -> None:
     finally:
         canary.cancel()
         await asyncio.gather(canary, return_exceptions=True)
-    assert len(relay.asked) >= 15
+    assert len(relay.asked) >= 24
     assert max(i.received_ms for i in relay.asked) - relay.asked[0].received_ms >= 2 * 0.75 * 200 - 50
 
 
@@ -311,8 +313,8 @@ async def test_runs_wait_for_their_time(tmp_path: Path) -> None:
         ("every_s = 0.5", "from 1 on"),
         ("every_s = inf", "from 1 on"),
         ("every_s = nan", "from 1 on"),
-        ("samples = 4", "5 to 50"),
-        ("samples = 51", "5 to 50"),
+        ("samples = 7", "8 to 50"),
+        ("samples = 51", "8 to 50"),
         ("every_s = 60", "must name the chat models"),
     ],
 )

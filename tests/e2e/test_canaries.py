@@ -17,7 +17,7 @@ from running import MODEL, Gateway, Process, node_table
 from scripted import Received, ScriptedNode
 
 #: As often as it goes, and as few samples as a comparison takes.
-OFTEN = {"every_s": 1.0, "samples": 5, "models": [MODEL]}
+OFTEN = {"every_s": 1.0, "samples": 8, "models": [MODEL]}
 
 Make = Callable[..., Gateway]
 Run = Callable[..., Process]
@@ -56,7 +56,7 @@ def test_a_node_is_stable_until_it_changes(make_gateway: Make, run_node: Run, tm
     gateway = make_gateway([node_table(node, "n")], canaries=OFTEN).start()
     stable = until(gateway, lambda c: c["runs"] >= 2)
     assert (stable["state"], stable["reason"]) == ("stable", "baseline_unchanged")
-    assert (stable["samples"], stable["p"], stable["rekeyed"]) == (5, 1.0, False)
+    assert (stable["samples"], stable["p"], stable["rekeyed"]) == (8, 1.0, False)
     assert stable["baseline_ms"] < stable["since_ms"] < stable["last_ms"]
 
     restarted(node, run_node, identity, "--precision", "int4")
@@ -90,8 +90,8 @@ def test_samples_are_ordinary_exchanges(make_gateway: Make, node: Process) -> No
     ledger = Ledger(gateway.database).check()
     samples = [row for row in ledger.receipts if row.predicate["caller"]["keyId"] == "veriroute:canary"]
     assert len(samples) == len(ledger.receipts)
-    assert 5 <= len(samples) <= 10  # one run, and at most one more that the stop found under way
-    for row in samples[:5]:
+    assert len(samples) >= 8
+    for row in samples[:8]:
         said = row.predicate
         assert (row.release, row.verdict, row.status) == ("released", "affirming", 200)
         assert row.intent is not None
