@@ -118,10 +118,13 @@ def test_a_node_without_log_probs(make_gateway: Make, scripted: ScriptedNode) ->
 
 
 def test_a_node_that_is_down(make_gateway: Make, scripted: ScriptedNode) -> None:
-    """The reason is that of the exchange; the state is still what the last comparison found."""
+    """The reason is that of the exchange, which counts as any other would; one failure a run keeps no node away."""
     scripted.script = scripted.json(b"{}", status=500)
     gateway = make_gateway([scripted.table("n")], canaries={**OFTEN, "models": ["m"]}).start()
-    assert until(gateway, lambda c: c["reason"])["reason"] == "status_500"
+    shown = until(gateway, lambda c: c["reason"])
+    assert (shown["state"], shown["reason"]) == ("waiting", "status_500")
+    assert len(scripted.received) == 1
+    assert node_view(gateway)["circuit"] is None
 
 
 def test_a_stop_in_the_midst_of_a_run(make_gateway: Make, scripted: ScriptedNode) -> None:

@@ -135,3 +135,19 @@ def test_problems_are_ranked() -> None:
     tiers = [Outcome.NONE, Outcome.WARNING, OK, Outcome.CONTRAINDICATED, Outcome.WARNING]
     root = Line(key="root", below=[Line(key=str(n), outcome=tier) for n, tier in enumerate(tiers)])
     assert [line.key for line in problems(root)] == ["3", "1", "4", "0"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "starts"),
+    [(OK, None, ""), (Outcome.NONE, "no_quorum", "not shown (no_quorum): "),
+     (Outcome.CONTRAINDICATED, "margin_too_large", "refuted (margin_too_large): ")],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["quorum", "reexec", "logprob", "toploc", "zk"])
+def test_a_check_of_evidence_beyond_signatures(kind: str, outcome: Outcome, reason: str | None, starts: str) -> None:
+    """It is a check of the answer like any other: outcome, reason, and what was found."""
+    check = Check(f"proof_{kind}", outcome, reason, "0.5, 48 tokens", "0.01")
+    assert split_checks((check,)) == ([], [check])
+    line = check_line(check)
+    assert line.outcome is outcome
+    assert line.text.startswith(starts)
+    assert ("found", "0.5, 48 tokens") in line.facts

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 from hostile_source import HostileSource, hostile_node
 from tui_kit import HOSTILE, NARROW, NOON_MS, WIDE, dump, ready, until
 
+from gateway.admin_client import AdminClient
 from gateway.errors import NotFound, ServiceError
-from gateway.model.admin import CanaryView, NodeView, SessionView
+from gateway.model.admin import CanaryView, Nodes, NodeView, SessionView
 from gateway.model.verdict import Check, Outcome
 from tui.app import VerirouteApp
 from tui.chain import Line, problems
 from tui.demo_nodes import demo_nodes
 from tui.demo_source import DemoSource
 from tui.file_source import FileSource
+from tui.http_source import HttpSource
 from tui.nodes import canary_line, moment, node_line, nodes_tree
 from tui.screens.nodes import NodesScreen
 from tui.screens.receipt import ReceiptScreen
@@ -162,6 +165,20 @@ async def test_a_file_knows_no_nodes(tmp_path: Path) -> None:
     """A database file says so, in words that name the way on."""
     with pytest.raises(NotFound, match="gateway's address"):
         await FileSource(tmp_path / "x.db").nodes()
+
+
+async def test_a_gateway_is_asked() -> None:
+    """Over the admin API come the same nodes, their canaries with them."""
+    nodes = demo_nodes(NOON_MS)
+
+    def admin(request: httpx.Request) -> httpx.Response:
+        assert request.url.path == "/admin/v1/nodes"
+        return httpx.Response(200, content=msgspec.json.encode(Nodes(nodes)))
+
+    address = "http://127.0.0.1:1"
+    source = HttpSource(address, "k", client=AdminClient(address, "k", transport=httpx.MockTransport(admin)))
+    assert await source.nodes() == nodes
+    await source.close()
 
 
 async def test_hostile_nodes() -> None:
