@@ -136,10 +136,10 @@ def judge_states(
     try:
         if limits is not None and changed(limits.revision, word.prompt):
             raise FormatError("another build", reason="reference_changed")
+        spelt = _spelled(_scores(exchange, word), exchange)
         if word.activations is None:
             raise FormatError("no activations", reason=word.activations_problem)
         recomputed = read_activations(word.activations)
-        spelt = _spelled(_scores(exchange, word), exchange)
     except FormatError as error:
         return _open(subject, Kind.TOPLOC, error)
     return judge_toploc(stated, recomputed, len(exchange.ids), spelt, limits, model, subject).record
