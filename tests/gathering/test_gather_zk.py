@@ -11,9 +11,9 @@ import pytest
 import zk_kit
 from gathering_kit import policy
 
+from gateway.proofs import Gathered, Proofs
 from gateway.prover.circuits import load_circuits
 from gateway.prover.verifier import Limits
-from gateway.proofs import Gathered, Proofs
 from gateway.references import References
 from gateway.upstream.pool import UpstreamPool
 from gateway.verify.proofs.evidence import Assurance, ProofRecord, Verdict
