@@ -34,6 +34,9 @@ class AciAdapter:
             raise ConfigError(f"{where}: this network has no settings of its own, not {sorted(table)[0]!r}")
         return self
 
+    def admit(self, nodes: tuple[Node, ...]) -> None:
+        """What the settings ask of every node is all that is asked."""
+
     async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered:
         """ACI has no registry: the nodes are those of the settings."""
         return Discovered(tuple(configured))

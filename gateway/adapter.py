@@ -1,6 +1,7 @@
 """The adapter contract: what is particular to one network. An adapter picks rules and translates; it never judges.
 
     configured  itself, with the table [networks.<name>] of the settings
+    admit       whether the nodes of the settings are ones that the network can have
     discover    the network's current nodes (I/O)
     evidence    the raw evidence of one node, with our nonce (I/O)
     request     what a request to the node carries beside the caller's bytes (pure)
@@ -27,8 +28,8 @@ from .model.node import AttestedSession, Node
 if TYPE_CHECKING:
     import httpx
 
-API_VERSION = 2
-NODE_RULES = ("aci-report", "opengradient-dossier")
+API_VERSION = 3
+NODE_RULES = ("aci-report", "opengradient-dossier", "none")
 GROUP = "gateway.adapters"
 JSON_ONLY = ("application/json",)
 
@@ -113,6 +114,10 @@ class Adapter(Protocol):
         """An adapter for these settings. Raises `ConfigError` that names `where` and the key."""
         ...
 
+    def admit(self, nodes: tuple[Node, ...]) -> None:
+        """Raises `ConfigError` for a node of the settings that this network cannot have as it is written."""
+        ...
+
     async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered: ...
 
     async def evidence(self, node: Node, nonce: str, client: EvidenceClient) -> RawEvidence: ...
@@ -124,12 +129,16 @@ class Adapter(Protocol):
     def sealing(self, session: AttestedSession) -> Sealing | None: ...
 
 
-def load(networks: Iterable[str], tables: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Adapter]:
-    """The adapters for `networks`, configured from `tables`. Raises `ConfigError` for one that cannot be used."""
+def load(nodes: Iterable[Node], tables: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Adapter]:
+    """The adapters for the networks of `nodes`, configured from `tables`. Raises `ConfigError` for one that cannot be
+    used, and for a node that its network cannot have."""
     from importlib.metadata import entry_points
 
     found = {point.name: point for point in entry_points(group=GROUP)}
-    wanted, tables = set(networks), tables or {}
+    of: dict[str, list[Node]] = {}
+    for node in nodes:
+        of.setdefault(node.network, []).append(node)
+    wanted, tables = of.keys(), tables or {}
     unused = sorted(tables.keys() - wanted)
     if unused:
         raise ConfigError(f"[networks.{unused[0]}] is set, and no node in [[nodes]] names that network")
@@ -150,4 +159,5 @@ def load(networks: Iterable[str], tables: Mapping[str, Mapping[str, object]] | N
         if adapter.node_rule not in NODE_RULES or adapter.response_rule not in RESPONSE_RULES:
             raise ConfigError(f"the adapter for {network!r} names a rule that is not in the registry")
         adapters[network] = adapter.configured(tables.get(network, {}), f"[networks.{network}]")
+        adapters[network].admit(tuple(of[network]))
     return adapters

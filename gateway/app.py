@@ -98,7 +98,7 @@ class Gateway:
         self.terms = TermsBook(policies, settings.policy.default)
         if settings.canaries.policy is not None and settings.canaries.policy not in policies:
             raise ConfigError(f"canaries.policy names {settings.canaries.policy!r}, which there is not")
-        adapters = load_adapters((n.network for n in settings.nodes), settings.networks)
+        adapters = load_adapters(settings.node_values, settings.networks)
         path = database(settings)
         memory = memory_path(settings)
         signers = load_or_make(keys_dir(settings), settings.log.origin, log_exists=has_log(path, memory))
@@ -277,11 +277,12 @@ class Gateway:
     def _archive(self, node: Node, attestation: Attestation) -> None:
         """Keep evidence and sessions by digest, so that any answer can be judged again later."""
         session, document = attestation.session, attestation.document
-        if session is None or document is None:
+        if session is None:
             return
         now = _now_ms()
         record = msgspec.json.encode(session)
-        self._submit(put_evidence(session.evidence_digest, "application/json", now, document), len(document))
+        if document is not None:  # a node without evidence has a session all the same
+            self._submit(put_evidence(session.evidence_digest, "application/json", now, document), len(document))
         for data in attestation.endorsements.values():  # judged again years later, it is by these that it has to be
             digest = sha256(data).hexdigest()
             self._submit(put_evidence(digest, "application/octet-stream", now, data), len(data))

@@ -17,9 +17,10 @@ import msgspec
 
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import Outcome
-from gateway.policy.decide import Decision, decide
+from gateway.policy.decide import Decision
+from gateway.policy.prospect import prospect
 from gateway.policy.schema import CompiledPolicy
-from gateway.verify.checks import CHECKS, Phase
+from gateway.verify.checks import CHECKS
 
 #: The reasons that are not check ids or claim names. docs/policy.md explains each.
 REASONS = (
@@ -172,7 +173,7 @@ def _evidence_reason(
         return "session_expired"
     decision = view.decisions.get(policy.digest)
     if decision is None:
-        decision = decide(session, policy, Phase.NODE)
+        decision = prospect(session, policy)
     if not decision.permit:
         return decision.reason or "session_missing"
     if now_mono - view.appraised_at > policy.freshness.evidence_max_age_s:

@@ -212,7 +212,7 @@ REFERENCE: dict[str, str] = {
     "canaries.policy": "Policy that these exchanges are under. Default: policy.default.",
     "nodes.id": "Name of the node in receipts; unique.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them), "
-    "or opengradient (OpenGradient's LLM enclaves).",
+    "openai (any server of OpenAI's API, without evidence), or opengradient (OpenGradient's LLM enclaves).",
     "nodes.base_url": "Origin, and path prefix if any, without /v1: http://127.0.0.1:9001. Left out where the "
     "network has a registry, which then says.",
     "nodes.models": "Model ids that are routed to it; exact match.",

@@ -98,7 +98,8 @@ def test_the_installed_wheel_runs(installed: Path, tmp_path: Path) -> None:
 def test_adapters_and_the_model_are_found_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     """Entry points lead to the wheel's own adapter; the node's weights load; start-up accepts the installation."""
     code = (
-        "import sys; from gateway.adapter import load; a = load(['aci'])['aci']; print(a.network)\n"
+        "import sys; from gateway.adapter import load; from gateway.model.node import Node\n"
+        "a = load([Node('n', 'aci', '', ('m',))])['aci']; print(a.network)\n"
         "print(sys.modules[type(a).__module__].__file__)\n"
         "from adapters.selfhosted.lm.model import Weights; Weights.open(); print('weights')\n"
         "from gateway.cli.serve import check_install; check_install(); print('install')\n"

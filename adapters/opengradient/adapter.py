@@ -97,6 +97,9 @@ class OpenGradientAdapter(_Unconfigured):
         self._watched: int | None = None
         self._refused: frozenset[Refused] = frozenset()
 
+    def admit(self, nodes: tuple[Node, ...]) -> None:
+        """Nothing before the registry was read: `discover` says what is wrong with a node."""
+
     # -- nodes --------------------------------------------------------------------------------------------------------
 
     async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered:

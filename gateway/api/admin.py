@@ -15,7 +15,7 @@ from gateway import __version__
 from gateway.errors import BadRequest
 from gateway.fleet.fleet import Member
 from gateway.model.admin import Info, Nodes, NodeView, Page, SessionView
-from gateway.policy import Phase, decide
+from gateway.policy import prospect
 
 from .reads import BUNDLE, bundle_bytes, number, only, principal_of
 from .services import Services
@@ -95,7 +95,7 @@ def _node(services: Services, member: Member) -> NodeView:
     elif circuit is not None:
         state, reason = "circuit_open", "circuit_open"
     else:
-        decision = view.decisions.get(policy.digest) or decide(session, policy, Phase.NODE)
+        decision = view.decisions.get(policy.digest) or prospect(session, policy)
         if not decision.permit:
             state, reason = "refused", decision.reason
     return NodeView(

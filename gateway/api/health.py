@@ -11,7 +11,7 @@ from litestar.handlers import BaseRouteHandler
 
 from gateway.fleet.fleet import Member
 from gateway.model.verdict import Outcome
-from gateway.policy import Phase, decide
+from gateway.policy import prospect
 
 from .reads import principal_of
 from .services import Services
@@ -71,7 +71,9 @@ async def metrics(request: Request[Any, Any, Any], services: Services) -> Respon
     put("veriroute_log_healthy", "gauge", "Whether the log writer runs.", [("", float(sequencer.healthy))])
     states = {"attested": 0, "unattested": 0}
     for member in services.fleet.members.values():
-        states["attested" if member.session is not None else "unattested"] += 1
+        # A node without evidence has a session, and has attested nothing.
+        shown = member.session is not None and bool(member.session.keyset_digest)
+        states["attested" if shown else "unattested"] += 1
     put("veriroute_nodes", "gauge", "Nodes, by state.", [(f'{{state="{s}"}}', float(n)) for s, n in states.items()])
     put(
         "veriroute_surplus_total",
@@ -140,7 +142,7 @@ def _evidence(member: Member) -> str:
 
 
 def _permitted(member: Member, policy: Any) -> bool:
-    return member.session is not None and decide(member.session, policy, Phase.NODE).permit
+    return member.session is not None and prospect(member.session, policy).permit
 
 
 def _resident() -> int:

@@ -39,7 +39,7 @@ async def open_network(settings: Settings, name: str) -> AsyncIterator[Network]:
     """The network `name` of `settings`. Raises `ConfigError` when no node names it, or its table is wrong."""
     configured = _configured(settings.node_values, name)
     tables = {name: settings.networks[name]} if name in settings.networks else {}
-    adapter = load([name], tables)[name]
+    adapter = load(configured, tables)[name]
     async with contextlib.AsyncExitStack() as stack:
         pool = UpstreamPool(Limits(body_bytes=settings.upstream.max_response_bytes))
         stack.push_async_callback(pool.close)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .aci import AciRule
+from .no_evidence import NoEvidenceRule
 from .opengradient_rule import OpenGradientRule
 from .reply import ResponseRule
 
 RULES: Mapping[str, ResponseRule] = MappingProxyType(
-    {"aci-receipt": AciRule(), "opengradient-statement": OpenGradientRule()}
+    {"aci-receipt": AciRule(), "opengradient-statement": OpenGradientRule(), "none": NoEvidenceRule()}
 )

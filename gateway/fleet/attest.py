@@ -23,6 +23,7 @@ from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.transport import control_client
 from gateway.verify.aci import parse_report
 from gateway.verify.appraise import appraise_node, attested_session
+from gateway.verify.no_evidence import NoEvidenceTerms, appraise_no_evidence
 from gateway.verify.node_evidence import TeeEvidence, read_evidence, verify_evidence
 from gateway.verify.opengradient.appraise import NodeTerms, appraise_dossier
 from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
@@ -79,11 +80,19 @@ class Attester:
 
     async def attest(self, node: Node, adapter: Adapter) -> Attestation:
         """Appraise `node` now. Never raises for what the node does."""
+        if adapter.node_rule == "none":
+            return self._none(node, adapter)
         nonce = secrets.token_hex(32)
         evidence = await self._evidence(node, adapter, nonce)
         if adapter.node_rule == "opengradient-dossier":
             return self._opengradient(node, adapter, evidence, nonce)
         return await self._aci(node, evidence, nonce)
+
+    def _none(self, node: Node, adapter: Adapter) -> Attestation:
+        """A node that offers no evidence is asked for none."""
+        assert isinstance(adapter.node_terms, NoEvidenceTerms)
+        result, session = appraise_no_evidence(node, adapter.node_terms, now=self._now(), lifetime_s=self._lifetime)
+        return Attestation(result, session, None)
 
     def _opengradient(self, node: Node, adapter: Adapter, evidence: RawEvidence, nonce: str) -> Attestation:
         assert isinstance(adapter.node_terms, NodeTerms)

@@ -19,12 +19,11 @@ from gateway.exchange.head import Head
 from gateway.model.node import AttestedSession, Node
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import Outcome
-from gateway.policy.decide import decide
+from gateway.policy.prospect import prospect
 from gateway.policy.schema import CompiledPolicy
 from gateway.routing import NodeView, candidates, on_attempt, on_failure, on_success, quarantine
 from gateway.settings import is_local
 from gateway.upstream.origin import Origin, parse_origin
-from gateway.verify.checks import Phase
 
 from .attest import Attestation, Attester
 from .journal import Journal
@@ -359,7 +358,7 @@ class Fleet:
     def _decide(self, view: NodeView) -> None:
         view.decisions = {}
         if view.session is not None:
-            view.decisions = {p.digest: decide(view.session, p, Phase.NODE) for p in self._policies}
+            view.decisions = {p.digest: prospect(view.session, p) for p in self._policies}
 
 
 __all__ = ["Choice", "Fleet", "Member"]

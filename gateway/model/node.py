@@ -37,7 +37,8 @@ class AttestedSession(msgspec.Struct, frozen=True):
     keyset names (empty: no channel binding possible). `capabilities` are what the node said it can do, unproved. `tee`
     holds the claims of each item of TEE evidence; what policy asks of them is each policy's own (`tee_rules`). `hpke`
     is the key configuration (RFC 9458 section 3.1) that prompts are sealed to, empty where they go over TLS; `payee` is
-    whom the node's record names to be paid, empty where there is none.
+    whom the node's record names to be paid, empty where there is none. `aliases` are pairs of a model and
+    another name by which the settings let the node answer for it.
     """
 
     id: str
@@ -59,3 +60,4 @@ class AttestedSession(msgspec.Struct, frozen=True):
     tee: tuple[TeeClaims, ...] = ()
     hpke: bytes = b""
     payee: str = ""
+    aliases: tuple[tuple[str, str], ...] = ()

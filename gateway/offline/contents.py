@@ -20,6 +20,7 @@ from gateway.model.receipt import Receipt, Statement, millis
 from gateway.model.verdict import Outcome, Release
 from gateway.verify.aci import session_id
 from gateway.verify.appraise import session_document
+from gateway.verify.no_evidence import NO_BYTES
 
 #: How far a receipt's time may lie ahead of the reader's clock before one of the two clocks must be wrong.
 CLOCK_SKEW_S = 300.0
@@ -66,9 +67,10 @@ def opening_lines(bundle: Bundle, statement: Statement) -> list[Line]:
 def evidence_lines(bundle: Bundle, receipt: Receipt) -> list[Line]:
     """9. Evidence is matched by digest; its name in the file is a label."""
     named = {ref.digest.sha256: ref.name for ref in receipt.evidence}
-    if receipt.served is not None:
+    bare = receipt.served is not None and receipt.served.evidence_digest == f"sha256:{NO_BYTES}"
+    if receipt.served is not None and not bare:
         named.setdefault(receipt.served.evidence_digest.removeprefix("sha256:"), "the node's attestation")
-    lines = []
+    lines = [Line("evidence", Outcome.NONE, "the node offered none", claimed=False)] if bare else []
     for blob in bundle.evidence:
         found = hashlib.sha256(blob.data).hexdigest()
         if found != blob.sha256:

@@ -46,6 +46,8 @@ def reappraise(bundle: Bundle, statement: Statement) -> list[Line]:
     blob = next((e.data for e in bundle.evidence if e.name == RECEIPT_EVIDENCE), None)
     if receipt.served is None:
         return [_idle("no node answered, so there is no evidence to judge again")]
+    if blob is None and not receipt.served.keyset_digest:
+        return [_idle("the node signs no answer, so there is no signature to judge again")]
     if blob is None:
         return [_idle("the file carries no node receipt to judge again")]
     try:

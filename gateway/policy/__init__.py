@@ -2,7 +2,7 @@
 
     policies = load_policies({"signed.toml": data})         files -> policies, or PolicyError with file:line
     in_force = tighten(policies["signed"], requested)       a caller may only tighten
-    decision = decide(result, in_force, Phase.NODE)         before a prompt leaves
+    decision = prospect(session, in_force)                  before a prompt leaves
     decision = decide(answer, in_force, Phase.RESPONSE, node=session)
 
 Pure: nothing here opens a file. `gateway.policy_files` reads the built-in files and an operator's directory.
@@ -12,6 +12,7 @@ from gateway.verify.checks import Phase
 
 from .decide import Decision, decide
 from .load import Beside, inspect_policies, inspect_policy, load_policies, parse_policy
+from .prospect import prospect
 from .request import requested_policy
 from .schema import CompiledPolicy, PolicyRef
 from .tighten import demand_verified, loosens, meet, tighten
@@ -30,6 +31,7 @@ __all__ = [
     "loosens",
     "meet",
     "parse_policy",
+    "prospect",
     "requested_policy",
     "tighten",
 ]

@@ -131,9 +131,15 @@ def session_document(session: AttestedSession) -> dict[str, Any]:
         ],
         **({"payee": session.payee} if session.payee else {}),
         "evidence": {"digest": "sha256:" + session.evidence_digest},
-        "workload_keyset_digest": session.keyset_digest,
+        # What shows no keyset is told apart by what the settings say of it.
+        **({"workload_keyset_digest": session.keyset_digest} if session.keyset_digest else _configured(session)),
         "claims": {c.name: {"status": c.status} for c in session.claims},
     }
+
+
+def _configured(session: AttestedSession) -> dict[str, Any]:
+    aliases = {"model_aliases": [list(pair) for pair in session.aliases]} if session.aliases else {}
+    return {"network": session.network, **aliases}
 
 
 def _evidence(report: aci.Report, tee: TeeClaims | None, problem: str | None) -> Check:

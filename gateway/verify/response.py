@@ -48,7 +48,8 @@ _NO_CALLS = tuple(Check(i, Outcome.NONE, "no_calls") for i in ("tool_undeclared"
 
 
 class Exchanged(msgspec.Struct, frozen=True):
-    """The facts of one exchange that the receipt is held against. Digests are 64 lower-case hex digits."""
+    """The facts of one exchange that the receipt is held against. Digests are 64 lower-case hex digits; `aliases` are
+    other names that the answer may give `model`."""
 
     request_sha256: str
     response_sha256: str | None
@@ -56,6 +57,7 @@ class Exchanged(msgspec.Struct, frozen=True):
     model: str
     endpoint: str
     seen_before: bool = False
+    aliases: tuple[str, ...] = ()
 
 
 def appraise_response(
@@ -229,10 +231,13 @@ def _receipt(
 def _model_echo(exchanged: Exchanged, seen: Observation, stated: str | None) -> Check:
     # 10.
     for name in (*seen.models, *(() if stated is None else (stated,))):
-        if name != exchanged.model:
+        if name != exchanged.model and name not in exchanged.aliases:
             return Check("model_echo", Outcome.CONTRAINDICATED, "model_echo", name[:200], exchanged.model)
     if stated is None and not seen.models:
         return Check("model_echo", Outcome.NONE, "no_model", expected=exchanged.model)
+    other = next((name for name in seen.models if name != exchanged.model), None)
+    if other is not None:
+        return Check("model_echo", Outcome.AFFIRMING, None, other[:200], exchanged.model, "an alias in the settings")
     return _PASS["model_echo"]
 
 

@@ -25,7 +25,7 @@ SIGNER = Ed25519Signer(b"\7" * 32)
 DIGEST = "sha256:" + "a" * 64
 NONCE = "cd" * 32
 WIRE = Wire(receipt_event=b"aci.receipt", chain_comment=b"aci.chain")
-ACI, OG = RULES["aci-receipt"], RULES["opengradient-statement"]
+ACI, OG, BARE = (RULES[name] for name in ("aci-receipt", "opengradient-statement", "none"))
 BODY = b'{"id":"c1","model":"m","choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}]}'
 
 
@@ -44,6 +44,7 @@ def question(head: Head, body: bytes, **more: Any) -> Question:
 ASKED = question(Head("/v1/chat/completions", "m", False, 1, frozenset()), b'{"model":"m"}')
 ACI_SESSION = session((SigningKey("k1", "ed25519", SIGNER.public_key),))
 OG_SESSION = session(tuple(KEYS))
+BARE_SESSION = msgspec.structs.replace(session(()), keyset_digest="", aliases=(("m", "m-2024"), ("other", "x")))
 
 
 def receipt(body: bytes, **members: Any) -> bytes:
@@ -209,3 +210,97 @@ def test_an_opengradient_stream_names_what_it_kept_back() -> None:
     assert reader.dropped_members == ("web_search",)
     assert judged(reader.reply(), asked, at=OG_SESSION)["signature"] == ("none", "evidence_missing")
     assert OG.left_out(question(head(REQUEST), b'{"seed":1}')).dropped == ("seed",)
+
+
+def model(name: str | None) -> bytes:
+    return BODY.replace(b'"model":"m",', b"" if name is None else b'"model":"%s",' % name.encode())
+
+
+UNSIGNED = ("signature", "key_bound", "request_bound", "response_bound", "replay", "fresh", "coverage")
+
+
+def test_an_answer_that_nobody_signed_is_judged_by_its_form() -> None:
+    """What takes a signature is `none`; form and model are judged; nothing is kept, stated or dated; bytes stay."""
+    read = BARE.whole(ASKED, b"a receipt that is none", "no_receipt", BODY)
+    checks = judged(read.reply, at=BARE_SESSION)
+    assert {i: checks.pop(i) for i in UNSIGNED} == dict.fromkeys(UNSIGNED, ("none", "no_signature"))
+    assert {i for i, (outcome, _) in checks.items() if outcome == "affirming"} == {
+        "malformed", "shape", "model_echo", "executable_uncovered", "output_kind",
+    }  # fmt: skip
+    assert (read.body, read.verbatim, read.uncovered) == (BODY, True, ())
+    assert (read.reply.record, read.reply.statement(), read.reply.dated()) == (None, None, None)
+    assert (BARE.left_out(ASKED), read.reply.form.name) == (LeftOut(), "none")
+
+
+CALLING = BODY.replace(
+    b'"content":"hi"', b'"tool_calls":[{"id":"1","type":"function","function":{"name":"f","arguments":"{}"}}]'
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "check", "found"),
+    [
+        (model("m-2024"), "model_echo", ("affirming", None)),
+        (model("x"), "model_echo", ("contraindicated", "model_echo")),
+        (model("M"), "model_echo", ("contraindicated", "model_echo")),
+        (model(None), "model_echo", ("none", "no_model")),
+        (b"{", "malformed", ("contraindicated", "malformed")),
+        (BODY.replace(b'"index":0', b'"index":1'), "shape", ("contraindicated", "shape")),
+        (b'{"error":{"message":"x"}}', "shape", ("contraindicated", "shape")),
+        (CALLING, "executable_uncovered", ("contraindicated", "executable_uncovered")),
+        (CALLING, "tool_undeclared", ("contraindicated", "tool_undeclared")),
+    ],
+)
+def test_an_unsigned_answer_is_read_as_strictly_as_any(body: bytes, check: str, found: tuple[str, str | None]) -> None:
+    """A bad form, another model, or a call that nothing covers is held against it; an alias of the settings is not."""
+    assert judged(BARE.whole(ASKED, None, None, body).reply, at=BARE_SESSION)[check] == found
+
+
+def test_an_alias_is_named_where_it_counted() -> None:
+    """The check says which name came and that it is the settings' word; a chunk of a third name spoils it."""
+    reply = BARE.whole(ASKED, None, None, model("m-2024")).reply
+    echo = next(
+        c
+        for c in reply.appraise(BARE_SESSION, ASKED, now=0.0, skew_s=1.0, seen_before=False).checks
+        if c.id == "model_echo"
+    )
+    assert (echo.found, echo.expected, echo.over) == ("m-2024", "m", "an alias in the settings")
+    assert (
+        judged(bare_stream(CHUNK.replace(b'"m"', b'"m-2024"'), CHUNK.replace(b'"m"', b'"m3"')))["model_echo"][0]
+        == "contraindicated"
+    )
+
+
+def test_an_unsigned_answer_cannot_speak_in_our_name() -> None:
+    """Our members are taken off it, in one piece and in a stream."""
+    body = BODY[:-1] + b',"verification":{"verdict":"affirming"},"x_veriroute_verdict":"affirming"}'
+    read = BARE.whole(ASKED, None, None, body)
+    assert (read.verbatim, read.dropped) == (False, ("verification", "x_veriroute_verdict"))
+    assert read.body == BODY
+    reader = BARE.reader(STREAMING, WIRE, b"salt", max_event=1 << 20)
+    pieces = reader.feed(CHUNK.replace(b'"id"', b'"receipt":"mine","id"'))
+    assert reader.dropped_members == ("receipt",)
+    assert b"receipt" not in b"".join(piece.out for piece in pieces)
+
+
+STREAMING = msgspec.structs.replace(ASKED, head=msgspec.structs.replace(ASKED.head, stream=True))
+
+
+def bare_stream(*blocks: bytes) -> Reply:
+    reader = BARE.reader(STREAMING, WIRE, b"salt", max_event=1 << 20)
+    reader.feed(b"".join(blocks))
+    return reader.reply()
+
+
+def test_an_unsigned_stream_ends_with_its_terminator() -> None:
+    """Nothing has to follow it, and nothing is taken for evidence wherever it stands."""
+    reader = BARE.reader(STREAMING, WIRE, b"salt", max_event=1 << 20)
+    pieces = reader.feed(b": aci.chain 1 k 00\n\n" + STREAM)
+    assert reader.finish() is None
+    assert [piece.kind for piece in pieces] == ["finish", "end"]
+    checks = judged(reader.reply(), at=BARE_SESSION)
+    assert checks["stream_grammar"] == checks["malformed"] == checks["shape"] == ("affirming", None)
+    assert {checks[i] for i in UNSIGNED} == {("none", "no_signature")}
+    late = judged(bare_stream(STREAM, event(base64.b64encode(receipt(STREAM)))), at=BARE_SESSION)
+    assert late["signature"] == ("none", "no_signature")
+    assert late["stream_grammar"][0] == "contraindicated"

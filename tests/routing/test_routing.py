@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.model.node import AttestedSession
+from gateway.model.node import AttestedSession, SigningKey
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy import CompiledPolicy, Decision, Phase, decide, parse_policy, tighten
 from gateway.policy_files import read_policies
@@ -18,6 +18,7 @@ NOW = 1_000.0
 MODEL, CHAT = "org/Model-1", "/v1/chat/completions"
 BUILTIN = read_policies()
 SIGNED = BUILTIN["signed"]
+KEYS = (SigningKey("k", "ed25519", b"\1" * 32),)
 NODE_IDS = ("evidence", "key_bound", "key_weak", "keyset_valid", "fresh", "channel_bound")
 
 
@@ -26,7 +27,7 @@ def session(
 ) -> AttestedSession:
     checks = tuple(Check(i, other.get(i, A), None if other.get(i, A) is A else "because") for i in NODE_IDS)
     return AttestedSession(
-        name, name, "net", "https://x", "d", (), (), "e", 0, 0, A, checks, claims, frozenset(capabilities.split())
+        name, name, "net", "https://x", "d", KEYS, (), "e", 0, 0, A, checks, claims, frozenset(capabilities.split())
     )
 
 

@@ -91,11 +91,11 @@ def test_a_relay_needs_its_token(network: Network, monkeypatch: pytest.MonkeyPat
 
 def test_it_is_found_by_its_entry_point(network: Network) -> None:
     """Loaded as a stranger's would be; a table for a network that no node names is an error."""
-    assert isinstance(load(["opengradient"], {"opengradient": table(network)})["opengradient"], OpenGradientAdapter)
+    assert isinstance(load([ANY], {"opengradient": table(network)})["opengradient"], OpenGradientAdapter)
     with pytest.raises(ConfigError, match=r"\[networks.opengradient\] is set, and no node"):
-        load(["aci"], {"opengradient": table(network)})
+        load([Node("n", "aci", "", ("m",))], {"opengradient": table(network)})
     with pytest.raises(ConfigError, match="no settings of its own"):
-        load(["aci"], {"aci": {"x": 1}})
+        load([Node("n", "aci", "", ("m",))], {"aci": {"x": 1}})
 
 
 def test_how_many_have_to_agree(network: Network) -> None:
