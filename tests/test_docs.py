@@ -157,7 +157,7 @@ def given_reasons() -> set[str]:
         "Next": 0,
         "setdefault": 1,
     }
-    for folder in ("gateway", "adapters/aci.py", "adapters/opengradient"):
+    for folder in ("gateway", "adapters/aci.py", "adapters/openai", "adapters/opengradient"):
         for name, call in kit.calls(folder):
             for keyword in call.keywords:
                 if keyword.arg == "reason":

@@ -120,20 +120,3 @@ def test_what_the_model_wrote_is_not_held_against_the_node(failing: tuple[str, .
     verdict = Outcome.CONTRAINDICATED if failing else Outcome.NONE
     assert node_at_fault(Decision(verdict, False, None, failing)) is fault
     assert node_at_fault(Decision(Outcome.WARNING, False, None, failing)) is False
-
-
-@pytest.mark.parametrize(
-    ("failing", "fault"),
-    [
-        (("executable_uncovered",), False),
-        (("executable_uncovered", "tool_undeclared"), False),
-        (("executable_uncovered", "model_echo"), True),
-    ],
-)
-def test_a_call_that_nothing_covers_is_not_held_against_a_node_that_never_signs(
-    failing: tuple[str, ...], fault: bool
-) -> None:
-    """Any caller could provoke one, and so take the node from all the others; of a node that signs it is a lie."""
-    decision = Decision(Outcome.CONTRAINDICATED, False, None, failing)
-    assert node_at_fault(decision, signs=False) is fault
-    assert node_at_fault(decision) is True
