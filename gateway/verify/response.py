@@ -34,6 +34,7 @@ from gateway.model.observation import Observation
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 
 from .aci import SignedReceipt
+from .no_evidence import NO_SIGNATURE
 
 _RECEIPT_CHECKS = ("signature", "key_bound", "request_bound", "response_bound", "replay", "fresh")
 _PASS = {
@@ -90,7 +91,9 @@ def appraise_response(
     covered = sealed is not None and all(
         c.outcome is Outcome.AFFIRMING for c in checks if c.id in ("signature", "key_bound", "response_bound")
     )
-    checks += _executables(observation, covered)
+    # A call of a node that never said that it signs is no lie of the node's: the reason tells it from one that is.
+    bare = "executable_uncovered" if problem != NO_SIGNATURE else NO_SIGNATURE
+    checks += _executables(observation, None if covered else bare)
     # 15. that the bytes are those is `response_bound`; that there are no others follows from what is hashed
     checks.append(_PASS["coverage"] if sealed is not None else Check("coverage", Outcome.NONE, problem or "no_receipt"))
     return AttestationResult(tuple(checks), _claims(checks))
@@ -241,7 +244,7 @@ def _model_echo(exchanged: Exchanged, seen: Observation, stated: str | None) -> 
     return _PASS["model_echo"]
 
 
-def _executables(seen: Observation, covered: bool) -> list[Check]:
+def _executables(seen: Observation, uncovered: str | None) -> list[Check]:
     # 11–14
     if not seen.calls:
         checks = [_PASS["executable_uncovered"], *_NO_CALLS]
@@ -250,8 +253,8 @@ def _executables(seen: Observation, covered: bool) -> list[Check]:
     names = ", ".join(c.name for c in seen.calls)[:200]
     checks = [
         _PASS["executable_uncovered"]
-        if covered
-        else Check("executable_uncovered", Outcome.CONTRAINDICATED, "executable_uncovered", names)
+        if uncovered is None
+        else Check("executable_uncovered", Outcome.CONTRAINDICATED, uncovered, names)
     ]
     declared = seen.declared or frozenset()
     foreign = [c.name for c in seen.calls if c.name not in declared]

@@ -16,14 +16,6 @@ SECRET = "sk-loopback-0123456789"
 ASK: list[Any] = [{"role": "user", "content": "What is a receipt?"}]
 DATED = "m-2024-08-06"
 TOOL: Any = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-#: What an answer may leave by that nobody signed: its form.
-FORM_ONLY = """name = "form"
-version = 1
-summary = "The form of an answer, and what a signature shows of it."
-on_failure = "refuse"
-[require]
-all = ["malformed", "shape", "evidence"]
-"""
 
 
 def unsigned(name: str, url: str, models: list[str]) -> dict[str, Any]:
@@ -42,12 +34,10 @@ def scripted() -> Iterator[ScriptedNode]:
 def world(tmp_path_factory: pytest.TempPathFactory, node: Process, scripted: ScriptedNode) -> Iterator[Gateway]:
     """A gateway under `observe` before the reference node's plain API, and before a server with a key and an alias."""
     folder = tmp_path_factory.mktemp("openai")
-    (folder / "policies").mkdir()
-    (folder / "policies" / "form.toml").write_text(FORM_ONLY, "utf-8")
     gateway = Gateway(
         folder,
         [unsigned("plain", node.url, [MODEL]), unsigned("keyed", scripted.url, ["m"])],
-        policy={"default": "observe", "dir": str(folder / "policies")},
+        policy={"default": "observe"},
         networks={"openai": {"nodes": {"keyed": {"api_key_env": "SOME_KEY", "aliases": {"m": [DATED]}}}}},
     )
     gateway.signed = gateway.create_key("signed", "--policy", "signed")  # type: ignore[attr-defined]
@@ -174,7 +164,7 @@ def test_what_is_wrong_with_an_unsigned_answer_is_flagged(
     scripted.script = plain(body)
     verification = ask(world, tools=[TOOL]).model_extra["verification"]
     assert (verification["verdict"], verification["reason"]) == ("contraindicated", failing)
-    assert checks(world, verification["receipt"])[failing] == ("contraindicated", failing)
+    assert checks(world, verification["receipt"])[failing][0] == "contraindicated"
 
 
 def test_a_verification_member_of_the_node_s_is_taken_off(world: Gateway, scripted: ScriptedNode) -> None:

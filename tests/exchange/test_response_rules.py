@@ -247,7 +247,7 @@ CALLING = BODY.replace(
         (b"{", "malformed", ("contraindicated", "malformed")),
         (BODY.replace(b'"index":0', b'"index":1'), "shape", ("contraindicated", "shape")),
         (b'{"error":{"message":"x"}}', "shape", ("contraindicated", "shape")),
-        (CALLING, "executable_uncovered", ("contraindicated", "executable_uncovered")),
+        (CALLING, "executable_uncovered", ("contraindicated", "no_signature")),
         (CALLING, "tool_undeclared", ("contraindicated", "tool_undeclared")),
     ],
 )

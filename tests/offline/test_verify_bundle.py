@@ -449,6 +449,19 @@ def test_a_report_of_another_keyset_is_found():
     assert outcomes(check(with_receipt(served=served)), "appraisal") == [C]
 
 
+def test_a_node_without_evidence_leaves_nothing_to_judge_again():
+    """Neither evidence nor receipt is missed where the record says that there was none to be had."""
+    served = msgspec.structs.replace(
+        World().predicate().served, keyset_digest="", evidence_digest="sha256:" + sha256(b"")
+    )
+    lines = check(msgspec.structs.replace(with_receipt(served=served, evidence=()), evidence=()))
+    found = {x.step: (x.outcome, x.sentence, x.claimed) for x in lines if x.step in ("evidence", "appraisal")}
+    assert found == {
+        "evidence": (N, "the node offered none", False),
+        "appraisal": (N, "the node signs no answer, so there is no signature to judge again", False),
+    }
+
+
 def test_checks_without_their_inputs_are_not_repeated():
     """Without report, request or answer the affected checks are named and left."""
     no_report = check(replaced(evidence=GOOD.evidence[:1]))
