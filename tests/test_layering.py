@@ -40,6 +40,7 @@ RANKS = {
     "gateway.backlog": 5,
     "gateway.baselines": 5,
     "gateway.wallet": 5,
+    "gateway.auditing": 6,
     "gateway.recorder": 6,
     "gateway.payer": 6,
     "gateway.spending": 7,

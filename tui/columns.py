@@ -51,6 +51,11 @@ def _verdict(row: Row) -> str:
     return ""  # drawn by `fill`, which alone knows the outcome
 
 
+def _reason(row: Row) -> str:
+    """Why it was not released; of what was, whether a later audit of the node put it in doubt."""
+    return row.reason or ("doubted" if row.doubted else "")
+
+
 WIDE = (
     Column("time", 12, lambda row: clock(row.created_ms)),
     Column("receipt", 7, lambda row: short_id(row.id), style="line--dim"),
@@ -59,7 +64,7 @@ WIDE = (
     Column("agent", 16, lambda row: row.key_id),
     Column("model", 18, lambda row: row.model or "–", grow=2),
     Column("node", 12, lambda row: row.node or "–", grow=1),
-    Column("reason", 16, lambda row: row.reason or "", grow=1),
+    Column("reason", 16, _reason, grow=1),
     Column("ms", 7, lambda row: number(row.latency_ms), right=True),
 )
 NARROW = (
@@ -68,7 +73,7 @@ NARROW = (
     Column("verdict", 7, _verdict),
     Column("model", 16, lambda row: row.model or "–", grow=2),
     Column("node", 11, lambda row: row.node or "–", grow=1),
-    Column("reason", 15, lambda row: row.reason or "", grow=1),
+    Column("reason", 15, _reason, grow=1),
     Column("ms", 6, lambda row: number(row.latency_ms), right=True),
 )
 WIDE_FROM = 115
@@ -99,7 +104,7 @@ def fill(row: Row, columns: tuple[Column, ...], *, ascii_only: bool = False) -> 
             cells += [(text, MARKS[found].style), (" " * (column.cells + 1 - len(text)), "")]
             continue
         style = column.style
-        if column.title == "reason" and found is not Outcome.AFFIRMING:
+        if column.title == "reason" and (found is not Outcome.AFFIRMING or row.doubted):
             style = "line--strong"
         cells.append((fit(column.text(row), column.cells, right=column.right) + " ", style))
     return cells

@@ -31,7 +31,7 @@ BUNDLE = MEDIA_TYPE
 
 
 class ReceiptRow(msgspec.Struct, frozen=True):
-    """One row of `GET /v1/receipts`. `time` is RFC 3339; `leaf_hash` hex."""
+    """One row of `GET /v1/receipts`. `time` is RFC 3339; `leaf_hash` hex; `doubted` as in `gateway.model.admin.Row`."""
 
     receipt: str
     client_request_id: str | None
@@ -49,6 +49,7 @@ class ReceiptRow(msgspec.Struct, frozen=True):
     latency_ms: float
     index: int
     leaf_hash: str
+    doubted: bool
 
 
 class ReceiptList(msgspec.Struct, frozen=True):
@@ -183,7 +184,7 @@ def _public(row: Row, leaf_hash: bytes) -> ReceiptRow:
     return ReceiptRow(
         row.id, row.client_request_id, instant(row.created_ms), row.verdict, row.release, row.reason, row.policy,
         row.network, row.node, row.model, row.endpoint, row.stream, row.status, row.latency_ms, row.index,
-        leaf_hash.hex(),
+        leaf_hash.hex(), row.doubted,
     )  # fmt: skip
 
 

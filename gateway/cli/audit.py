@@ -1,4 +1,4 @@
-"""Check the stored audit log, export a part of it, and check such an export.
+"""Check the stored audit log, and the sampled audits in it; export a part of it, and check such an export.
 
 `verify` reads a database, also while a gateway serves from it, and shows whether it is the one log that was signed,
 whole: entries, tree, checkpoints, documents, signatures, intents, columns and openings, each as a line that names the
@@ -13,6 +13,7 @@ Exit code: 0 every check is affirming; 1 something is contraindicated; 2 usage; 
 examples:
   veriroute audit verify veriroute.db --trust gateway.trust
   veriroute audit verify veriroute.db --trust gateway.trust --kept answer.tlog-proof --kept yesterday.checkpoint
+  veriroute audit epochs veriroute.db --trust gateway.trust
   veriroute audit export veriroute.db --from 0 --to 5000 --format jsonl --out export-2026-11
   veriroute audit verify-export export-2026-11 --trust gateway.trust
 """
@@ -28,16 +29,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 
-from gateway.errors import FormatError, LogRefused
-from gateway.log.audit import Progress, Standing, audit
+from gateway.log.audit import Progress, audit
 from gateway.log.audit_rows import Report, check_rows
-from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.model.line import Line, exit_code
-from gateway.storage.memory import CheckpointMemory
 from gateway.storage.scan import Scan
 
-from . import audit_export
-from .audit_files import Usage, database, read, trust_file
+from . import audit_epochs, audit_export
+from .audit_files import database, read, remembered, stored_roots
 from .terminal import Progress as Bar
 from .terminal import as_document, show
 
@@ -49,7 +47,7 @@ MANY = 20_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="act", required=True, metavar="verify|export|verify-export")
+    commands = parser.add_subparsers(dest="act", required=True, metavar="verify|epochs|export|verify-export")
     verify = commands.add_parser("verify", help="check a stored log", description="Check a stored log.")
     verify.add_argument("database", metavar="DB", help="the database file, or its sqlite:/// URL")
     verify.add_argument("--trust", metavar="FILE", help="your trust roots (tlog-policy with #!receipt lines)")
@@ -63,20 +61,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--jobs", type=int, default=0, metavar="N", help="processes to use (default: one a processor)")
     verify.add_argument("--progress", action="store_true", help="say how far it is, also where that is no terminal")
     verify.add_argument("--json", action="store_true", help="one JSON document instead of lines")
+    audit_epochs.configure(commands)
     audit_export.configure(commands)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.act == "verify":
         return _verify(args)
+    if args.act == "epochs":
+        return audit_epochs.run(args)
     return audit_export.export(args) if args.act == "export" else audit_export.verify_export(args)
 
 
 def _verify(args: argparse.Namespace) -> int:
     path = database(args.database)
-    roots, standing = _roots(args, path)
+    roots, standing = stored_roots(path, args.trust, accept=args.trust_stored_keys)
     outside = [(name, read(name)) for name in args.kept]
-    outside += _memory(path, args.memory)
+    outside += remembered(path, args.memory)
     keys = None if roots is None else roots.receipt_key_map
     bar = Bar("entries", always=args.progress)
     lines: list[Line] = []
@@ -96,27 +97,6 @@ def _verify(args: argparse.Namespace) -> int:
     else:
         show(f"{path}: log {origin}, {size} entries", lines, code)
     return code
-
-
-def _roots(args: argparse.Namespace, path: str) -> tuple[TrustPolicy | None, Standing]:
-    if args.trust is not None:
-        return trust_file(args.trust), "yours"
-    beside = os.path.join(path + ".keys", "trust.txt")
-    try:
-        roots = parse_trust(read(beside))
-    except (Usage, FormatError):
-        return None, "beside"
-    return roots, "accepted" if args.trust_stored_keys else "beside"
-
-
-def _memory(path: str, given: str | None) -> list[tuple[str, bytes]]:
-    memory = CheckpointMemory(given or path + ".checkpoint")
-    memory.load()
-    if memory.note is not None:
-        return [("checkpoint memory", memory.note)]
-    if given is not None or memory.damaged:
-        raise LogRefused(f"the checkpoint memory {memory.path} holds no checkpoint", reason="memory_damaged")
-    return []
 
 
 def _reports(scan: Scan, path: str, keys: Mapping[str, bytes] | None, jobs: int) -> Iterator[Report]:

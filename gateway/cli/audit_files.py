@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 
-from gateway.errors import FormatError, VerirouteError
+from gateway.errors import FormatError, LogRefused, VerirouteError
+from gateway.log.audit import Standing
 from gateway.log.note import NoteSigner, parse_skey
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.storage.engine import database_path
+from gateway.storage.memory import CheckpointMemory
 from gateway.text import plain
 
 #: Largest file that is read whole (trust files, checkpoints, proofs, manifests).
@@ -57,3 +59,26 @@ def signing_key(name: str) -> NoteSigner:
         raise Usage(f"the key {plain(name)} is not text") from None
     except FormatError as error:
         raise Usage(f"the key {plain(name)} is not usable: {error}") from None
+
+
+def stored_roots(path: str, trust: str | None, *, accept: bool) -> tuple[TrustPolicy | None, Standing]:
+    """The trust roots in the file `trust`, or those beside the database, and where they come from."""
+    if trust is not None:
+        return trust_file(trust), "yours"
+    beside = os.path.join(path + ".keys", "trust.txt")
+    try:
+        roots = parse_trust(read(beside))
+    except (Usage, FormatError):
+        return None, "beside"
+    return roots, "accepted" if accept else "beside"
+
+
+def remembered(path: str, given: str | None) -> list[tuple[str, bytes]]:
+    """The checkpoint in the memory of the log at `path`. Raises `LogRefused` when there has to be one."""
+    memory = CheckpointMemory(given or path + ".checkpoint")
+    memory.load()
+    if memory.note is not None:
+        return [("checkpoint memory", memory.note)]
+    if given is not None or memory.damaged:
+        raise LogRefused(f"the checkpoint memory {memory.path} holds no checkpoint", reason="memory_damaged")
+    return []

@@ -18,9 +18,13 @@ from .verdict import Check, Claim
 
 
 class Row(ReceiptRow, frozen=True, kw_only=True):
-    """The query columns of one receipt, and the index of its leaf in the log."""
+    """The query columns of one receipt, and the index of its leaf in the log.
+
+    `doubted`: a later audit of the node failed, and none has passed this answer or a later one before it.
+    """
 
     index: int
+    doubted: bool = False
 
 
 class Page(msgspec.Struct, frozen=True):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import msgspec
 
 #: The kinds of leaf, in the closed list of the receipt format.
-KINDS = ("receipt", "intent", "policy", "key", "config", "export", "erasure", "hold", "start", "stop", "alarm")
+KINDS = (
+    *("receipt", "intent", "policy", "key", "config", "export", "erasure", "hold", "start", "stop", "alarm"),
+    *("epoch", "audit", "reveal"),
+)
 
 
 class ReceiptRow(msgspec.Struct, frozen=True):

@@ -103,9 +103,10 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
             timeout=busy_ms / 1000,
         )
         try:
+            _check_version(connection, path, schema.LOG)
+            _stand_in(connection)
             connection.execute("PRAGMA query_only = ON")
             connection.text_factory = _text
-            _check_version(connection, path, schema.LOG)
         except BaseException:
             connection.close()
             raise
@@ -165,10 +166,24 @@ def _ensure_schema(connection: sqlite3.Connection, path: str, layout: schema.Lay
             connection.execute(f"PRAGMA application_id = {layout.application_id}")
             connection.execute(f"PRAGMA user_version = {layout.version}")
         _check_version(connection, path, layout)
+        for statement in _missing(connection, layout):
+            connection.execute(statement)
     except BaseException:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def _missing(connection: sqlite3.Connection, layout: schema.Layout) -> list[str]:
+    """The statements that create what a file of an earlier program lacks."""
+    found = {name for (name,) in connection.execute("SELECT CAST(name AS TEXT) FROM sqlite_master")}
+    return [statement for statement in layout.added if statement.split()[2] not in found]
+
+
+def _stand_in(connection: sqlite3.Connection) -> None:
+    """For a reader, empty tables of its own in place of those that the file lacks and that it cannot make."""
+    for statement in _missing(connection, schema.LOG):
+        connection.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
 
 
 def _is_blank(connection: sqlite3.Connection) -> bool:

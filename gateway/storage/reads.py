@@ -22,13 +22,15 @@ from gateway.model.admin import Row
 from gateway.model.entry import Opening
 
 from . import engine
+from .audits import DOUBTED, AuditReads
 from .tree_reads import TreeReads
 
 PAGE = 100
-_COLUMNS = (
+_PLAIN = (
     "idx, id, key_id, client_request_id, created_ms, verdict, release, reason, policy, network, node, model, endpoint, "
     "stream, status, latency_ms"
 )
+_COLUMNS = f"{_PLAIN}, {DOUBTED}"
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -70,7 +72,7 @@ class Event(msgspec.Struct, frozen=True):
     created_ms: int
 
 
-class Reader(TreeReads):
+class Reader(TreeReads, AuditReads):
     """Reads of one database. `path` is the file (`gateway.storage.engine.database_path` makes it of a URL).
 
     Raises `ConfigError` when there is no database at `path` and `LogRefused` when it is none of ours, at the first call
@@ -276,12 +278,12 @@ _DOCUMENTS = """
 
 
 _NAMES = tuple(field.name for field in msgspec.structs.fields(Row))
-_AT = {name: place for place, name in enumerate(["index", *_COLUMNS.replace(" ", "").split(",")[1:]])}
+_AT = {name: at for at, name in enumerate(["index", *_PLAIN.replace(" ", "").split(",")[1:], "doubted"])}
 
 
 def _row(found: tuple[Any, ...]) -> Row:
     values = {name: found[_AT[name]] for name in _NAMES}
-    values["stream"] = bool(values["stream"])
+    values["stream"], values["doubted"] = bool(values["stream"]), bool(values["doubted"])
     try:
         return msgspec.convert(values, Row)
     except msgspec.ValidationError as error:

@@ -11,6 +11,33 @@ from typing import NamedTuple
 VERSION = 1
 APPLICATION_ID = 0x7672_3031  # "vr01"
 
+#: What sampled audits keep beside the log. A database that was begun before there were any gets these tables when it is
+#: opened for writing, under the same version: a program that does not know them is not disturbed by them.
+AUDITS: tuple[str, ...] = (
+    """CREATE TABLE audit_epoch (
+        id VARCHAR NOT NULL,
+        seed BLOB NOT NULL,
+        first INTEGER NOT NULL,
+        begin_ms INTEGER NOT NULL,
+        end_ms INTEGER NOT NULL,
+        reveal_by_ms INTEGER NOT NULL,
+        PRIMARY KEY (id)
+    )""",
+    """CREATE TABLE audited (
+        idx INTEGER NOT NULL,
+        node VARCHAR NOT NULL,
+        passed INTEGER NOT NULL,
+        PRIMARY KEY (idx)
+    )""",
+    """CREATE TABLE doubt (
+        idx INTEGER NOT NULL,
+        node VARCHAR NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        PRIMARY KEY (idx)
+    )""",
+)
+
 #: Statements in the order in which they run, inside one transaction.
 DDL: tuple[str, ...] = (
     """CREATE TABLE log_state (
@@ -117,6 +144,7 @@ DDL: tuple[str, ...] = (
         value INTEGER NOT NULL,
         PRIMARY KEY (name)
     )""",
+    *AUDITS,
 )
 
 #: Rows that every database begins with.
@@ -166,13 +194,17 @@ LEDGER_DDL: tuple[str, ...] = (
 
 
 class Layout(NamedTuple):
-    """What a file of ours holds when it is new, and the numbers by which it is known again."""
+    """What a file of ours holds when it is new, and the numbers by which it is known again.
+
+    `added`: tables among them that a file of this version may lack.
+    """
 
     what: str
     statements: tuple[str, ...]
     application_id: int
     version: int
+    added: tuple[str, ...] = ()
 
 
-LOG = Layout("database", (*DDL, *SEED), APPLICATION_ID, VERSION)
+LOG = Layout("database", (*DDL, *SEED), APPLICATION_ID, VERSION, AUDITS)
 LEDGER = Layout("ledger of payments", LEDGER_DDL, LEDGER_APPLICATION_ID, LEDGER_VERSION)

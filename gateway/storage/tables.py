@@ -170,6 +170,38 @@ class Counter(SQLModel, table=True):
     value: int
 
 
+class AuditEpoch(SQLModel, table=True):
+    """Epochs of sampled audits whose seed the log does not have yet: a secret until then. `first` is a log index below
+    which the log has nothing of the epoch."""
+
+    __tablename__ = "audit_epoch"
+    id: str = Field(primary_key=True)
+    seed: bytes
+    first: int
+    begin_ms: int = Field(sa_column=_time())
+    end_ms: int = Field(sa_column=_time())
+    reveal_by_ms: int = Field(sa_column=_time())
+
+
+class Audited(SQLModel, table=True):
+    """Receipts whose audit was decided, by their index: where the span of doubt of a later failure begins."""
+
+    __tablename__ = "audited"
+    idx: int = Field(primary_key=True)
+    node: str
+    passed: int
+
+
+class Doubt(SQLModel, table=True):
+    """For each failed audit (`idx` of its receipt) the receipts of the node that it puts in doubt: [first, last]."""
+
+    __tablename__ = "doubt"
+    idx: int = Field(primary_key=True)
+    node: str
+    first: int
+    last: int
+
+
 class Payment(SQLModel, table=True):
     """One authorization to pay, in the ledger's own file. Amounts are decimal text: they may need 256 bits.
 

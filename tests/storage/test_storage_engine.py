@@ -120,3 +120,25 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
         reader.execute("UPDATE counter SET value = 9")
     reader.close()
     assert not engine.has_log(path)
+
+
+def test_a_database_of_before_audits_is_read_and_completed(tmp_path: Path) -> None:
+    """A file without the tables of sampled audits is read as one that has none, and gets them when it is written to."""
+    path = str(tmp_path / "a.db")
+    engine.open_writer(path).close()
+    before = sqlite3.connect(path)
+    for table in ("audit_epoch", "audited", "doubt"):
+        before.execute(f"DROP TABLE {table}")
+    before.commit()
+    before.close()
+    reader = engine.open_reader(path)
+    assert reader.execute("SELECT count(*) FROM doubt").fetchone() == (0,)
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        reader.execute("INSERT INTO doubt VALUES (1, 'n', 0, 0)")
+    reader.close()
+    writer = engine.open_writer(path)
+    writer.execute("INSERT INTO doubt VALUES (1, 'n', 0, 0)")
+    writer.close()
+    reader = engine.open_reader(path)
+    assert reader.execute("SELECT count(*) FROM doubt").fetchone() == (1,)
+    reader.close()

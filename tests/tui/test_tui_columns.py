@@ -76,3 +76,13 @@ def test_where() -> None:
     assert where(row()) == "og-7 (aci)"
     assert where(row(network=None)) == "og-7"
     assert where(row(node=None)) == "no node"
+
+
+@pytest.mark.parametrize("width", [79, 119])
+def test_a_doubted_answer_says_so(width: int) -> None:
+    """A released answer whose node failed an audit later has the word in the column of reasons, in strong type."""
+    columns = columns_for(width)
+    assert "doubted" not in _text(fill(row(reason=None), columns))
+    cells = fill(row(reason=None, doubted=True), columns)
+    assert [style for text, style in cells if text.startswith("doubted")] == ["line--strong"]
+    assert "doubted" not in _text(fill(row(reason="timeout", doubted=True), columns))

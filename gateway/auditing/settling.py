@@ -1,0 +1,116 @@
+"""What the log says of one epoch: who had to be audited, who was, and what is therefore still to be entered.
+
+The log is the only memory of audits. Settling reads it from the epoch's beginning on, by the same rule as an auditor
+will (`gateway.offline.epochs`): the answers that were released under the epoch and that its seed selects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from gateway.errors import FormatError
+from gateway.log.audit_rows import read_envelope
+from gateway.model.audits import AUDIT_FAILED, AuditEntry, Counts
+from gateway.model.receipt import AuditPart
+from gateway.storage.audits import Entered, EpochRow
+from gateway.verify.proofs.sampling import parse_rate, selected
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A released answer that its epoch's seed selected."""
+
+    receipt_id: str
+    network: str
+    node: str
+
+
+class Standing(msgspec.Struct):
+    """An epoch as the log has it. `alarmed` are the failed audits that have their alarm."""
+
+    announced: bool = False
+    revealed: bool = False
+    due: dict[str, Due] = {}
+    audits: dict[str, AuditEntry] = {}
+    alarmed: set[str] = set()
+
+    def owed(self) -> list[Due]:
+        """The answers that had to be audited and have no entry."""
+        return [due for id, due in self.due.items() if id not in self.audits]
+
+    def failed(self) -> list[AuditEntry]:
+        """Failed audits that nobody was told of."""
+        return [a for a in self.audits.values() if a.verdict == "fail" and a.receipt_id not in self.alarmed]
+
+    def counts(self) -> Counts:
+        """What became of the selected answers; one without an entry is about to get an inconclusive one."""
+        verdicts = [self.audits[id].verdict if id in self.audits else "inconclusive" for id in self.due]
+        passed, failed = verdicts.count("pass"), verdicts.count("fail")
+        return Counts(len(verdicts), passed, failed, len(verdicts) - passed - failed)
+
+
+class _Served(msgspec.Struct):
+    network: str = ""
+    node: str = ""
+
+
+class _Predicate(msgspec.Struct, rename="camel"):
+    """The members of any of these documents that are looked at."""
+
+    epoch: str = ""
+    receipt_id: str = ""
+    alarm: str = ""
+    audit: AuditPart | None = None
+    served: _Served | None = None
+
+
+class _Statement(msgspec.Struct):
+    predicate: _Predicate
+
+
+class _AuditStatement(msgspec.Struct):
+    predicate: AuditEntry
+
+
+_statements = msgspec.json.Decoder(_Statement)
+_audits = msgspec.json.Decoder(_AuditStatement)
+
+
+def standing(row: EpochRow, entries: Iterable[Entered]) -> Standing:
+    """Where an epoch stands, by the log's entries from `row.first` on. What cannot be read is passed over.
+
+    Reading needs a few microseconds a receipt, so callers do it in a thread.
+    """
+    found = Standing(due={}, audits={}, alarmed=set())
+    for entered in entries:
+        try:
+            payload = read_envelope(entered.envelope).payload
+            said = _statements.decode(payload).predicate
+            if entered.kind == "receipt":
+                _receipt(found, row, said, released=entered.release == "released")
+            elif said.epoch == row.id:
+                _entry(found, entered.kind, said, payload)
+        except (FormatError, msgspec.MsgspecError):
+            continue  # `veriroute audit verify` names it
+    return found
+
+
+def _receipt(found: Standing, row: EpochRow, said: _Predicate, *, released: bool) -> None:
+    part, served = said.audit, said.served
+    if not released or part is None or served is None or part.epoch != row.id:
+        return
+    if selected(row.seed, said.receipt_id, parse_rate(part.rate)):
+        found.due[said.receipt_id] = Due(said.receipt_id, served.network, served.node)
+
+
+def _entry(found: Standing, kind: str, said: _Predicate, payload: bytes) -> None:
+    if kind == "epoch":
+        found.announced = True
+    elif kind == "reveal":
+        found.revealed = True
+    elif kind == "audit":
+        entry = _audits.decode(payload).predicate
+        found.audits.setdefault(entry.receipt_id, entry)
+    elif said.alarm == AUDIT_FAILED:
+        found.alarmed.add(said.receipt_id)

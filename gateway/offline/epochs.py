@@ -1,0 +1,396 @@
+"""Were the audits held that had to be? Recomputed from the stored log alone, epoch by epoch. Pure.
+
+    epochs = Epochs()
+    for row in rows: epochs.take(row)               # in the order of the log
+    lines = epochs.lines(now_ms)                    # for each epoch the steps below, `about` its id
+
+ commitment   the epoch's entry comes before the first request that was taken under it
+ reveal       the seed was revealed, is the one that was committed to, and nothing was taken under it afterwards
+ selection    exactly the released answers that the seed selects were audited, each once, before the reveal
+ audits       what the audits found; every failed one has its alarm, and names the node that answered
+
+Rows are believed as far as `gateway.log.audit` finds them genuine, which is to be asked of the same rows. Of an epoch
+that runs, only the ids of its answers are kept in memory; of one that is over, counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from gateway.errors import FormatError, ProofError
+from gateway.log.audit_rows import StoredRow, read_envelope
+from gateway.log.receipt import parse_leaf
+from gateway.model.audits import AUDIT_FAILED, AuditEntry, EpochEntry, FailedAudit, RevealEntry
+from gateway.model.line import Line
+from gateway.model.receipt import AuditPart, instant
+from gateway.model.verdict import Outcome
+from gateway.verify.proofs.sampling import Review, check_reveal, parse_rate, review
+
+STEPS = ("commitment", "reveal", "selection", "audits")
+#: How many ids a sentence names at most.
+NAMED = 3
+
+
+class Summary(msgspec.Struct, rename="camel", kw_only=True):
+    """An epoch in numbers, for JSON. `extra` were audited and need not have been, `foreign` are no released answers.
+
+    `undecided` counts inconclusive audits by their reason.
+    """
+
+    epoch: str
+    begin: str | None = None
+    end: str | None = None
+    commitment: str | None = None
+    seed: str | None = None
+    receipts: int = 0
+    selected: int = 0
+    audited: int = 0
+    passed: int = 0
+    failed: int = 0
+    undecided: dict[str, int] = {}
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    doubted: tuple[FailedAudit, ...] = ()
+
+
+class _Answer(msgspec.Struct):
+    """A released answer that was taken under an epoch."""
+
+    node: str
+    rate: str
+
+
+class _Epoch:
+    """One epoch, as the log has told of it so far."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+        self.place = self.first_use = -1
+        self.entry: EpochEntry | None = None
+        self.reveal: RevealEntry | None = None
+        self.answers: dict[str, _Answer] = {}
+        self.audits: dict[str, AuditEntry] = {}
+        self.review: Review | None = None
+        self.receipts = self.late = self.audited = 0
+        self.verdicts: Counter[str] = Counter()
+        self.undecided: Counter[str] = Counter()
+        self.unreported: dict[str, AuditEntry] = {}
+        self.doubted: list[FailedAudit] = []
+        self.faults: dict[str, list[str]] = {step: [] for step in STEPS}
+
+
+class _Served(msgspec.Struct):
+    node: str = ""
+
+
+class _Log(msgspec.Struct):
+    backfilled: bool = False
+
+
+class _Predicate(msgspec.Struct, rename="camel"):
+    """The members of a receipt, an intent or an alarm that are looked at."""
+
+    receipt_id: str = ""
+    release: str = ""
+    alarm: str = ""
+    audit: AuditPart | None = None
+    served: _Served | None = None
+    log: _Log | None = None
+
+
+class _Any(msgspec.Struct):
+    predicate: _Predicate
+
+
+class _EpochStatement(msgspec.Struct):
+    predicate: EpochEntry
+
+
+class _AuditStatement(msgspec.Struct):
+    predicate: AuditEntry
+
+
+class _RevealStatement(msgspec.Struct):
+    predicate: RevealEntry
+
+
+class _AlarmStatement(msgspec.Struct):
+    predicate: FailedAudit
+
+
+_anys = msgspec.json.Decoder(_Any)
+_epochs = msgspec.json.Decoder(_EpochStatement)
+_audits = msgspec.json.Decoder(_AuditStatement)
+_reveals = msgspec.json.Decoder(_RevealStatement)
+_alarms = msgspec.json.Decoder(_AlarmStatement)
+
+
+class Epochs:
+    """All epochs of a log, from its rows in order. `take` never raises for what is stored."""
+
+    def __init__(self) -> None:
+        self._epochs: dict[str, _Epoch] = {}
+        self._intents: dict[str, int] = {}
+        self._ended = -1
+
+    def take(self, row: StoredRow) -> None:
+        """The next entry of the log. What cannot be read is passed over: `gateway.log.audit` names it."""
+        try:
+            kind = parse_leaf(row.leaf).kind
+            if kind in ("start", "stop"):
+                self._ended = row.place
+            elif kind in _READERS and row.envelope is not None:
+                _READERS[kind](self, row.place, read_envelope(row.envelope).payload)
+        except (FormatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return
+
+    def ids(self) -> list[str]:
+        """The epochs that the log speaks of, in the order in which it does."""
+        return [*self._epochs]
+
+    def lines(self, now_ms: int, only: str | None = None) -> list[Line]:
+        """Each step of each epoch, or of `only` one. `now_ms` is the reader's clock, for reveals that are overdue."""
+        chosen = [epoch for epoch in self._epochs.values() if only in (None, epoch.id)]
+        return [line for epoch in chosen for line in self._judged(epoch, now_ms)]
+
+    def summaries(self, only: str | None = None) -> list[Summary]:
+        """The same epochs in numbers."""
+        return [_summary(epoch) for epoch in self._epochs.values() if only in (None, epoch.id)]
+
+    # -- what the log tells -------------------------------------------------------------------------------------------
+
+    def _epoch(self, id: str) -> _Epoch:
+        return self._epochs.setdefault(id, _Epoch(id))
+
+    def _intent(self, place: int, payload: bytes) -> None:
+        self._intents[_anys.decode(payload).predicate.receipt_id] = place
+
+    def _receipt(self, place: int, payload: bytes) -> None:
+        said = _anys.decode(payload).predicate
+        first = self._intents.pop(said.receipt_id, place)
+        if said.audit is None:
+            return
+        epoch = self._epoch(said.audit.epoch)
+        if epoch.first_use < 0 or first < epoch.first_use:
+            epoch.first_use = first
+        if epoch.reveal is not None:
+            # Only a log that could not be written explains it, and the receipt has to say so.
+            epoch.late += 1
+            if said.log is None or not said.log.backfilled:
+                _fault(epoch, "reveal", f"receipt {said.receipt_id} (entry {place}) was taken under a revealed seed")
+            return
+        epoch.receipts += 1
+        if said.release == "released" and said.served is not None:
+            if said.receipt_id in epoch.answers:
+                _fault(epoch, "selection", f"the log has the answer {said.receipt_id} twice")
+            epoch.answers[said.receipt_id] = _Answer(said.served.node, said.audit.rate)
+
+    def _announced(self, place: int, payload: bytes) -> None:
+        entry = _epochs.decode(payload).predicate
+        epoch = self._epoch(entry.epoch)
+        if epoch.entry is not None:
+            _fault(epoch, "commitment", f"entry {place} commits to a seed a second time")
+            return
+        epoch.place, epoch.entry = place, entry
+
+    def _audit(self, place: int, payload: bytes) -> None:
+        entry = _audits.decode(payload).predicate
+        epoch = self._epoch(entry.epoch)
+        if epoch.reveal is not None:
+            _fault(epoch, "selection", f"entry {place} audits {entry.receipt_id} after the seed was revealed")
+        elif entry.receipt_id in epoch.audits:
+            _fault(epoch, "audits", f"entry {place} audits {entry.receipt_id} a second time")
+        else:
+            _count(epoch, entry)
+
+    def _revealed(self, place: int, payload: bytes) -> None:
+        entry = _reveals.decode(payload).predicate
+        epoch = self._epoch(entry.epoch)
+        if epoch.reveal is not None:
+            _fault(epoch, "reveal", f"entry {place} reveals a seed a second time")
+            return
+        epoch.reveal = entry
+        _recompute(epoch)
+
+    def _alarm(self, place: int, payload: bytes) -> None:
+        said = _anys.decode(payload).predicate
+        if said.alarm == AUDIT_FAILED:
+            failed = _alarms.decode(payload).predicate
+            epoch = self._epoch(failed.epoch)
+            epoch.unreported.pop(failed.receipt_id, None)
+            epoch.doubted.append(failed)
+
+    # -- what is made of it -------------------------------------------------------------------------------------------
+
+    def _judged(self, epoch: _Epoch, now_ms: int) -> Iterator[Line]:
+        yield _line(epoch, "commitment", *_commitment(epoch))
+        revealed = _reveal(epoch, now_ms, ended=epoch.place < self._ended)
+        yield _line(epoch, "reveal", *revealed)
+        running = revealed[0] is Outcome.WARNING and epoch.reveal is None
+        yield _line(epoch, "selection", *_selection(epoch), claimed=not running)
+        outcome, sentence = _found(epoch)
+        yield _line(epoch, "audits", outcome, sentence, claimed=bool(epoch.audited or epoch.faults["audits"]))
+
+
+#: How an entry of each kind is read.
+_READERS = {
+    "intent": Epochs._intent,
+    "receipt": Epochs._receipt,
+    "epoch": Epochs._announced,
+    "audit": Epochs._audit,
+    "reveal": Epochs._revealed,
+    "alarm": Epochs._alarm,
+}
+
+
+def _fault(epoch: _Epoch, step: str, sentence: str) -> None:
+    if len(epoch.faults[step]) < NAMED:
+        epoch.faults[step].append(sentence)
+
+
+def _count(epoch: _Epoch, entry: AuditEntry) -> None:
+    epoch.audits[entry.receipt_id] = entry
+    epoch.audited += 1
+    epoch.verdicts[entry.verdict] += 1
+    if entry.verdict == "inconclusive":
+        epoch.undecided[entry.reason or "no_reason"] += 1
+    elif entry.verdict == "fail":
+        epoch.unreported[entry.receipt_id] = entry
+
+
+def _recompute(epoch: _Epoch) -> None:
+    """The seed is known: who had to be audited, and who was. Nothing else of the answers is kept then."""
+    reveal, entry = epoch.reveal, epoch.entry
+    assert reveal is not None
+    if entry is not None:
+        try:
+            epoch.review = _review(entry.commitment, bytes.fromhex(reveal.seed), epoch.answers, epoch.audits)
+        except (ProofError, FormatError) as error:
+            _fault(epoch, "reveal", f"{error}")
+    for id, audit in epoch.audits.items():
+        if id in epoch.answers and epoch.answers[id].node != audit.node:
+            _fault(epoch, "audits", f"the audit of {id} names the node {audit.node!a}, which did not answer it")
+    epoch.answers, epoch.audits = {}, {}
+
+
+def _review(committed: str, seed: bytes, answers: Mapping[str, _Answer], audits: Mapping[str, AuditEntry]) -> Review:
+    """`sampling.review` over answers of several rates: each rate by itself, since a policy has its own."""
+    check_reveal(committed, seed)
+    by_rate: dict[str, list[str]] = {}
+    for id, answer in answers.items():
+        by_rate.setdefault(answer.rate, []).append(id)
+    parts = [
+        review(committed, seed, parse_rate(rate), ids, [id for id in ids if id in audits])
+        for rate, ids in by_rate.items()
+    ]
+    return Review(
+        selected=tuple(id for part in parts for id in part.selected),
+        missing=tuple(id for part in parts for id in part.missing),
+        extra=tuple(id for part in parts for id in part.extra),
+        foreign=tuple(sorted(id for id in audits if id not in answers)),
+    )
+
+
+def _commitment(epoch: _Epoch) -> tuple[Outcome, str]:
+    if epoch.faults["commitment"]:
+        return Outcome.CONTRAINDICATED, epoch.faults["commitment"][0]
+    if epoch.entry is None:
+        return Outcome.CONTRAINDICATED, "no entry of the log commits to its seed"
+    if 0 <= epoch.first_use < epoch.place:
+        sentence = f"a request was taken under it at entry {epoch.first_use}, before its commitment at {epoch.place}"
+        return Outcome.CONTRAINDICATED, sentence
+    if epoch.first_use < 0:
+        return Outcome.AFFIRMING, f"its seed was committed to at entry {epoch.place}; no request was taken under it"
+    sentence = f"its seed was committed to at entry {epoch.place}, before the first request at {epoch.first_use}"
+    return Outcome.AFFIRMING, sentence
+
+
+def _reveal(epoch: _Epoch, now_ms: int, *, ended: bool) -> tuple[Outcome, str]:
+    if epoch.faults["reveal"]:
+        return Outcome.CONTRAINDICATED, epoch.faults["reveal"][0]
+    if epoch.reveal is not None and epoch.late:
+        return Outcome.WARNING, f"{epoch.late} answers were entered late, when the log could be written again"
+    if epoch.reveal is not None:
+        return Outcome.AFFIRMING, "its seed was revealed, and nothing was taken under it afterwards"
+    if ended or epoch.entry is None:
+        return Outcome.CONTRAINDICATED, "its seed was never revealed, and the run that it belongs to is over"
+    if now_ms > epoch.entry.reveal_by_ms:
+        return Outcome.CONTRAINDICATED, f"its seed had to be revealed by {_time(epoch.entry.reveal_by_ms)}"
+    return Outcome.WARNING, f"it runs; its seed will be revealed by {_time(epoch.entry.reveal_by_ms)}"
+
+
+def _selection(epoch: _Epoch) -> tuple[Outcome, str]:
+    if epoch.faults["selection"]:
+        return Outcome.CONTRAINDICATED, epoch.faults["selection"][0]
+    if epoch.review is None:
+        return Outcome.NONE, "not looked at: its seed is not known"
+    found = epoch.review
+    if found.kept:
+        return Outcome.AFFIRMING, f"the seed selects {len(found.selected)} answers; exactly these were audited"
+    parts = [
+        f"{len(ids)} {what} ({', '.join(ids[:NAMED])})"
+        for what, ids in (("MISSING", found.missing), ("extra", found.extra), ("foreign", found.foreign))
+        if ids
+    ]
+    return Outcome.CONTRAINDICATED, f"of {len(found.selected)} selected answers: " + ", ".join(parts)
+
+
+def _found(epoch: _Epoch) -> tuple[Outcome, str]:
+    if epoch.faults["audits"]:
+        return Outcome.CONTRAINDICATED, epoch.faults["audits"][0]
+    if epoch.unreported:
+        return Outcome.CONTRAINDICATED, f"the failed audit of {next(iter(epoch.unreported))} raised no alarm"
+    passed, failed, open_ = (epoch.verdicts[verdict] for verdict in ("pass", "fail", "inconclusive"))
+    if not epoch.audited:
+        return Outcome.NONE, "no answer was audited"
+    sentence = f"{passed} passed, {failed} failed, {open_} decided nothing{_reasons(epoch)}"
+    if epoch.doubted:
+        most = max(failed.doubted.count for failed in epoch.doubted)
+        nodes = ", ".join(sorted({failed.node for failed in epoch.doubted})[:NAMED])
+        sentence += f"; up to {most} answers of {nodes!a} are in doubt"
+    if not passed and not failed:
+        return Outcome.NONE, sentence
+    return Outcome.WARNING if failed or open_ else Outcome.AFFIRMING, sentence
+
+
+def _reasons(epoch: _Epoch) -> str:
+    if not epoch.undecided:
+        return ""
+    return " (" + ", ".join(f"{count} {reason}" for reason, count in sorted(epoch.undecided.items())) + ")"
+
+
+def _line(epoch: _Epoch, step: str, outcome: Outcome, sentence: str, *, claimed: bool = True) -> Line:
+    more = len(epoch.faults[step]) - 1
+    return Line(step, outcome, sentence, epoch.id, "; ".join(epoch.faults[step][1:]) if more > 0 else None, claimed)
+
+
+def _summary(epoch: _Epoch) -> Summary:
+    entry, found = epoch.entry, epoch.review or Review((), (), (), ())
+    return Summary(
+        epoch=epoch.id,
+        begin=None if entry is None else _time(entry.begin_ms),
+        end=None if entry is None else _time(entry.end_ms),
+        commitment=None if entry is None else entry.commitment,
+        seed=None if epoch.reveal is None else epoch.reveal.seed,
+        receipts=epoch.receipts,
+        selected=len(found.selected),
+        audited=epoch.audited,
+        passed=epoch.verdicts["pass"],
+        failed=epoch.verdicts["fail"],
+        undecided=dict(epoch.undecided),
+        missing=found.missing,
+        extra=found.extra,
+        foreign=found.foreign,
+        doubted=tuple(epoch.doubted),
+    )
+
+
+def _time(ms: int) -> str:
+    return instant(ms) if ms <= _LAST_MS else f"{ms} ms"
+
+
+_LAST_MS = 253402300799999  # the year 9999 ends

@@ -1,0 +1,150 @@
+"""What sampled audits keep beside the log: seeds that are secret yet, and which answers a failed audit puts in doubt.
+
+The log is what counts: these tables hold nothing that it does not get to hold. A seed lies here from before its
+commitment is logged until its reveal is, in a file that only its owner reads; decided audits and doubts are what lists
+need at once. Writes are jobs for the log's writer (`await sequencer.submit(put_epoch(…))`), each durable when its
+future resolves.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+
+PAGE = 256
+
+#: A column of `receipt`: whether a failed audit put the released answer in doubt, and no audit of its own passed it.
+DOUBTED = """(release = 'released'
+    AND EXISTS (SELECT 1 FROM doubt d WHERE d.node = receipt.node AND receipt.idx BETWEEN d.first AND d.last)
+    AND NOT EXISTS (SELECT 1 FROM audited a WHERE a.idx = receipt.idx AND a.passed = 1))"""
+
+Job = Callable[[sqlite3.Connection], None]
+
+
+class EpochRow(msgspec.Struct, frozen=True):
+    """An epoch whose seed is not revealed. The log has nothing of it below index `first`; times in milliseconds."""
+
+    id: str
+    seed: bytes
+    first: int
+    begin_ms: int
+    end_ms: int
+    reveal_by_ms: int
+
+
+class Span(msgspec.Struct, frozen=True):
+    """Receipts of one node with index in [first, last]: how many were released, and the oldest of them."""
+
+    first: int
+    last: int
+    count: int
+    ids: tuple[str, ...]
+
+
+class Entered(NamedTuple):
+    """A document of the log: its index, its kind, its id, and its envelope; of a receipt, how it was released too."""
+
+    index: int
+    kind: str
+    id: str
+    release: str | None
+    envelope: bytes
+
+
+def put_epoch(row: EpochRow) -> Job:
+    """Keep an epoch's seed, before its commitment is logged."""
+
+    def job(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO audit_epoch (id, seed, first, begin_ms, end_ms, reveal_by_ms) VALUES (?, ?, ?, ?, ?, ?)",
+            (row.id, row.seed, row.first, row.begin_ms, row.end_ms, row.reveal_by_ms),
+        )
+
+    return job
+
+
+def drop_epoch(id: str) -> Job:
+    """Forget an epoch whose seed the log has."""
+
+    def job(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM audit_epoch WHERE id = ?", (id,))
+
+    return job
+
+
+def put_audited(receipt_id: str, node: str, *, passed: bool) -> Job:
+    """Note a decided audit, so that a later failure's doubt begins behind it. Twice changes nothing."""
+
+    def job(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO audited (idx, node, passed) SELECT idx, ?, ? FROM receipt WHERE id = ? ON CONFLICT DO NOTHING",
+            (node, int(passed), receipt_id),
+        )
+
+    return job
+
+
+def put_doubt(receipt_id: str, node: str, first: int, last: int) -> Job:
+    """Mark the receipts of `node` in [first, last], because the audit of `receipt_id` failed. Twice changes nothing."""
+
+    def job(connection: sqlite3.Connection) -> None:
+        connection.execute(
+            "INSERT INTO doubt (idx, node, first, last) SELECT idx, ?, ?, ? FROM receipt WHERE id = ?"
+            " ON CONFLICT DO NOTHING",
+            (node, first, last, receipt_id),
+        )
+
+    return job
+
+
+class AuditReads(ABC):
+    """Mixed into `Reader`, which provides `_all`."""
+
+    @abstractmethod
+    def _all(self, sql: str, *parameters: object) -> list[Any]: ...
+
+    def open_epochs(self) -> list[EpochRow]:
+        """Epochs whose seed is kept because it is not known to be revealed, oldest first."""
+        found = self._all(
+            "SELECT CAST(id AS TEXT), CAST(seed AS BLOB), first, begin_ms, end_ms, reveal_by_ms FROM audit_epoch"
+            " ORDER BY begin_ms, id"
+        )
+        return [EpochRow(*row) for row in found]
+
+    def entered(self, first: int) -> Iterator[Entered]:
+        """Receipts and the entries of audits from log index `first` on, in order; no snapshot is held for long."""
+        at, size = first, self._all("SELECT max(idx) FROM leaf")[0][0]
+        while size is not None and at <= size:
+            yield from (Entered(*row) for row in self._all(_ENTERED, at, at + PAGE, at, at + PAGE))
+            at += PAGE
+
+    def doubtful_span(self, receipt_id: str, node: str, named: int) -> Span | None:
+        """What a failed audit of `receipt_id` puts in doubt: the receipts of `node` behind the last one that passed.
+
+        None when the log has no such receipt. Up to `named` ids, of those that were released and did not pass.
+        """
+        found = self._all("SELECT idx FROM receipt WHERE id = ?", receipt_id)
+        if not found:
+            return None
+        (passed,) = self._all(_PASSED, node, found[0][0])[0]
+        first = 0 if passed is None else passed + 1
+        (last, count) = self._all(_SPAN, first, node)[0]
+        ids = self._all(_NAMED, first, node, named)
+        return Span(first, found[0][0] if last is None else last, count, tuple(id for (id,) in ids))
+
+
+_ENTERED = """
+    SELECT idx, 'receipt', CAST(id AS TEXT), release, CAST(envelope AS BLOB) FROM receipt WHERE idx >= ? AND idx < ?
+    UNION ALL
+    SELECT idx, kind, CAST(id AS TEXT), NULL, CAST(envelope AS BLOB) FROM record
+    WHERE idx >= ? AND idx < ? AND kind IN ('epoch', 'audit', 'reveal', 'alarm')
+    ORDER BY 1"""
+_PASSED = "SELECT max(idx) FROM audited WHERE node = ? AND passed = 1 AND idx < ?"
+_SERVED = """FROM receipt WHERE idx >= ? AND node = ? AND release = 'released'
+    AND NOT EXISTS (SELECT 1 FROM audited a WHERE a.idx = receipt.idx AND a.passed = 1)"""
+_SPAN = f"SELECT max(idx), count(*) {_SERVED}"
+_NAMED = f"SELECT CAST(id AS TEXT) {_SERVED} ORDER BY idx LIMIT ?"
