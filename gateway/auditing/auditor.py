@@ -86,7 +86,6 @@ class Auditor:
         self._now_ms = now_ms
         self._limits = limits or Limits()
         sampling = [policy for policy in policies if policy.sampled.rate > 0]
-        self.on = bool(sampling)
         times = _times(sampling, self._limits)
         self._epochs = Epochs(journal, times, self._settle, self._busy, now_ms)
         self._turn = asyncio.Semaphore(self._limits.at_once)
@@ -97,11 +96,15 @@ class Auditor:
 
     # -- the exchange's side ------------------------------------------------------------------------------------------
 
-    def terms(self, policy: CompiledPolicy) -> AuditPart | None:
-        """What the receipt of a request that begins now says of its audit: None when nothing is sampled."""
-        rate = policy.sampled.rate
-        epoch = self._epochs.current() if rate > 0 else None
-        return None if epoch is None else AuditPart(epoch.id, KIND, rate_text(rate))
+    async def terms(self, policy: CompiledPolicy) -> AuditPart | None:
+        """What the receipt of a request that begins now says of its audit: None when nothing is sampled.
+
+        The commitment of the epoch that it names is durable. An epoch's first request waits for that, no other does.
+        """
+        if policy.sampled.rate <= 0:
+            return None
+        epoch = await self._epochs.needed()
+        return None if epoch is None else AuditPart(epoch.id, KIND, rate_text(policy.sampled.rate))
 
     def offer(self, released: Released) -> None:
         """Take an answer that was released. Whether it is audited is decided here. Never waits, never raises."""
@@ -137,15 +140,12 @@ class Auditor:
     # -- the gateway's side -------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Settle what an earlier run left, and open the first epoch. Raises as the log does."""
+        """Settle what an earlier run left. Raises as the log does."""
         await self._epochs.recover()
-        if self.on:
-            await self._epochs.begin(self._now_ms())
 
     async def run(self) -> None:
-        """Roll epochs over, for as long as the gateway serves."""
-        if self.on:
-            await self._epochs.run()
+        """Reveal epochs that are over, for as long as the gateway serves."""
+        await self._epochs.run()
 
     async def close(self) -> None:
         """End what waits, write what was judged, reveal every seed. For after the last exchange; bounded in time."""

@@ -3,8 +3,9 @@
     seed stored -> commitment in the log -> requests are taken -> end -> no request runs any more, audits are entered
     -> settled -> seed in the log -> seed forgotten
 
-The next epoch begins where one ends and is opened some time before, so that there always is one. When the log cannot be
-written there is none to be named; then requests are taken without one, and say so by naming none.
+An epoch begins with the first request that needs one, which waits for its commitment to be durable; where nothing is
+sampled there is none. When the log cannot be written there is none to be named; then requests are taken without one,
+and say so by naming none.
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ log = structlog.get_logger("veriroute.audit")
 
 #: What is sampled: a re-execution on a trusted reference.
 KIND = "reexec"
-#: How long before an epoch's end the next one is opened, and how often is looked.
-LEAD_MS = 30_000
+#: How often is looked whether an epoch is over.
 TICK_S = 1.0
 
 
@@ -80,6 +80,18 @@ class Epochs:
         self._busy = busy
         self._now_ms = now_ms
         self._open: dict[str, EpochRow] = {}
+        self._opening = asyncio.Lock()
+
+    async def needed(self) -> EpochRow | None:
+        """The epoch that takes requests now, opened if there is none; None while the log takes no commitment."""
+        if self.current() is None:
+            async with self._opening:
+                if self.current() is None:
+                    try:
+                        await self._begin(self._now_ms())
+                    except LOG_FAILED as error:
+                        log.warning("epoch.waits", error=str(error))
+        return self.current()
 
     def current(self) -> EpochRow | None:
         """The epoch that takes requests now; its commitment is durable."""
@@ -90,7 +102,7 @@ class Epochs:
         """An epoch whose seed is not revealed."""
         return self._open.get(id)
 
-    async def begin(self, begin_ms: int) -> None:
+    async def _begin(self, begin_ms: int) -> None:
         """Open an epoch from `begin_ms` on: its seed is stored, then its commitment logged. Raises as the log does."""
         end = begin_ms + self._times.length_ms
         reveal_by = end + self._times.run_ms + self._times.audit_ms
@@ -112,11 +124,8 @@ class Epochs:
             await self._reveal(row, "crash")
 
     async def tick(self) -> None:
-        """Open the next epoch when it is time, and reveal those that are over. Raises as the log does."""
+        """Reveal the epochs that are over. Raises as the log does."""
         now = self._now_ms()
-        last = max((row.end_ms for row in self._open.values()), default=now)
-        if last - now <= min(LEAD_MS, self._times.length_ms // 2):
-            await self.begin(max(last, now))
         for row in [*self._open.values()]:
             quiet = now >= row.end_ms + self._times.run_ms and not self._busy(row.id)
             if quiet or now >= row.reveal_by_ms:

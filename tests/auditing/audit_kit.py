@@ -117,6 +117,11 @@ class Desk:
         await self.auditor.open()
         return self
 
+    async def terms(self) -> AuditPart:
+        part = await self.auditor.terms(self.policies[0])
+        assert part is not None
+        return part
+
     async def crash(self) -> None:
         """End as a killed process does: nothing more is written."""
         for task in [*self.auditor._waiting, *self.auditor._writing]:
@@ -157,7 +162,7 @@ class Desk:
         """One request and its receipt; its id."""
         by = by or self.policies[0]
         self.number += 1
-        part = part or self.auditor.terms(by)
+        part = part or await self.auditor.terms(by)
         served = Served(
             network="aci",
             node=node,

@@ -15,7 +15,7 @@ from audit_kit import ANSWER, FAILED, PROMPT, Desk, auditor_module, policy, reco
 
 from gateway.auditing import Limits, Released
 from gateway.auditing import epochs as epochs_module
-from gateway.errors import LogUnavailable
+from gateway.errors import InternalError, LogUnavailable, VerirouteError
 from gateway.model.receipt import AuditPart
 from gateway.model.verdict import Release
 from gateway.verify.proofs.evidence import ProofRecord, Verdict
@@ -89,9 +89,8 @@ def test_rates_are_written_as_decimals(rate: float, text: str) -> None:
 async def test_without_sampling_nothing_is_opened(desk: Make) -> None:
     """Where no policy samples, the log gets no epoch and receipts name none."""
     d = await desk(policy(rate=0.0)).start()
-    assert d.auditor.terms(policy(rate=0.0)) is None
-    assert d.auditor.terms(policy(rate=1.0)) is None
-    await d.auditor.run()
+    await d.answers(2)
+    assert await d.auditor.terms(policy(rate=0.0)) is None
     await d.stop()
     assert d.entries("epoch", "reveal") == []
 
@@ -246,8 +245,7 @@ async def test_delays_lie_within_the_bounds_and_differ(desk: Make) -> None:
 async def test_an_offer_never_raises(desk: Make, caplog: pytest.LogCaptureFixture) -> None:
     """An answer of an unknown epoch or with a rate that is none is let go; nothing is judged."""
     d = await desk(policy(rate=1.0)).start()
-    here = d.auditor.terms(policy(rate=1.0))
-    assert here is not None
+    here = await d.terms()
     for part in (AuditPart("0" * 26, "reexec", "1"), AuditPart(here.epoch, "reexec", "two")):
         d.auditor.offer(Released("0" * 26, "node-1", "aci", "m", d.policies[0], PROMPT, ANSWER, part))
     await d.audited()
@@ -292,6 +290,7 @@ async def test_a_seed_that_was_never_announced_is_forgotten(desk: Make) -> None:
     """A crash between storing a seed and logging its commitment leaves no entry; a reveal is not made twice."""
     d = await desk().start()
     await d.answers(3)
+    await d.audited()
     (row,) = d.reader.open_epochs()
     await d.auditor.close()
     stranger = epochs_module.EpochRow("7" * 26, b"s" * 32, 0, 0, 1, 2)
@@ -328,36 +327,29 @@ async def test_a_failure_that_nobody_was_told_of_is_told_at_the_start(desk: Make
 
 
 async def test_epochs_follow_one_another(desk: Make) -> None:
-    """The next epoch is committed to before it begins; the last one is revealed when no request can run any more."""
+    """The first request after an epoch's end opens the next; one is revealed when no request of it can run any more."""
     d = await desk(policy(rate=1.0, epoch_s=100.0)).start()
-    first = d.auditor.terms(d.policies[0])
-    assert first is not None
-    tick = d.auditor._epochs.tick
-    await tick()
-    assert len(d.entries("epoch")) == 1
-    d.clock += 80_000
+    assert d.entries("epoch") == []
+    first, again = await asyncio.gather(d.terms(), d.terms())
+    assert first == again == await d.terms()
     await d.answer()
-    await tick()
-    assert len(d.entries("epoch")) == 2
-    assert d.auditor.terms(d.policies[0]) == first
-    d.clock += 20_000
-    second = d.auditor.terms(d.policies[0])
-    assert second is not None
+    d.clock += 100_000
+    second = await d.terms()
     assert second != first
+    assert len(d.entries("epoch")) == 2
     await d.answer(part=first)  # it began before the end, and is entered after it
     await d.answer()
     await d.audited()
+    tick = d.auditor._epochs.tick
     await tick()
     assert d.entries("reveal") == []
-    d.clock += 66_000
+    d.clock += 65_000
     await tick()
     assert [found["epoch"] for found in d.entries("reveal")] == [first.epoch]
-    await d.audited()
     await d.stop()
-    assert {outcome for _, outcome in d.outcomes()} == {"affirming"} | (
-        {"none"} if len(d.entries("epoch")) > 2 else set()
-    )
+    assert {outcome for _, outcome in d.outcomes()} == {"affirming"}
     assert all(due == done for due, done in recomputed(d.path).values())
+    assert len(d.verdicts()) == 3
 
 
 async def test_an_epoch_waits_for_its_audits_but_not_for_ever(desk: Make) -> None:
@@ -393,22 +385,36 @@ async def test_a_log_that_fails_is_waited_for(desk: Make, monkeypatch: pytest.Mo
     await d.stop()
 
 
-async def test_rolling_over_waits_for_the_log(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_epoch_is_named_that_the_log_does_not_have(desk: Make) -> None:
     """While no epoch can be committed to none is named; as soon as the log takes it, one is."""
-    monkeypatch.setattr(epochs_module, "TICK_S", 0.002)
-    d = await desk(policy(rate=1.0, epoch_s=10.0)).start()
-    d.clock += 20_000
+    d = await desk(policy(rate=1.0)).start()
     d.error = LogUnavailable("no disk")
+    assert await d.auditor.terms(d.policies[0]) is None
+    d.error = None
+    part = await d.terms()
+    assert [found["epoch"] for found in d.entries("epoch")] == [part.epoch]
+    await d.stop()
+
+
+@pytest.mark.parametrize("error", [LogUnavailable("no disk"), InternalError("a defect")])
+async def test_reveals_wait_for_the_log(desk: Make, monkeypatch: pytest.MonkeyPatch, error: VerirouteError) -> None:
+    """An epoch that is over is revealed as soon as the log takes that."""
+    monkeypatch.setattr(epochs_module, "TICK_S", 0.002)
+    d = await desk(policy(rate=1.0)).start()
+    await d.answer()
+    await d.audited()
+    d.clock = d.entries("epoch")[0]["revealByMs"]
+    d.error = error
     running = asyncio.create_task(d.auditor.run())
     await asyncio.sleep(0.02)
-    assert d.auditor.terms(d.policies[0]) is None
+    assert d.entries("reveal") == []
     d.error = None
-    while d.auditor.terms(d.policies[0]) is None:
-        await asyncio.sleep(0.001)
+    while not d.entries("reveal"):
+        await asyncio.sleep(0.002)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await d.stop()
-    assert len(d.entries("epoch")) == len(d.entries("reveal")) == 2
+    assert len(d.entries("reveal")) == 1
 
 
 async def test_a_stop_without_a_log_keeps_the_seed(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,6 +436,7 @@ async def test_a_stop_without_a_log_keeps_the_seed(desk: Make, monkeypatch: pyte
 async def test_the_database_that_holds_seeds_is_its_owners_alone(desk: Make) -> None:
     """The seed lies in a file that nobody else can read, and in no entry of the log before its reveal."""
     d = await desk().start()
+    await d.terms()
     (row,) = d.reader.open_epochs()
     files = [p for p in d.folder.iterdir() if p.name.startswith("log.db") and p.suffix != ".checkpoint"]
     assert files
