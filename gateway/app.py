@@ -30,6 +30,7 @@ from .api.openai import Inference
 from .api.services import Services
 from .api.strict import Rules, Strict
 from .api.terms import TermsBook
+from .auditing import Auditor, Journal, audited_by
 from .backlog import LOG_FAILED, Backlog
 from .baselines import Baselines
 from .canaries import Canaries
@@ -157,6 +158,9 @@ class Gateway:
         self._archive_policies({**builtin_files(), **own, **files_beside(*folders).advisories})
         prover = open_proofs(settings, pool, os.environ)
         self._stack.push_async_callback(prover.close)
+        journal = Journal(self.reader, lambda: self.sequencer.size, self._id, self._event, self.sequencer.submit)
+        self.auditor = Auditor(journal, audited_by(prover), self._take_out, policies.values(), now_ms=_now_ms)
+        await self.auditor.open()
         paying = open_payer(settings)
         if paying is not None:
             self._stack.callback(paying[1].close)
@@ -171,6 +175,7 @@ class Gateway:
             payer=None if paying is None else paying[0],
             new_id=self._id,
             prover=prover,
+            auditor=self.auditor,
         )
         self.inference = Inference(
             self.relay,
@@ -191,6 +196,7 @@ class Gateway:
         self._spawn(self._watch_other_processes())
         self._spawn(self.backlog.run())
         self._asking = asyncio.create_task(self.canaries.run())
+        self._spawn(self.auditor.run())
         if settings.auth.mode == "keys" and not len(self.keys):
             log.warning("keys.none", notice="no API key is in force; make one with `veriroute keys create --name NAME`")
 
@@ -234,6 +240,7 @@ class Gateway:
         self.live.close()
         if not await self.backlog.settle():
             log.error("stop.unrecorded", count=len(self.backlog))
+        await self.auditor.close()  # behind the last receipt, and before the log ends
         with contextlib.suppress(VerirouteError):
             await self.recorder.event("stop", self._id(), {"timeCreated": _now_ms(), "drained": drained})
         await self._stack.aclose()
@@ -312,8 +319,16 @@ class Gateway:
         except LOG_FAILED as error:
             later(error)
 
+    def _event(self, kind: str, predicate: Mapping[str, object]) -> asyncio.Future[Committed]:
+        return self.recorder.event(kind, self._id(), predicate)
+
     def _alarm(self, predicate: Mapping[str, object]) -> asyncio.Future[Committed]:
-        return self.recorder.event("alarm", self._id(), predicate)
+        return self._event("alarm", predicate)
+
+    def _take_out(self, node: str, reason: str) -> None:
+        """A later audit of the node's answers failed: it serves nobody for a while, and must attest anew."""
+        if node in self.fleet.members:
+            self.fleet.members[node].contradicted(reason)
 
     def _registry_alarm(self, network: str, alarm: Alarm) -> None:
         log.warning("network.alarm", network=network, kind=alarm.kind, notice=_words(alarm.about))

@@ -10,7 +10,7 @@ seed is revealed, be it that the audit could not be done and why. After a crash 
 left, by the function that settles every epoch.
 """
 
-from .auditor import Auditor, Limits, Released
+from .auditor import Auditor, Limits, Released, audited_by
 from .epochs import Journal
 
-__all__ = ["Auditor", "Journal", "Limits", "Released"]
+__all__ = ["Auditor", "Journal", "Limits", "Released", "audited_by"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -35,6 +35,29 @@ log = structlog.get_logger("veriroute.audit")
 Judge = Callable[[CompiledPolicy, str, bytes, bytes], Awaitable[ProofRecord]]
 #: Takes a node out of service, with the reason.
 Quarantine = Callable[[str, str], None]
+#: What is judged, as a check id.
+CHECK = f"proof_{KIND}"
+
+
+class Gatherer(Protocol):
+    """What gathers proofs of one answer (`gateway.proofs.Proofs`); `records` has one for each kind asked."""
+
+    async def gather(
+        self, kinds: frozenset[str], policy: CompiledPolicy, model: str, request: bytes, response: bytes
+    ) -> Any: ...
+
+
+def audited_by(gatherer: Gatherer) -> Judge:
+    """The judge that has a trusted reference run the answer again."""
+
+    async def judge(policy: CompiledPolicy, model: str, request: bytes, response: bytes) -> ProofRecord:
+        gathered = await gatherer.gather(frozenset((CHECK,)), policy, model, request, response)
+        (record,) = gathered.records
+        assert isinstance(record, ProofRecord)
+        return record
+
+    return judge
+
 
 #: How long a log that cannot be written is left alone, and how long a stop waits for it.
 RETRY_S, STOP_S = 0.5, 10.0

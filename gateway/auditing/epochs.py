@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -34,22 +34,18 @@ KIND = "reexec"
 TICK_S = 1.0
 
 
-class Journal(Protocol):
-    """The log, as far as audits need it."""
+class Journal(NamedTuple):
+    """The log, as far as audits need it.
+
+    `size` is how many entries it has; `mint` gives a new ULID. `event` appends an entry and `submit` changes what is
+    kept beside it: both durable when awaited, and both raise `backlog.LOG_FAILED` when the log cannot be written.
+    """
 
     reader: Reader
-
-    def size(self) -> int:
-        """How many entries the log has."""
-
-    def mint(self) -> str:
-        """A new ULID."""
-
-    def event(self, kind: str, predicate: Mapping[str, object]) -> Awaitable[Committed]:
-        """Append an entry; durable when awaited. Raises `backlog.LOG_FAILED` when the log cannot be written."""
-
-    def submit(self, job: Job) -> Awaitable[None]:
-        """Change what is kept beside the log, likewise."""
+    size: Callable[[], int]
+    mint: Callable[[], str]
+    event: Callable[[str, Mapping[str, object]], Awaitable[Committed]]
+    submit: Callable[[Job], Awaitable[None]]
 
 
 class Times(msgspec.Struct, frozen=True):

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from gateway.auditing import Auditor
 from gateway.errors import InternalError
 from gateway.exchange.head import Head
 from gateway.fleet.fleet import Fleet
@@ -56,6 +57,7 @@ class Relay:
         payer: Payer | None = None,
         new_id: Callable[[], str],
         prover: Prover | None = None,
+        auditor: Auditor | None = None,
     ) -> None:
         self.fleet = fleet
         self.pool = pool
@@ -67,6 +69,7 @@ class Relay:
         self.payer = payer
         self.new_id = new_id
         self.prover = prover
+        self.auditor = auditor
         self.counts: Counts = {}
         self._judged: dict[tuple[int, int, str], Judged] = {}
         self._runs: set[Run] = set()

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from gateway.adapter import Sealed
+from gateway.auditing import Released
 from gateway.backlog import LOG_FAILED
 from gateway.crypto.ohttp_keys import parse_key_config
 from gateway.errors import EvidenceRejected, FormatError, LogUnavailable, PaymentRefused, UnsupportedParameter
@@ -101,6 +102,7 @@ class Run(Ends):
         return Question(x.head, body, hashlib.sha256(body).hexdigest(), self.nonce, label, x.received_ms // 1000)
 
     async def all(self) -> None:
+        await self.sampled()
         if self.policy.plan.proofs or self.x.audit is not None:
             await self.prepare()
         choice = await self.fleet.choose(self.x.head, self.terms.policy, self.terms.sessions, self.pick)
@@ -116,6 +118,24 @@ class Run(Ends):
                     await self.abandon()
                     return
         await self.none_left(choice)
+
+    async def sampled(self) -> None:
+        """Under which epoch of audits the exchange falls, before anything of it leaves."""
+        if self.relay.auditor is not None:
+            self.x.audit = await self.relay.auditor.terms(self.policy)
+
+    def offer(self, got: Got) -> None:
+        """Hand a released answer over, in case that its epoch's seed selects it."""
+        x, auditor = self.x, self.relay.auditor
+        if auditor is not None and x.audit is not None and x.node is not None:
+            answer = (
+                got.answer if got.answer is not None else b""
+            )  # it cannot be judged, and has its entry all the same
+            auditor.offer(
+                Released(
+                    x.receipt_id, x.node.id, x.node.network, x.head.model, self.policy, x.forwarded, answer, x.audit
+                )
+            )
 
     async def prepare(self) -> None:
         """Add to the request what proofs need, where policy lets that be. Raises `Done` when it cannot be judged by
@@ -343,6 +363,7 @@ class Run(Ends):
             await self.reject(member, facts)
         x.dropped_members, x.uncovered = got.dropped, got.uncovered
         committed, envelope = await self.release(facts, got.form, got.body + (got.end or b""))
+        self.offer(got)
         assert x.t_done is not None
         member.served((x.t_done - x.t0) * 1000)
         shown = None
