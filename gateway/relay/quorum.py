@@ -130,7 +130,8 @@ class Quorate(Run):
     """One exchange whose answer a quorum of nodes has to agree on."""
 
     async def all(self) -> None:
-        await self.sampled()
+        if self.policy.sampled.rate:
+            await self.sampled()
         await self.prepare()
         x = self.x
         choice = await self.fleet.choose(x.head, self.policy, self.terms.sessions, self.pick)

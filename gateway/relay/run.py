@@ -102,7 +102,8 @@ class Run(Ends):
         return Question(x.head, body, hashlib.sha256(body).hexdigest(), self.nonce, label, x.received_ms // 1000)
 
     async def all(self) -> None:
-        await self.sampled()
+        if self.policy.sampled.rate:
+            await self.sampled()
         if self.policy.plan.proofs or self.x.audit is not None:
             await self.prepare()
         choice = await self.fleet.choose(self.x.head, self.terms.policy, self.terms.sessions, self.pick)
@@ -128,13 +129,10 @@ class Run(Ends):
         """Hand a released answer over, in case that its epoch's seed selects it."""
         x, auditor = self.x, self.relay.auditor
         if auditor is not None and x.audit is not None and x.node is not None:
-            answer = (
-                got.answer if got.answer is not None else b""
-            )  # it cannot be judged, and has its entry all the same
+            answer = got.answer or b""  # one that is none cannot be judged, and has its entry all the same
+            node, policy, audit = x.node, self.policy, x.audit
             auditor.offer(
-                Released(
-                    x.receipt_id, x.node.id, x.node.network, x.head.model, self.policy, x.forwarded, answer, x.audit
-                )
+                Released(x.receipt_id, node.id, node.network, x.head.model, policy, x.forwarded, answer, audit)
             )
 
     async def prepare(self) -> None:
