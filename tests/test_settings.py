@@ -74,3 +74,61 @@ def test_the_page_s_example_of_a_section_pays_nobody() -> None:
     assert shown is not None
     loaded = settings.load(FILE, environ={"VERIROUTE_PAYMENT": shown[1]})
     assert spending.open_payer(loaded) is None
+
+
+REFERENCE = '[[references]]\nid = "ref"\nmodels = ["m"]\nbase_url = "https://ref.example"\n'
+
+
+def test_references_of_the_environment_replace_those_of_the_file() -> None:
+    """The list of the variable is all the references that there are."""
+    listed = '[{"id": "r", "models": ["m"], "base_url": "http://127.0.0.1:1"}]'
+    loaded = settings.load(REFERENCE, environ={"VERIROUTE_REFERENCES": listed})
+    assert [reference.id for reference in loaded.references] == ["r"]
+    assert settings.load(REFERENCE).references[0].timeout_s == 20.0
+    with pytest.raises(ConfigError, match="VERIROUTE_REFERENCES must hold a JSON list of reference tables"):
+        settings.load("", environ={"VERIROUTE_REFERENCES": "r"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (REFERENCE + "api_key = 's'", r"x\.toml:5: .*unknown field `api_key`"),
+        (REFERENCE + REFERENCE, "two references have the id 'ref'"),
+        (REFERENCE.replace('"ref"', '""'), "an id of 1 to 80 printable"),
+        (REFERENCE.replace('"ref"', f'"{"r" * 81}"'), "an id of 1 to 80 printable"),
+        (REFERENCE.replace('"ref"', '"a\\tb"'), "an id of 1 to 80 printable"),
+        ("\n" + REFERENCE.replace('["m"]', "[]"), r"x\.toml:3: reference 'ref' names no models"),
+        (REFERENCE + "max_in_flight = 0", r"x\.toml:2: .*max_in_flight must be 1 to 256"),
+        (REFERENCE + "connect_s = 0", "connect_s must be a number of seconds above 0"),
+        (REFERENCE + "timeout_s = inf", "timeout_s must be a number of seconds above 0"),
+        (REFERENCE.replace("https://ref.example", "ref.example"), "must be an http:// or https:// address"),
+        (REFERENCE.replace("https://ref.example", "https://"), "must be an http:// or https:// address"),
+        (REFERENCE.replace("https://ref.example", "http://[::1"), "base_url: Invalid IPv6 URL"),
+        (REFERENCE.replace("ref.example", "a:b@ref.example"), "a key has its variable"),
+        (REFERENCE.replace("ref.example", "ref.example?a=1"), "a key has its variable"),
+        (REFERENCE.replace("ref.example", "ref.example/v1/"), "must be given without /v1"),
+        (REFERENCE.replace("https", "http") + 'api_key_env = "K"', "API key would travel in clear text"),
+        (REFERENCE.replace("https", "http"), "would travel in clear text"),
+        ('[upstream]\nallow_http = true\n' + REFERENCE.replace("https", "http") + 'api_key_env = "K"', "API key would travel"),
+        ("[proofs]\nzk_workers = 0", "proofs.zk_workers must be 1 to 64"),
+        ("[proofs]\nzk_memory_bytes = 1", "proofs.zk_memory_bytes must be at least"),
+        ("[proofs]\nzk_seconds = nan", "proofs.zk_seconds must be a number"),
+    ],
+)  # fmt: skip
+def test_references_that_cannot_be_used(text: str, said: str) -> None:
+    """Each is refused at the start, with the line where there is one."""
+    with pytest.raises(ConfigError, match=said):
+        settings.load(text, where="x.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        REFERENCE + 'api_key_env = "K"',
+        REFERENCE.replace("https://ref.example", "http://127.0.0.1:9/tenant") + 'api_key_env = "K"',
+        "[upstream]\nallow_http = true\n" + REFERENCE.replace("https", "http"),
+    ],
+)
+def test_references_that_can_be_used(text: str) -> None:
+    """TLS, this machine, or clear text where the operator says so and there is no key."""
+    assert settings.load(text).references

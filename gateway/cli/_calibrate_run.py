@@ -109,7 +109,7 @@ class _Run:
     def _margins(self, claim: Claim, prompt: Sequence[int], tokens: Told) -> None:
         assert tokens.ids is not None
         told, _ = rescore(self.reference, self.plan.model, prompt, tokens.ids)
-        if spelled(told, tokens) is Spelling.DIFFERS:
+        if spelled(told, tokens, {}) is Spelling.DIFFERS:
             raise _Refused("calibrate_answers", Spelling.DIFFERS.value)
         self.margins.append(tuple(min(margin, CLIP) for margin in margins_of(claim, told, tokens.ids)))
 

@@ -72,7 +72,7 @@ def reexecute(
     else:  # a revision that was written down by hand, which the reference does not tell
         report.add("reexec_calibration", Outcome.NONE, "revision_not_told", expected=calibration.revision)
         report.unasked.add("reexec_calibration")
-    spelt = spelled(told, tokens)
+    spelt = spelled(told, tokens, request.document)
     _spelling(report, "reexec_spelling", spelt)
     named = Subject(
         subject.request_sha256,

@@ -80,7 +80,7 @@ def _recomputed(
         raise FormatError(f"the reference is {prompt.fingerprint}", reason="reference_changed")
     told, _ = rescore(server, request.model, prompt.ids, tokens.ids)
     body = saved if saved is not None else activations(server, request.model, prompt.ids, tokens.ids)
-    return read_activations(body), spelled(told, tokens), body
+    return read_activations(body), spelled(told, tokens, request.document), body
 
 
 def _spelling(report: Report, spelt: Spelling) -> None:

@@ -18,12 +18,12 @@ import msgspec
 from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 from gateway.verify.proofs.ask import ALTERNATIVES, CHAT, COMPLETIONS
-from gateway.verify.proofs.claim import claim_of
+from gateway.verify.proofs.claim import SEEDED, claim_by, claim_of
 from gateway.verify.proofs.structured import Form, form_of
 
 QUORUM, REEXEC, LOGPROB = "proof_quorum", "proof_reexec", "proof_logprob"
 TOPLOC, ZK = "proof_toploc", "proof_zk"
-COMPLETE, SEEDED = "complete", "seeded"
+COMPLETE = "complete"
 _WHITE = b" \t\n\r"
 #: Where each kind can be judged; zk anywhere, for its circuits point into whatever JSON there is.
 _ENDPOINTS: Mapping[str, tuple[str, ...]] = {
@@ -154,11 +154,8 @@ def _quorum(_policy: Terms, document: Mapping[str, object]) -> str | None:
 
 
 def _reexec(policy: Terms, document: Mapping[str, object]) -> str | None:
-    reasons = [claim_of(document, seeded=claim == SEEDED) for claim in sorted(policy.reexec.claims)]
-    why = [reason for reason in reasons if isinstance(reason, str)]
-    if len(why) == len(reasons):  # the one that speaks of more than the temperature says more
-        return "sampling_unsupported" if "sampling_unsupported" in why else (why or ["not_greedy"])[0]
-    return _tokens(document)
+    claim = claim_by(document, policy.reexec.claims)
+    return claim if isinstance(claim, str) else _tokens(document)
 
 
 def _logprob(_policy: Terms, document: Mapping[str, object]) -> str | None:

@@ -27,6 +27,7 @@ from gateway.verify.checks import Phase
 from gateway.verify.proofs.agreement import NearTie
 from gateway.verify.proofs.evidence import Subject, Verdict, check_of
 from gateway.verify.proofs.quorum import MAX_MEMBERS, Answer, Quorum, Terms, judge_quorum
+from gateway.verify.proofs.spelling import stops_of
 from gateway.verify.proofs.structured import form_of
 
 from .ends import PASSING, Done, Next
@@ -338,10 +339,11 @@ def terms_of(policy: CompiledPolicy, request: bytes) -> Terms:
     q = policy.quorum
     tie = NearTie(q.tau, q.delta, q.min_prefix, q.min_share)
     try:
-        form = form_of(strict_json(request, max_bytes=len(request)))
+        document = strict_json(request, max_bytes=len(request))
     except FormatError:  # the request passed the door, so this is a form that only the stricter reader minds
-        form = form_of(None)
-    return Terms(q.n, max(q.n, q.m), tie, form)
+        document = None
+    stops = stops_of(document) if isinstance(document, dict) else ()
+    return Terms(q.n, max(q.n, q.m), tie, form_of(document), stops)
 
 
 def supposed(facts: Facts, policy: CompiledPolicy) -> Decision:

@@ -8,11 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 from running import MODEL
 
+from gateway.policy.schema import CompiledPolicy
+from gateway.policy_files import read_policies
 from gateway.references import Calibrations
 from gateway.verify.proofs.calibration import Calibration, Quantiles, Statistic
 from gateway.verify.proofs.toploc_judge import ToplocCalibration
@@ -39,19 +41,18 @@ def policy(
     calibrations: frozenset[str] | None = None,
     limits: frozenset[str] | None = None,
     circuits: frozenset[str] | None = None,
-    min_tokens: int = 16,
-) -> Any:
-    """What is read of a compiled policy."""
-    return SimpleNamespace(
-        proofs=SimpleNamespace(request="complete", on_inconclusive="refuse", timeout_s=timeout_s),
-        reexec=SimpleNamespace(
-            references=references, calibrations=calibrations, claims=frozenset(claims), min_tokens=min_tokens,
-            max_mean_margin=0.0,
-        ),
-        logprob=SimpleNamespace(min_similarity=0.98, min_tokens=8),
-        toploc=SimpleNamespace(calibrations=limits),
-        zk=SimpleNamespace(circuits=circuits),
-    )  # fmt: skip
+) -> CompiledPolicy:
+    """The built-in `observe` with these terms of proofs."""
+    observe = read_policies(None)["observe"]
+    replaced = msgspec.structs.replace
+    return replaced(
+        observe,
+        proofs=replaced(observe.proofs, timeout_s=timeout_s),
+        reexec=replaced(observe.reexec, references=references, calibrations=calibrations, claims=frozenset(claims)),
+        logprob=replaced(observe.logprob, min_similarity=0.98),
+        toploc=replaced(observe.toploc, calibrations=limits),
+        zk=replaced(observe.zk, circuits=circuits),
+    )
 
 
 def margins(statistic: Statistic, reference: str = "ref", model: str = MODEL, **changes: Any) -> Calibration:

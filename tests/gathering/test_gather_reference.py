@@ -332,9 +332,8 @@ def chat_only(nodes: dict[str, str]) -> Iterator[str]:
     """The real reference behind a server that has chat alone and tells no token ids."""
 
     def pass_on(path: str, asked: Any) -> Any:
-        if path != CHAT:
-            return 404, b"{}"
-        asked.pop("return_token_ids", None)
+        if path != CHAT or "return_token_ids" in asked:
+            return (404 if path != CHAT else 400), b"{}"
         got = httpx.post(nodes["reference"] + path, json=asked, timeout=30, trust_env=False)
         return got.status_code, got.content
 
@@ -351,7 +350,37 @@ async def test_a_reference_that_has_chat_alone(
     """It is asked to go on from the cut answer; the other kinds it cannot judge."""
     found = await gather(proofs(Reference("ref", chat_only, (MODEL,))), answer(node))
     assert found["reexec"].verdict is expected[0], verdicts(found)
-    assert verdicts(found)["logprob"] == verdicts(found)["toploc"] == (OPEN, "reference_incomplete")
+    assert verdicts(found)["logprob"] == verdicts(found)["toploc"] == (OPEN, "reference_refused")
     if node == "honest":
         assert verdicts(found)["reexec"] == expected
         assert sum(artefact.name.startswith("continued at ") for artefact in found["reexec"].artefacts) == 3
+
+
+async def test_what_cannot_be_continued(proofs: Make, answer: Any, chat_only: str) -> None:
+    """Draws, answers without log-probs, short ones and those of numbers are left undecided by a chat alone."""
+    reference = Reference("ref", chat_only, (MODEL,))
+    kinds = frozenset({"proof_reexec"})
+    request, response = answer("honest")
+    entries = json.loads(response)["choices"][0]["logprobs"]["content"]
+    for change, reason in (
+        (no_logprobs, "reference_refused"),
+        (first, "too_few_tokens"),
+        (lambda _, choice: choice["message"].update(reasoning="so"), "not_comparable"),
+        (lambda _, choice: choice["logprobs"].update(content=[e | {"token": "token_id:5", "bytes": None} for e in entries]), "not_comparable"),
+    ):  # fmt: skip
+        found = await gather(proofs(reference), (request, edited(response, change)), kinds)
+        assert verdicts(found)["reexec"] == (OPEN, reason)
+    found = await gather(proofs(reference), answer("honest", **SEEDED), kinds, claims=("seeded",))
+    assert verdicts(found)["reexec"] == (OPEN, "reference_refused")
+    with serving(lambda path, asked: (400, b"{}")) as url:
+        found = await gather(proofs(Reference("ref", url, (MODEL,))), (request, response), kinds)
+    assert verdicts(found)["reexec"] == (OPEN, "reference_refused")
+
+
+async def test_a_text_that_ends_at_its_stop(proofs: Make, answer: Any) -> None:
+    """An honest answer that the request's own stop string cut short passes."""
+    asked = ASKED | {"stop": ["clock"]}
+    request, response = answer("honest", **asked)
+    assert json.loads(response)["choices"][0]["finish_reason"] == "stop"
+    found = verdicts(await gather(proofs(), (request, response)))
+    assert {said[0] for said in found.values()} == {PASS}, found

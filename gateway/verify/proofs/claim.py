@@ -8,13 +8,14 @@ judged. Members at the value that changes nothing are let be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from .calibration import Statistic
 from .reexec import MAX_TEMPERATURE, Sampling
 
+GREEDY, SEEDED = "greedy", "seeded"
 #: Member of a request -> its values that leave the choice of tokens alone; absent and null do so as well.
 _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "n": (1,),
@@ -36,6 +37,9 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "guided_grammar": (),
     "response_format": ({"type": "text"},),
     "tool_choice": ("auto", "none"),
+    "logits_processors": ([],),
+    "echo": (False,),
+    "suffix": ("",),
 }
 #: And those that do so at temperature over 0. `top_k` is 0 or -1 for none.
 _NEUTRAL_DRAW: Mapping[str, tuple[object, ...]] = {"top_p": (1,), "top_k": (0, -1), "min_p": (0,)}
@@ -71,6 +75,18 @@ def claim_of(request: object, *, seeded: bool) -> Claim | str:
     if any(not _neutral(request.get(name), values) for name, values in _NEUTRAL_DRAW.items()):
         return "sampling_unsupported"
     return Claim(Statistic.SEEDED_MARGIN, Sampling(float(temperature)), seed)
+
+
+def claim_by(request: object, claims: Collection[str]) -> Claim | str:
+    """The first of `claims` (`greedy`, `seeded`; in this order) that `request` makes; or why it makes none of them.
+
+    A reason that speaks of more than the temperature is preferred: it is what stands in the way.
+    """
+    found = [claim_of(request, seeded=claim == SEEDED) for claim in sorted(claims)]
+    reasons = [claim for claim in found if isinstance(claim, str)]
+    if len(reasons) == len(found):
+        return "sampling_unsupported" if "sampling_unsupported" in reasons else (reasons or ["not_greedy"])[0]
+    return next(claim for claim in found if isinstance(claim, Claim))
 
 
 def _neutral(value: object, values: tuple[object, ...]) -> bool:

@@ -15,7 +15,7 @@ from .ask import Ask, ask_continuation
 from .evidence import Artefact, ProofRecord
 from .prefixes import Terms, judge_prefixes
 from .rescored import Exchange
-from .spelling import position_texts, spelling
+from .spelling import position_texts, spelling, stops_of
 from .tokens import TOKEN_ID, Position, read_choice
 
 _ELSEWHERE = ("reasoning_content", "reasoning", "tool_calls", "function_call")
@@ -44,7 +44,7 @@ def judge_continued(
     told = [(cut, written) for cut, body in bodies.items() if (written := _written(body)) is not None]
     named = [Artefact(f"continued at {cut}", hashlib.sha256(body).hexdigest()) for cut, body in bodies.items()]
     positions = exchange.scored.positions
-    spelt = spelling(position_texts(positions), exchange.told.choice)
+    spelt = spelling(position_texts(positions), exchange.told.choice, stops_of(exchange.request))
     subject = exchange.subject(reference_id, Artefact("answer", exchange.response_sha256), *named, ms=ms)
     return judge_prefixes(positions, told, spelt, terms, subject)
 

@@ -5,7 +5,7 @@ The same steps for a saved answer and for one that an agent waits for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .answer import Told
 from .ask import Prompt
@@ -13,7 +13,7 @@ from .claim import Claim
 from .noise import noise
 from .reexec import greedy_margins, seeded_margins
 from .reference import Reexecuted
-from .spelling import Spelling, spelling
+from .spelling import Spelling, spelling, stops_of
 
 #: What a calibration's `revision` begins with when it is what the reference said of itself.
 FINGERPRINT = "fingerprint:"
@@ -27,9 +27,10 @@ def margins_of(claim: Claim, told: Reexecuted, ids: Sequence[int]) -> tuple[floa
     return seeded_margins(told.scores, ids, drawn, claim.sampling)
 
 
-def spelled(told: Reexecuted, tokens: Told) -> Spelling:
-    """Whether the tokens, as the reference spells them, are the text; unknown where it does not say."""
-    return Spelling.UNKNOWN if told.texts is None else spelling(told.texts, tokens.choice)
+def spelled(told: Reexecuted, tokens: Told, request: Mapping[str, object]) -> Spelling:
+    """Whether the tokens, as the reference spells them, are the text as far as `request` lets it go; unknown where it
+    does not say."""
+    return Spelling.UNKNOWN if told.texts is None else spelling(told.texts, tokens.choice, stops_of(request))
 
 
 def changed(revision: str, prompt: Prompt) -> bool:

@@ -31,12 +31,16 @@ MAX_MEMBERS = 12
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a policy asks: agreement of `n` operators among at most `m` nodes, by these terms."""
+    """What a policy asks: agreement of `n` operators among at most `m` nodes, by these terms.
+
+    `stops` are the request's stop strings, before which a text may end.
+    """
 
     n: int = 2
     m: int = 3
     near_tie: NearTie = NearTie()
     form: Form = Form.TEXT
+    stops: tuple[str, ...] = ()
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -88,7 +92,7 @@ def judge_quorum(answers: Sequence[Answer], operators: Mapping[str, str], terms:
     """
     _refuse_senseless(answers, terms)
     # 1. read
-    read, missing = _read_all(answers, terms.form)
+    read, missing = _read_all(answers, terms)
     # 2. compare
     table = {(a.node, b.node): _compare(a, b, terms.near_tie) for a, b in combinations(read, 2)}
     # 3. clique
@@ -131,11 +135,11 @@ def _refuse_senseless(answers: Sequence[Answer], terms: Terms) -> None:
         raise FormatError(f"a quorum is judged over at most {terms.m} nodes, each named once")
 
 
-def _read_all(answers: Sequence[Answer], form: Form) -> tuple[list[_Read], dict[str, str]]:
+def _read_all(answers: Sequence[Answer], terms: Terms) -> tuple[list[_Read], dict[str, str]]:
     read: list[_Read] = []
     missing: dict[str, str] = {}
     for answer in answers:
-        found = _read(answer, form)
+        found = _read(answer, terms)
         if isinstance(found, _Read):
             read.append(found)
         else:
@@ -143,20 +147,20 @@ def _read_all(answers: Sequence[Answer], form: Form) -> tuple[list[_Read], dict[
     return read, missing
 
 
-def _read(answer: Answer, form: Form) -> _Read | str:
+def _read(answer: Answer, terms: Terms) -> _Read | str:
     """What of an answer can be compared, or why nothing can."""
     if answer.body is None or answer.response_sha256 is None:
         return answer.problem or "no_answer"
     try:
         choice, scored = read_choice(answer.body)
-        value = canonical(choice, form)
+        value = canonical(choice, terms.form)
     except FormatError as error:
         return error.reason or "malformed"
     if value is not None:
         return _Read(answer.node, value, ())
     if scored.presence in (Presence.ABSENT, Presence.EMPTY):
         return scored.presence.value
-    spelt = spelling(position_texts(scored.positions), choice)
+    spelt = spelling(position_texts(scored.positions), choice, terms.stops)
     return _Read(answer.node, None, scored.positions) if spelt is Spelling.SAME else spelt.value
 
 

@@ -177,7 +177,7 @@ def _scores(exchange: Exchange, word: Word) -> Reexecuted:
 
 
 def _spelled(told: Reexecuted, exchange: Exchange) -> Spelling:
-    return spelled(told, exchange.told)
+    return spelled(told, exchange.told, exchange.request)
 
 
 def _open(subject: Subject, kind: Kind, error: FormatError) -> ProofRecord:

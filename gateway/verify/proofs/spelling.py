@@ -1,10 +1,11 @@
 """Whether the tokens that evidence is about spell the text that an agent will read.
 
 Log-probs stand beside the text, not in it: a node could run the right model, send its tokens for the appraisal, and put
-another text into `message.content`. So the tokens are put together again and have to be that text, byte for byte. Two
-liberties, both of what honest servers do: the last token may be a stop token that is not shown, known by its angle
-brackets, for leaving out just any last token could turn 100 into 10; and reasoning that a server moved into a member of
-its own may stand before the text, with nothing but whitespace and think tags between.
+another text into `message.content`. So the tokens are put together again and have to be that text, byte for byte. Three
+liberties, all of what honest servers do: the last token may be a stop token that is not shown, known by its angle
+brackets, for leaving out just any last token could turn 100 into 10; the text may end before one of the request's own
+stop strings, which the last token completes; and reasoning that a server moved into a member of its own may stand
+before the text, with nothing but whitespace and think tags between.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from .tokens import Position
 _BETWEEN = re.compile(r"(?:\s|</?think>)*")
 _STOP = re.compile(r"<[^<>\s]{1,40}>")
 _REPLACED = "\ufffd"
+#: Stop strings that are looked at; servers take four, or sixteen.
+_MAX_STOPS = 64
 
 
 class Spelling(enum.StrEnum):
@@ -28,8 +31,16 @@ class Spelling(enum.StrEnum):
     UNKNOWN = "spelling_unknown"
 
 
-def spelling(texts: Sequence[str], choice: Mapping[str, object]) -> Spelling:
-    """Whether `texts`, one for each token, spell the message of a chat `choice` (or the text of a completion's)."""
+def stops_of(request: Mapping[str, object]) -> tuple[str, ...]:
+    """The stop strings that `request`, as JSON, asks for."""
+    stop = request.get("stop")
+    listed = stop if isinstance(stop, list) else [stop]
+    return tuple(text for text in listed[:_MAX_STOPS] if isinstance(text, str) and text)
+
+
+def spelling(texts: Sequence[str], choice: Mapping[str, object], stops: Sequence[str] = ()) -> Spelling:
+    """Whether `texts`, one for each token, spell the message of a chat `choice` (or the text of a completion's), which
+    ends where one of `stops` came."""
     content, reasoning = _shown_text(choice)
     if content is None:
         return Spelling.UNKNOWN
@@ -38,7 +49,19 @@ def spelling(texts: Sequence[str], choice: Mapping[str, object]) -> Spelling:
         return Spelling.SAME
     if texts and _STOP.fullmatch(texts[-1]) and _spells("".join(texts[:-1]), content, reasoning):
         return Spelling.SAME
+    if texts and any(_stopped(whole, content, stop, len(texts[-1])) for stop in stops):
+        return Spelling.SAME
     return Spelling.UNKNOWN if _REPLACED in whole else Spelling.DIFFERS
+
+
+def _stopped(whole: str, content: str, stop: str, last: int) -> bool:
+    """Whether `content` is what is left of `whole` once `stop` came in its last token, `last` characters long.
+
+    Had it come earlier, the server would have ended there: tokens after it are written by nobody who is honest. Some
+    servers can be asked to leave the stop string in the text.
+    """
+    until = content if content.endswith(stop) else content + stop
+    return whole.startswith(until) and len(whole) - last < len(until)
 
 
 def position_texts(positions: Sequence[Position]) -> list[str]:

@@ -51,6 +51,8 @@ REASONS = {"malformed", "not_greedy", "not_seeded", "sampling_unsupported"}
         ({"temperature": 0, "response_format": {"type": "json_object"}}, False, "sampling_unsupported"),
         ({"temperature": 0, "tool_choice": "required"}, False, "sampling_unsupported"),
         ({"temperature": 0, "guided_regex": ""}, False, "sampling_unsupported"),
+        ({"temperature": 0, "echo": True}, False, "sampling_unsupported"),  # the answer begins with what nobody chose
+        ({"temperature": 0, "suffix": "b"}, False, "sampling_unsupported"),
         ([], False, "malformed"),
         (None, True, "malformed"),
     ],

@@ -191,3 +191,10 @@ def test_node_names_are_inert() -> None:
     """A node's name comes into the record printable."""
     found = judge({"\x1b[2J": BAD, "": BAD, "c": GOOD}, {})
     assert [a.name for a in found.record.artefacts] == ["\\x1b[2J", "?", "c"]
+
+
+def test_stop_strings_may_be_missing() -> None:
+    """Answers that end before the request's stop string take part; without it they do not spell their text."""
+    cut = body(TEXT, message={"content": "".join(f" {word}" for word in TEXT.split()[:-1])})
+    assert judge({"a": cut, "b": cut}, terms=Terms(2, 3, stops=(" ten",))).record.verdict is PASS
+    assert judge({"a": cut, "b": cut}).record.verdict is not PASS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.verify.proofs.spelling import Spelling, position_texts, spelling
+from gateway.verify.proofs.spelling import Spelling, position_texts, spelling, stops_of
 from gateway.verify.proofs.tokens import Position
 
 SAME, DIFFERS, UNKNOWN = Spelling.SAME, Spelling.DIFFERS, Spelling.UNKNOWN
@@ -65,3 +65,34 @@ def test_bytes_make_characters_whole() -> None:
     assert spelling(position_texts(blind), chat("\U0001f642")) is UNKNOWN
     assert position_texts([Position("a", 0, {}, b"a"), Position("</s>", 0, {}, b"</s>")]) == ["a", "</s>"]
     assert position_texts([]) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "content", "stops", "expected"),
+    [
+        (["a", " b", " the"], "a b", (" the",), SAME),
+        (["a", " b", " the"], "a b ", ("the",), SAME),
+        (["all", "ey", ".", " One"], "alley", ("x", ". "), SAME),  # the last token completes the stop and goes on
+        (["a", " b;", "c"], "a b;", (";",), DIFFERS),  # the stop came before the last token
+        (["a", " b;c"], "a b;", (";",), SAME),  # a server that was asked to leave it in
+        (["a", " the", " b"], "a", (" the",), DIFFERS),
+        (["a", " b", " the"], "a", (" the",), DIFFERS),
+        (["a", " b"], "a", (), DIFFERS),
+        ([], "a", ("a",), DIFFERS),
+        (["10", "0"], "10", ("0",), DIFFERS),  # a server that stops at 0 would have stopped at the first
+        (["1", "0"], "1", ("0",), SAME),
+    ],
+)
+def test_a_text_ends_at_its_stop(texts: list[str], content: str, stops: tuple[str, ...], expected: Spelling) -> None:
+    """A text may lack one of the request's stop strings, if the last token completes it."""
+    assert spelling(texts, chat(content), stops) is expected
+    assert spelling(texts, {"text": content}, stops) is expected
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [(None, ()), ("a", ("a",)), ("", ()), (["a", "", 5, "b"], ("a", "b")), ({}, ()), (["a"] * 99, ("a",) * 64)],
+)
+def test_stops(stop: object, expected: tuple[str, ...]) -> None:
+    """One text, or a list of some; anything else is none."""
+    assert stops_of({"stop": stop}) == expected
