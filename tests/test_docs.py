@@ -198,8 +198,15 @@ def proof_reasons() -> tuple[set[str], set[str]]:
     """What functions of the proofs' modules and commands give or return as a reason, and every text in them."""
     given: set[str] = set()
     texts: set[str] = set()
-    place = {"Pair": 1, "Ran": 1, "ZkResult": 1, "record": 2}
-    for folder in ("gateway/verify/proofs", "gateway/prover", "gateway/cli"):
+    place = {"Pair": 1, "Ran": 1, "ZkResult": 1, "record": 2, "_none": 1, "_all": 1}
+    own = (
+        "gateway/verify/proofs",
+        "gateway/prover",
+        "gateway/proofs",
+        "gateway/references.py",
+        "gateway/exchange/amend.py",
+    )
+    for folder in (*own, "gateway/cli"):
         for name, tree in kit.modules(folder):
             if folder == "gateway/cli" and not re.search(r"proof|calibrate", str(name)):
                 continue
@@ -230,6 +237,14 @@ def test_every_reason_of_a_proof_is_documented() -> None:
     assert given <= codes_of(PROOFS)
     audits = {f"audit_{state}" for state in Audit}
     assert codes_of(PROOFS) - texts <= audits
+
+
+def test_the_example_of_references_is_settings() -> None:
+    """The settings in docs/proofs.md load, and name a reference and both folders."""
+    (body,) = [body for body in kit.blocks(PROOFS, "toml") if "[[references]]" in body]
+    loaded = settings.load(body)
+    assert [reference.id for reference in loaded.references] == ["ref-1"]
+    assert None not in (loaded.proofs.calibrations, loaded.proofs.circuits)
 
 
 def test_every_check_claim_and_policy_key_is_documented() -> None:
