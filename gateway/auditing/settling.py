@@ -91,7 +91,7 @@ def standing(row: EpochRow, entries: Iterable[Entered]) -> Standing:
                 _receipt(found, row, said, released=entered.release == "released")
             elif said.epoch == row.id:
                 _entry(found, entered.kind, said, payload)
-        except (FormatError, msgspec.MsgspecError):
+        except (FormatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue  # `veriroute audit verify` names it
     return found
 

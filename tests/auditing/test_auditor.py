@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from audit_kit import ANSWER, FAILED, PROMPT, Desk, auditor_module, policy, record
 
-from gateway.auditing import Limits, Released
+from gateway.auditing import Limits, Released, audited_by
 from gateway.auditing import epochs as epochs_module
 from gateway.errors import InternalError, LogUnavailable, VerirouteError
 from gateway.model.receipt import AuditPart
@@ -443,3 +443,98 @@ async def test_the_database_that_holds_seeds_is_its_owners_alone(desk: Make) -> 
     assert all(p.stat().st_mode & 0o077 == 0 for p in files)
     assert row.seed.hex() not in json.dumps(d.entries("epoch", "start"))
     await d.stop()
+
+
+async def test_a_failed_audit_of_no_receipt_marks_nothing(desk: Make) -> None:
+    """Without its receipt in the log there is no span to doubt: the failure is entered, and the epoch not affirmed."""
+    d = await desk(policy(rate=1.0)).start()
+    part = await d.terms()
+    d.finds["m"] = FAILED
+    stranger = d.mint()
+    d.auditor.offer(Released(stranger, "node-1", "aci", "m", d.policies[0], PROMPT, ANSWER, part))
+    await d.audited()
+    await d.stop()
+    assert d.quarantined == [("node-1", "audit_failed")]
+    assert d.verdicts() == [("fail", "margin_too_large")]
+    assert d.entries("alarm") == []
+    assert [o for _, o in d.outcomes()] == ["affirming", "affirming", "contraindicated", "contraindicated"]
+
+
+async def test_an_entry_that_never_can_be_written_does_not_end_the_rest(desk: Make) -> None:
+    """A defect in writing one entry is told, and the next audit goes on; settling enters what is missing."""
+    d = await desk(policy(rate=1.0)).start()
+    await d.terms()
+    writes = d.event
+    d.event = _refuses  # type: ignore[method-assign]
+    await d.answer()
+    await d.audited()
+    d.event = writes  # type: ignore[method-assign]
+    await d.answer()
+    await d.audited()
+    await d.stop()
+    assert d.verdicts() == [("pass", None), ("inconclusive", "stopped")]
+
+
+def _refuses(kind: str, predicate: Any) -> Any:
+    raise InternalError("a defect")
+
+
+async def test_marks_wait_for_the_log_too(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept beside the log is written as soon as that can be, though its entry was written at once."""
+    monkeypatch.setattr(auditor_module, "RETRY_S", 0.002)
+    d = await desk(policy(rate=1.0)).start()
+    await d.terms()
+    writes, refused = d.submit, 0
+
+    def submit(job: Any) -> Any:
+        nonlocal refused
+        refused += 1
+        if refused < 3:
+            raise LogUnavailable("no disk")
+        return writes(job)
+
+    d.submit = submit  # type: ignore[method-assign]
+    d.finds["m"] = FAILED
+    caught = await d.answer()
+    await d.audited()
+    assert {row.id for row in d.reader.rows() if row.doubted} == {caught}
+    assert refused == 4
+    await d.stop()
+
+
+async def test_settling_passes_over_what_cannot_be_read(desk: Make) -> None:
+    """A receipt with a rate that is none, and an alarm of another kind, owe no audit; the others are settled."""
+    d = await desk(policy(rate=1.0, delay_min_s=600.0, delay_max_s=600.0)).start()
+    part = await d.terms()
+    await d.answer(part=AuditPart(part.epoch, "reexec", "two"), offer=False)
+    await d.event("alarm", {"alarm": "surplus_bytes", "epoch": part.epoch, "nonce": "n"})
+    await d.answer()
+    await d.stop()
+    assert d.verdicts() == [("inconclusive", "stopped")]
+    assert d.reader.doubtful_span("0" * 26, "node-1", 5) is None
+
+
+async def test_a_stop_does_not_wait_for_ever(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that never answers is given up on in bounded time, and the seed is kept for the next start."""
+    monkeypatch.setattr(auditor_module, "STOP_S", 0.05)
+    d = await desk(policy(rate=1.0)).start()
+    await d.terms()
+    d.event = lambda kind, predicate: asyncio.get_running_loop().create_future()  # type: ignore[method-assign]
+    await d.auditor.close()
+    assert len(d.reader.open_epochs()) == 1
+
+
+async def test_the_judge_asks_for_re_execution_alone() -> None:
+    """What gathers proofs is asked for one kind, and its one record is the judgement."""
+
+    class Gathered:
+        records = (FAILED,)
+
+    class Gatherer:
+        async def gather(self, kinds: frozenset[str], *given: object) -> Gathered:
+            assert kinds == {"proof_reexec"}
+            assert given == (by, "m", PROMPT, ANSWER)
+            return Gathered()
+
+    by = policy()
+    assert await audited_by(Gatherer())(by, "m", PROMPT, ANSWER) is FAILED
