@@ -8,9 +8,8 @@ the answer. The margin of a token is how much less the reference likes it than i
 
 G_j is Gumbel noise, -log(E) with E from the exponential distribution, drawn by the node's own sampler from the seed;
 how is that sampler's business, and the noise comes here as values. An honest node has margin zero but for rounding,
-where two tokens nearly tie. Margins are clipped at 3 nat and averaged; a mean over 0.01, and over what 99 % of honest
-answers stay under, fails. Fewer than 16 tokens decide nothing. Without a seed, at temperature over zero, this cannot be
-asked.
+where two tokens nearly tie. Margins are clipped at 3 nat and averaged; a mean over what 99 % of honest answers stay
+under fails. Fewer than 16 tokens decide nothing. Without a seed, at temperature over zero, this cannot be asked.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import msgspec
 
 from gateway.errors import FormatError
 
-from .calibration import Calibration, Quantiles, Statistic
+from .calibration import ONE_PERCENT, Calibration, Quantiles, Statistic
 from .evidence import Kind, ProofRecord, Subject, Verdict
 from .reference import Scores
 from .spelling import Spelling
@@ -37,15 +36,17 @@ Noise = Mapping[int, float] | Sequence[float]
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a policy asks: which statistic, over how many tokens at least, and which mean margin is always let be.
+    """What a policy asks: which statistic, over how many tokens at least, which mean margin is always let be, and how
+    many honest answers may be refused.
 
-    The threshold is `max_mean_margin` in nats, or the calibrated 99th percentile where that is larger; at 0 it is the
-    calibration's alone, which finds smaller cheats and costs the one false alarm in a hundred that it stands for.
+    The threshold is the calibrated one for `false_positives` (`Quantiles.limit`), or `max_mean_margin` in nats where
+    that is larger. Who also judges the same answer's log-probs asks for half of the false positives in both.
     """
 
     statistic: Statistic = Statistic.GREEDY_MARGIN
     min_tokens: int = 16
-    max_mean_margin: float = 0.01
+    max_mean_margin: float = 0.0
+    false_positives: float = ONE_PERCENT
 
 
 class Sampling(msgspec.Struct, frozen=True):
@@ -120,7 +121,7 @@ def judge_reexec(
         verdict = Verdict.FAIL if row == Spelling.DIFFERS else Verdict.INCONCLUSIVE
         return subject.record(Kind.REEXEC, verdict, row, calibration_id=id_, tokens=len(margins))
     found = score(margins)
-    threshold = max(row.p99, terms.max_mean_margin)  # in this order: of NaN nothing is larger
+    threshold = max(row.limit(terms.false_positives), terms.max_mean_margin)  # in this order: of NaN nothing is larger
     passed = found.mean_margin <= threshold
     return subject.record(
         Kind.REEXEC,

@@ -25,6 +25,7 @@ from gateway.verify.proofs.spelling import Spelling, spelling
 
 GREEDY, SEEDED = Statistic.GREEDY_MARGIN, Statistic.SEEDED_MARGIN
 NODES, TOKENS = 50, 64
+LET_BE = 0.01  # by the calibration alone one honest answer in a hundred would fail
 PROMPTS = tiny_lm.prompts(NODES)
 BASELINE = tiny_lm.prompts(100, seed=2)
 
@@ -42,7 +43,9 @@ def calibrated(statistic: Statistic) -> Calibration:
 
 
 def judged(statistic: Statistic, margins: tuple[float, ...], spelt: Spelling = Spelling.SAME) -> ProofRecord:
-    return judge_reexec(margins, spelt, calibrated(statistic), "tiny", Terms(statistic), SUBJECT)
+    return judge_reexec(
+        margins, spelt, calibrated(statistic), "tiny", Terms(statistic, max_mean_margin=LET_BE), SUBJECT
+    )
 
 
 def spelt(prompt: list[int], answer: bytes) -> Spelling:

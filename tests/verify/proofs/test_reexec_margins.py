@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from proofs_kit import REQUEST, SUBJECT
 
@@ -134,21 +135,32 @@ def judged(margins: list[float], **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("margins", "verdict", "threshold"),
     [
-        ([0.0] * 64, PASS, 0.01),
-        ([0.01] * 64, PASS, 0.01),
-        ([0.011] * 64, FAIL, 0.01),
+        ([0.0] * 64, PASS, 0.004),
+        ([0.004] * 64, PASS, 0.004),
+        ([0.0041] * 64, FAIL, 0.004),
         ([0.05] * 16, PASS, 0.05),
         ([0.05] * 63, PASS, 0.05),
         ([0.051] * 16, FAIL, 0.05),
-        ([0.0] * 63 + [9.0], FAIL, 0.01),
+        ([0.0] * 63 + [9.0], FAIL, 0.004),
     ],
 )
 def test_threshold(margins: list[float], verdict: Verdict, threshold: float) -> None:
-    """The mean margin may be a hundredth of a nat, or what honest answers of that length stay under if that is more."""
+    """The mean margin may be what honest answers of that length stay under, and no more."""
     record = judged(margins)
     assert (record.verdict, record.threshold, record.tokens) == (verdict, threshold, len(margins))
     assert (record.calibration_id, record.reference_id) == (CALIBRATION.id, "ref-1")
     assert record.reason == ("margin_in_bounds" if verdict is PASS else "margin_too_large")
+
+
+@pytest.mark.parametrize(
+    ("half", "asked", "threshold"),
+    [(0.006, 0.005, 0.006), (0.006, 0.01, 0.004), (None, 0.005, 0.004), (0.006, math.nan, 0.004)],
+)
+def test_false_positives(half: float | None, asked: float, threshold: float) -> None:
+    """Who may refuse fewer honest answers gets the wider limit, where the calibration had the samples for it."""
+    calibration = msgspec.structs.replace(CALIBRATION, quantiles=(Quantiles(64, 200, 0.0, 0.001, 0.004, half),))
+    record = judged([threshold] * 64, calibration=calibration, terms=Terms(false_positives=asked))
+    assert (record.verdict, record.threshold) == (PASS, threshold)
 
 
 @pytest.mark.parametrize(
