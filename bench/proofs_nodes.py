@@ -1,243 +1,368 @@
-"""How far nodes are from a reference: honest, quantised, swapped and mis-sampling, on the reference node's own model.
+"""What each statistical test finds of honest, coarser, swapped and mis-sampling nodes, on the reference node's own model.
 
-    OPENBLAS_NUM_THREADS=1 .venv/bin/python bench/proofs_nodes.py [--prompts 500] [--tokens 64] [--json FILE]
+    make bench-proofs                                      or, with the same defaults,
+    .venv/bin/python bench/proofs_nodes.py [--prompts 500] [--tokens 64] [--seed 1] [--json FILE]
 
-Each node answers prompts with the same code as `veriroute node`; the reference (float32) scores prompt and answer in one
-prefill. Per answer: the share of tokens that are the reference's own choice, and the mean margin in nats, clipped at 3.
+Half of the prompts ask for stories in chat, half are running text to continue. A calibration on as many prompts, drawn with
+`--seed`, of which none comes again, sets the thresholds from the honest bfloat16 node; what is tabled was drawn with the
+next seed. So `refused` in an honest row is the rate of false alarms on prompts that the calibration never saw, with its
+binomial 95 % interval (Wilson's). Judged by the gateway's own verifiers:
 
-    greedy   margin = max(z) - z[token]                         the node claims temperature 0
-    seeded   margin = max(z + T·G) - (z + T·G)[token]           it claims T = 1 and a seed, from which the noise G follows
+    margin     `judge_reexec`     the 99th percentile of honest answers
+    distance   `judge_distance`   likewise
+    both       refused by either, at half of the false alarms each: what a policy gets that asks for both
+    TOPLOC     `judge_toploc`     calibrated limits; and the limits that were published, beside them
+    quorum     `compare`          with the honest bfloat16 node, each answer ending where its node would have ended it
 
-A calibration on as many other prompts sets the threshold: the honest node's 99th percentile. `caught` is the share of
-answers over it, which for the honest node itself is the rate of false alarms. TOPLOC figures compare a node's values while
-it wrote with the reference's prefill, batch by batch. Everything follows from `--seed`.
+Prints the Markdown tables of docs/proofs.md. Ends with 1 when a figure that the project promises is missed. Everything
+follows from the seed and NumPy's last bits.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
-import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded
 
+import msgspec
 import numpy as np
+from proofs_lm import KINDS, TOP, Answer, Asked, Model, Node, View, prompts
 
-from adapters.selfhosted.dishonest import HOT
-from adapters.selfhosted.lm.engine import Committed, Engine, Job, Read, Text
-from adapters.selfhosted.lm.generate import Limits
-from adapters.selfhosted.lm.model import Weights, prefill
-from adapters.selfhosted.lm.precision import at_precision, other_model
-from adapters.selfhosted.lm.sampling import Sampling, noise
-from adapters.selfhosted.lm.toploc import P
+from gateway.verify.proofs import reexec, toploc_judge
+from gateway.verify.proofs.agreement import NearTie, compare
+from gateway.verify.proofs.calibration import Calibration, Statistic, measure
+from gateway.verify.proofs.distance import Terms as DistanceTerms
+from gateway.verify.proofs.distance import distances, judge_distance
+from gateway.verify.proofs.evidence import Subject, Verdict
+from gateway.verify.proofs.reexec import judge_reexec
+from gateway.verify.proofs.spelling import Spelling
+from gateway.verify.proofs.toploc import decode_all, distance
 
-CLIP = 3.0
-WARM = 1.0
-WORDS = (  # noqa: SIM905 - read as text
-    "anchor bridge candle desert engine forest garden harbor island jungle kettle ladder mirror needle orange pencil "
-    "quarry ribbon saddle tunnel umbrella valley window yellow zebra account library machine network picture river school "
-    "teacher village weather fox dog cat owl mouse horse goat duck bear wolf"
-).split()
-KINDS = {
-    "story": (
-        "Tell me a story about a {0} and a {1}.",
-        "Write a story about the {0} in the {1}.",
-        "Tell me a {0} {1} story.",
-    ),
-    "text": ("The {0} and the {1} {2}", "A {0} {1} is", "In the {0} there was a {1}. The {2}"),
-}
-#: name -> (weights as a node has them, claim, what is done to the sampling that was asked for)
-Node = tuple[str, str, Callable[[Sampling], Sampling]]
-
-
-def same(asked: Sampling) -> Sampling:
-    return asked
-
-
-def hot(asked: Sampling) -> Sampling:
-    return Sampling(temperature=HOT, seed=asked.seed, bias=asked.bias)
-
-
-def wrong_seed(asked: Sampling) -> Sampling:
-    return Sampling(temperature=asked.temperature, seed=(asked.seed or 0) + 1, bias=asked.bias)
-
-
-NODES: dict[str, Node] = {
-    **{
-        f"{claim} {p}": (p, claim, same)
-        for claim in ("greedy", "seeded")
-        for p in ("bf16", "int8", "int4", "int3", "other")
+GREEDY, SEEDED, DISTANCE = Statistic.GREEDY_MARGIN, Statistic.SEEDED_MARGIN, Statistic.LOGPROB_DISTANCE
+HONEST = "honest, bfloat16"
+NODES: dict[Statistic, dict[str, Node]] = {
+    GREEDY: {
+        HONEST: Node("bf16"),
+        "honest, float16": Node("fp16"),
+        "weights in 8 bits": Node("int8"),
+        "weights in 4 bits": Node("int4"),
+        "weights in 3 bits": Node("int3"),
+        "another model": Node("other"),
+        "samples at 0.3": Node("bf16", "samples hot"),
+        "one word of the prompt changed": Node("bf16", "other prompt"),
     },
-    "greedy sample-hot": ("bf16", "greedy", hot),
-    "seeded wrong-seed": ("bf16", "seeded", wrong_seed),
+    SEEDED: {
+        HONEST: Node("bf16"),
+        "weights in 4 bits": Node("int4"),
+        "another model": Node("other"),
+        "another seed": Node("bf16", "other seed"),
+    },
 }
+#: A further honest node for the quorum: float32, summed in another order.
+ALONE = "honest, float32"
+CHEATS = ("weights in 4 bits", "weights in 3 bits", "another model")
+HONEST_PAIRS = ("honest, float16", ALONE)
+CAUGHT, FALSE_POSITIVES, DISAGREE = 0.95, 0.01, 0.01
+PUBLISHED = (38, 10.0, 8.0)
+SHARES = (0.0, 0.5)
+_SUBJECT = Subject("0" * 64, "0" * 64, "reference")
+_MODEL = "veriroute-lm-1"
+_HALF = 0.005
 
 
-def weights_of(name: str, base: Weights) -> Weights:
-    return at_precision(other_model(base), "bf16") if name == "other" else at_precision(base, name)
+class Calibrated(msgspec.Struct, frozen=True):
+    """The documents that answers are judged by: margins and distances for each claim, and TOPLOC's limits."""
+
+    margins: dict[Statistic, Calibration]
+    distances: dict[Statistic, Calibration]
+    toploc: toploc_judge.ToplocCalibration
 
 
-class Measure:
-    """One process's part: prompts `start` to `stop` of a kind, for every node."""
+class Found(msgspec.Struct, frozen=True):
+    """One answer: what was measured, and which judgements refused it. `exponents`: of TOPLOC's worst batch."""
 
-    def __init__(self, seed: int, tokens: int) -> None:
-        self.seed, self.tokens = seed, tokens
-        self.base = Weights.open()
-        special = self.base.tokenizer.special
-        self.bias = {special["<end>"]: -100.0}  # an answer goes on to its full length
-        self.engines = {name: Engine(weights_of(name, self.base)) for name in ("bf16", "int8", "int4", "int3", "other")}
-
-    def job(self, kind: str, number: int, claim: str) -> Job:
-        rng = random.Random(f"{self.seed} {kind} {number}")
-        text = rng.choice(KINDS[kind]).format(*(rng.choice(WORDS) for _ in range(3)))
-        asked = Sampling(temperature=0.0 if claim == "greedy" else WARM, seed=number, bias=self.bias)
-        given: dict[str, Any] = {"turns": (("user", text),)}
-        if kind == "text":
-            given = {"prefix": tuple(self.base.tokenizer.encode(text))}
-        return Job(**given, sampling=asked, limits=Limits(self.tokens), ids=True, toploc=True)
-
-    def answer(self, node: str, kind: str, number: int) -> dict[str, Any]:
-        name, claim, change = NODES[node]
-        job = self.job(kind, number, claim)
-        prompt: tuple[int, ...] = ()
-        ids: list[int] = []
-        proofs: tuple[bytes, ...] = ()
-        lying = Job(**{**vars(job), "sampling": change(job.sampling)})
-        for event in self.engines[name].run(lying):
-            match event:
-                case Read():
-                    prompt = event.ids
-                case Text(_, piece):
-                    ids += piece.ids or ()
-                case Committed(_, proofs):
-                    pass
-        return {"margins": self.margins(prompt, ids, job.sampling), "toploc": self.distances(prompt, ids, proofs)}
-
-    def margins(self, prompt: tuple[int, ...], ids: list[int], asked: Sampling) -> list[float]:
-        z = self.base.logits(prefill(self.base, [*prompt, *ids]))[len(prompt) - 1 : -1].astype(np.float64)
-        z[:, self.base.tokenizer.text_size :] = -np.inf  # not offered: no token but those with text, and no end
-        if asked.temperature:
-            z += asked.temperature * np.stack([noise(asked.seed, 0, j, z.shape[1]) for j in range(len(ids))])
-        found = z.max(axis=1) - z[np.arange(len(ids)), ids]
-        return [float(m) for m in found]
-
-    def distances(
-        self, prompt: tuple[int, ...], ids: list[int], proofs: tuple[bytes, ...]
-    ) -> list[tuple[int, float, float]]:
-        """For each proof: exponents that differ, and mean and median of the differences of the other mantissas."""
-        out = []
-        for proof, batch in zip(proofs, Engine(self.base).activations(prompt, ids), strict=True):
-            words = np.frombuffer(proof, ">u2").astype(np.int64)
-            x, y = np.array(batch.indices) % words[0], np.zeros(len(batch.indices), np.int64)
-            for coefficient in words[:0:-1]:
-                y = (y * x + coefficient) % P
-            bits = np.array(batch.bits)
-            equal = (y >> 7 & 0xFF) == (bits >> 7 & 0xFF)
-            errors = np.abs((y & 0x7F) - (bits & 0x7F))[equal]
-            mean, median = (float(errors.mean()), float(np.median(errors))) if len(errors) else (127.0, 127.0)
-            out.append((int((~equal).sum()), mean, median))
-        return out
+    kind: str
+    match: float
+    margin: float
+    distance: float
+    refused: dict[str, bool]
+    exponents: int | None = None
 
 
-_MEASURE: dict[str, Measure] = {}
+class Paired(msgspec.Struct, frozen=True):
+    """One pair with the honest node: the agreement for each of `SHARES`."""
+
+    kind: str
+    same: bool
+    prefix: int
+    agreement: tuple[str, ...]
 
 
-def begin(seed: int, tokens: int) -> None:
-    _MEASURE["own"] = Measure(seed, tokens)
+_MODEL_OF_PROCESS: list[Model] = []
 
 
-def part(task: tuple[str, str, int, int]) -> tuple[str, str, int, list[dict[str, Any]], float]:
-    kind, node, start, stop = task
-    begun = time.process_time()
-    found = [_MEASURE["own"].answer(node, kind, number) for number in range(start, stop)]
-    return kind, node, start, found, time.process_time() - begun
+def begin() -> None:
+    _MODEL_OF_PROCESS.append(Model())
 
 
-def summary(calibration: list[dict[str, Any]], answers: list[dict[str, Any]]) -> dict[str, Any]:
-    def mean(answer: dict[str, Any]) -> float:
-        return float(np.minimum(answer["margins"], CLIP).mean())
-
-    threshold = float(np.quantile([mean(a) for a in calibration], 0.99))
-    margins = np.array([mean(a) for a in answers])
-    matches = np.array([np.mean(np.array(a["margins"]) == 0) for a in answers])
-    worst = np.array([np.max(np.array(a["toploc"]), axis=0) for a in answers])
-    honest = np.array([np.max(np.array(a["toploc"]), axis=0) for a in calibration])
-    limits = np.quantile(honest, 0.99, axis=0)
-    return {
-        "answers": len(answers),
-        "match": float(matches.mean()),
-        "whole_answer_same": float((matches == 1).mean()),
-        "margin_mean": float(margins.mean()),
-        "margin_p50": float(np.quantile(margins, 0.5)),
-        "margin_p99": float(np.quantile(margins, 0.99)),
-        "threshold": threshold,
-        "caught": float((margins > threshold).mean()),
-        "over_0.01": float((margins > 0.01).mean()),
-        "toploc_exponents": float(worst[:, 0].mean()),
-        "toploc_mantissa_mean": float(worst[:, 1].mean()),
-        "toploc_limits": [float(x) for x in limits],
-        "toploc_caught": float((worst > limits).any(axis=1).mean()),
-        "toploc_published_accept": float(((worst <= (38, 10.0, 8.0)).all(axis=1)).mean()),
-    }
+def calibrate(task: tuple[Statistic, Sequence[Asked], int]) -> tuple[Statistic, list[Any], float]:
+    """An honest node's margins, distances and TOPLOC distances for some prompts."""
+    statistic, asked, tokens = task
+    model, begun, found = _MODEL_OF_PROCESS[0], time.process_time(), []
+    for prompt in asked:
+        answer = model.answer(NODES[statistic][HONEST], prompt, statistic, tokens, toploc=statistic is GREEDY)
+        view = model.read(answer, prompt, statistic)
+        apart = distances(answer.positions, view.positions, TOP)
+        found.append((view.margins, apart, _toploc_distances(answer, view) if answer.proofs else ()))
+    return statistic, found, time.process_time() - begun
 
 
-def main() -> None:
+def judge(task: tuple[Calibrated, Sequence[Asked], int]) -> tuple[dict[Any, list[Any]], float]:
+    """Every node's answers to some prompts, judged; and the pairs with the honest one."""
+    calibrated, asked, tokens = task
+    model, begun = _MODEL_OF_PROCESS[0], time.process_time()
+    found: dict[Any, list[Any]] = {}
+    for prompt in asked:
+        answers: dict[str, Answer] = {}
+        for statistic, nodes in NODES.items():
+            for name, node in nodes.items():
+                answer = model.answer(node, prompt, statistic, tokens, toploc=statistic is GREEDY)
+                view = model.read(answer, prompt, statistic)
+                found.setdefault((statistic, name), []).append(_judged(calibrated, statistic, prompt, answer, view))
+                if statistic is GREEDY:
+                    answers[name] = answer
+        answers[ALONE] = model.answer(Node("reordered"), prompt, GREEDY, tokens, toploc=False)
+        for name, answer in answers.items():
+            if name != HONEST:
+                found.setdefault(("quorum", name), []).append(_paired(prompt.kind, answers[HONEST], answer))
+    return found, time.process_time() - begun
+
+
+def _judged(calibrated: Calibrated, statistic: Statistic, asked: Asked, answer: Answer, view: View) -> Found:
+    refused: dict[str, bool] = {}
+    for share in (FALSE_POSITIVES, _HALF):
+        terms = reexec.Terms(statistic, false_positives=share)
+        margins = judge_reexec(view.margins, Spelling.SAME, calibrated.margins[statistic], _MODEL, terms, _SUBJECT)
+        apart = judge_distance(
+            answer.positions, view.positions, Spelling.SAME, DistanceTerms(false_positives=share), _SUBJECT,
+            calibration=calibrated.distances[statistic], model=_MODEL,
+        )  # fmt: skip
+        refused[f"margin {share}"] = margins.verdict is not Verdict.PASS
+        refused[f"distance {share}"] = apart.verdict is not Verdict.PASS
+    assert margins.statistic is not None
+    assert apart.statistic is not None
+    exponents = None
+    if answer.proofs is not None:
+        judged = toploc_judge.judge_toploc(
+            answer.proofs, view.activations, len(answer.ids), Spelling.SAME, calibrated.toploc, _MODEL, _SUBJECT
+        )
+        refused["toploc"] = judged.record.verdict is not Verdict.PASS
+        exponents = max(d.exponents for d in judged.distances)
+        refused["toploc published"] = not all(
+            d.mantissa_mean is not None
+            and d.mantissa_median is not None
+            and (d.exponents <= PUBLISHED[0] and d.mantissa_mean <= PUBLISHED[1] and d.mantissa_median <= PUBLISHED[2])
+            for d in judged.distances
+        )
+    match = sum(margin == 0 for margin in view.margins) / len(view.margins)
+    return Found(asked.kind, match, margins.statistic, 1 - apart.statistic, refused, exponents)
+
+
+def _paired(kind: str, honest: Answer, other: Answer) -> Paired:
+    pairs = [compare(honest.natural, other.natural, NearTie(min_share=share)) for share in SHARES]
+    same = [p.token for p in honest.natural] == [p.token for p in other.natural]
+    return Paired(kind, same, pairs[0].prefix, tuple(pair.agreement.value for pair in pairs))
+
+
+def _toploc_distances(answer: Answer, view: View) -> tuple[Any, ...]:
+    assert answer.proofs is not None
+    polynomials = decode_all(answer.proofs.proofs, tokens=len(answer.ids), prefill=True)
+    return tuple(distance(p, own) for p, own in zip(polynomials, view.activations.batches, strict=True))
+
+
+def documents(found: dict[Statistic, list[Any]], seed: int) -> Calibrated:
+    """The calibrations, as `veriroute calibrate` writes them."""
+
+    def made(statistic: Statistic, scores: list[Any], top: int | None) -> Calibration:
+        return Calibration(
+            1, "reexec", statistic, "reference", _MODEL, "own", "2026-01-31", (seed,), measure(scores), top
+        )
+
+    limits = toploc_judge.measure([d for _, _, own in found[GREEDY] for d in own])
+    return Calibrated(
+        {claim: made(claim, [margins for margins, _, _ in rows], None) for claim, rows in found.items()},
+        {claim: made(DISTANCE, [apart for _, apart, _ in rows], TOP) for claim, rows in found.items()},
+        toploc_judge.ToplocCalibration(
+            1, "toploc", "reference", _MODEL, "own", "2026-01-31", (seed,), limits.batches, limits.exponents,
+            limits.mantissa_mean, limits.mantissa_median, limits.signs,
+        ),
+    )  # fmt: skip
+
+
+def wilson(hits: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson's score interval)."""
+    z, p = 1.959964, hits / of
+    middle, spread = p + z * z / (2 * of), z * math.sqrt(p * (1 - p) / of + z * z / (4 * of * of))
+    return max(0.0, (middle - spread) / (1 + z * z / of)), min(1.0, (middle + spread) / (1 + z * z / of))
+
+
+def refused_by_both(found: Found) -> bool:
+    return found.refused[f"margin {_HALF}"] or found.refused[f"distance {_HALF}"]
+
+
+def share(flags: Sequence[bool]) -> str:
+    return f"{sum(flags) / len(flags):.1%}" if flags else "-"
+
+
+def interval(flags: Sequence[bool]) -> str:
+    low, high = wilson(sum(flags), len(flags))
+    return f"{low:.1%} to {high:.1%}"
+
+
+def by_kind(rows: Sequence[Any], flag: Any) -> str:
+    return " | ".join(share([flag(r) for r in rows if r.kind == kind]) for kind in KINDS)
+
+
+def table_of_answers(title: str, found: dict[Any, list[Found]], statistic: Statistic) -> None:
+    print(f"\n{title}:\n")
+    print(
+        "| node | tokens that match | margin | distance | margin alone | distance alone | both | stories | text | 95 % interval |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name in NODES[statistic]:
+        rows = found[statistic, name]
+        print(
+            f"| {name} | {fmean(r.match for r in rows):.1%} | {median(r.margin for r in rows):.5f} "
+            f"| {median(r.distance for r in rows):.4f} "
+            f"| {share([r.refused[f'margin {FALSE_POSITIVES}'] for r in rows])} "
+            f"| {share([r.refused[f'distance {FALSE_POSITIVES}'] for r in rows])} "
+            f"| **{share([refused_by_both(r) for r in rows])}** | {by_kind(rows, refused_by_both)} "
+            f"| {interval([refused_by_both(r) for r in rows])} |"
+        )
+
+
+def table_of_toploc(found: dict[Any, list[Found]], calibrated: Calibrated) -> None:
+    limits = calibrated.toploc
+    print(
+        f"\nTOPLOC, limits from {limits.batches} honest batches: {limits.exponents} exponents, mantissas "
+        f"{limits.mantissa_mean:.2f} in the mean and {limits.mantissa_median:g} in the median, {limits.signs} signs:\n"
+    )
+    print("| node | exponents that differ | refused | stories | text | 95 % interval | refused by published limits |")
+    print("|---|---|---|---|---|---|---|")
+    for name in NODES[GREEDY]:
+        rows = found[GREEDY, name]
+        print(
+            f"| {name} | {fmean(r.exponents or 0 for r in rows):.1f} | **{share([r.refused['toploc'] for r in rows])}** "
+            f"| {by_kind(rows, lambda r: r.refused['toploc'])} | {interval([r.refused['toploc'] for r in rows])} "
+            f"| {share([r.refused['toploc published'] for r in rows])} |"
+        )
+
+
+def table_of_pairs(found: dict[Any, list[Paired]]) -> None:
+    print("\nQuorum, pairs of the honest bfloat16 node with another:\n")
+    print(
+        "| with | same text | median prefix | agree | inconclusive | disagree | stories | text | 95 % interval | agree at min_share 0.5 |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    for name in (ALONE, *(n for n in NODES[GREEDY] if n != HONEST)):
+        rows = found["quorum", name]
+        disagree = [r.agreement[0] == "disagree" for r in rows]
+        shares = " | ".join(share([r.agreement[0] == v for r in rows]) for v in ("agree", "inconclusive"))
+        print(
+            f"| {name} | {share([r.same for r in rows])} | {median(r.prefix for r in rows):.0f} | {shares} "
+            f"| **{share(disagree)}** | {by_kind(rows, lambda r: r.agreement[0] == 'disagree')} | {interval(disagree)} "
+            f"| {share([r.agreement[1] == 'agree' for r in rows])} |"
+        )
+
+
+def promises(found: dict[Any, list[Any]]) -> list[tuple[bool, str]]:
+    """What docs/proofs.md promises of these figures, and whether it holds, in each kind of prompt."""
+    held = []
+    for kind in KINDS:
+        for name in HONEST_PAIRS:
+            rows = [r.agreement[0] == "disagree" for r in found["quorum", name] if r.kind == kind]
+            held.append((sum(rows) < DISAGREE * len(rows), f"{kind}: {name} disagrees in {share(rows)}, under 1 %"))
+        for statistic, nodes in NODES.items():
+            for name in nodes:
+                rows = [refused_by_both(r) for r in found[statistic, name] if r.kind == kind]
+                what = f"{kind}, {statistic.value}: {name} refused in {share(rows)}"
+                if name == HONEST:  # a rate of one percent shows as more or less: what must hold is its interval
+                    held.append((wilson(sum(rows), len(rows))[0] <= FALSE_POSITIVES, f"{what}, 1 % configured"))
+                elif name in CHEATS:
+                    held.append((sum(rows) >= CAUGHT * len(rows), f"{what}, at least 95 %"))
+    return held
+
+
+def drawn(count: int, seed: int) -> tuple[list[Asked], list[Asked]]:
+    """The prompts of the calibration and those that are judged; no text is in both."""
+    own, others = [], []
+    for kind in KINDS:
+        part = prompts(kind, -(-count // len(KINDS)), seed)
+        own += part
+        others += prompts(kind, len(part), seed + 1, frozenset(asked.text for asked in part))
+    return own, others
+
+
+def run(args: argparse.Namespace) -> tuple[Calibrated, dict[Any, list[Any]], float]:
+    own, _ = drawn(args.calibrate or args.prompts, args.seed)
+    _, others = drawn(args.prompts, args.seed)
+    known = {asked.text for asked in own}
+    others = [asked for asked in others if asked.text not in known]
+    honest: dict[Statistic, list[Any]] = {GREEDY: [], SEEDED: []}
+    found: dict[Any, list[Any]] = {}
+    cpu = 0.0
+    with multiprocessing.get_context("spawn").Pool(args.processes, begin) as pool:
+        for statistic, rows, seconds in pool.imap(calibrate, [(s, p, args.tokens) for s in honest for p in parts(own)]):
+            honest[statistic] += rows
+            cpu += seconds
+        calibrated = documents(honest, args.seed)
+        for part, seconds in pool.imap(judge, [(calibrated, p, args.tokens) for p in parts(others)]):
+            cpu += seconds
+            for key, rows in part.items():
+                found.setdefault(key, []).extend(rows)
+    return calibrated, found, cpu
+
+
+def parts(asked: Sequence[Asked], size: int = 10) -> list[Sequence[Asked]]:
+    return [asked[start : start + size] for start in range(0, len(asked), size)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prompts", type=int, default=500)
+    parser.add_argument("--prompts", type=int, default=500, help="how many are judged (default: 500)")
+    parser.add_argument("--calibrate", type=int, help="how many are calibrated with (default: as many)")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kinds", nargs="*", choices=tuple(KINDS), default=tuple(KINDS))
-    parser.add_argument("--nodes", nargs="*", choices=tuple(NODES), default=tuple(NODES))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-    count, step = args.prompts, 25
-    honest = ("greedy bf16", "seeded bf16")
-    tasks = [
-        (kind, node, start, min(start + step, most))
-        for kind in args.kinds
-        for node in dict.fromkeys((*honest, *args.nodes))
-        for first, most in (((0, count), (count, 2 * count)) if node in honest else ((count, 2 * count),))
-        for start in range(first, most, step)
-    ]
-    answers: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
-    begun, cpu = time.perf_counter(), 0.0
-    with multiprocessing.get_context("spawn").Pool(args.processes, begin, (args.seed, args.tokens)) as pool:
-        for kind, node, start, found, seconds in pool.imap(part, tasks):
-            answers.setdefault((kind, node, start < count), []).extend(found)
-            cpu += seconds
-    table = {
-        kind: {
-            node: summary(answers[kind, f"{NODES[node][1]} bf16", True], answers[kind, node, False])
-            for node in dict.fromkeys((*honest, *args.nodes))
-        }
-        for kind in args.kinds
-    }
-    run = {"prompts": count, "tokens": args.tokens, "seed": args.seed, "numpy": np.__version__, "cpu_s": round(cpu, 1)}
-    for kind, rows in table.items():
-        print(f"\n{kind}: {count} answers of {args.tokens} tokens, calibrated on {count} others")
-        print(
-            "| node | match | same whole | margin p50 | margin p99 | threshold | caught | > 0.01 | TOPLOC exp / mean | caught |"
-        )
-        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-        for node, r in rows.items():
-            print(
-                f"| {node} | {r['match']:.2%} | {r['whole_answer_same']:.0%} | {r['margin_p50']:.5f} | {r['margin_p99']:.5f} "
-                f"| {r['threshold']:.5f} | {r['caught']:.1%} | {r['over_0.01']:.1%} "
-                f"| {r['toploc_exponents']:.1f} / {r['toploc_mantissa_mean']:.2f} | {r['toploc_caught']:.1%} |"
-            )
-    print(f"\n{json.dumps(run)}  wall {time.perf_counter() - begun:.0f} s")
+    args = parser.parse_args(argv)
+    begun = time.perf_counter()
+    calibrated, found, cpu = run(args)
+    table_of_answers("At temperature 0", found, GREEDY)
+    table_of_answers("At temperature 1 with a seed", found, SEEDED)
+    table_of_toploc(found, calibrated)
+    table_of_pairs(found)
+    held = promises(found)
+    print("\n" + "\n".join(f"{'held  ' if well else 'MISSED'} {what}" for well, what in held))
+    facts = {"prompts": args.prompts, "tokens": args.tokens, "seed": args.seed, "numpy": np.__version__}
+    print(f"\n{json.dumps(facts)}: {cpu:.0f} s of processor time, {time.perf_counter() - begun:.0f} s in all")
     if args.json:
-        args.json.write_text(json.dumps({"run": run, "table": table}, indent=1) + "\n", "utf-8")
+        figures = {f"{getattr(key[0], 'value', key[0])}: {key[1]}": rows for key, rows in found.items()}
+        args.json.write_bytes(msgspec.json.format(msgspec.json.encode({"run": facts, "held": held, "found": figures})))
+    return 0 if all(well for well, _ in held) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
