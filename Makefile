@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench bench-soak bench-verify bench-opengradient fuzz fuzz-atheris soak lock install clean
+.PHONY: demo test lint format bench bench-soak bench-verify bench-opengradient bench-proofs fuzz fuzz-atheris soak lock install clean
 
 install: $(STAMP)
 
@@ -44,6 +44,10 @@ bench-verify: $(STAMP)
 # The gateway in front of an OpenGradient network: first byte, CPU, latency; ends with 1 when a target is missed.
 bench-opengradient: $(STAMP)
 	@$(BIN)/python bench/opengradient.py
+
+# What each statistical test finds on the reference node's own model; ends with 1 when a promised figure is missed.
+bench-proofs: $(STAMP)
+	@$(BIN)/python bench/proofs_nodes.py $(if $(PROMPTS),--prompts $(PROMPTS))
 
 # A million mutated inputs through every parser and verifier; `make test` runs some hundreds.
 fuzz: $(STAMP)

@@ -83,10 +83,10 @@ _HALF = 0.005
 
 
 class Calibrated(msgspec.Struct, frozen=True):
-    """The documents that answers are judged by: margins and distances for each claim, and TOPLOC's limits."""
+    """The documents that answers are judged by: margins for each claim, distances for both, and TOPLOC's limits."""
 
     margins: dict[Statistic, Calibration]
-    distances: dict[Statistic, Calibration]
+    distances: Calibration
     toploc: toploc_judge.ToplocCalibration
 
 
@@ -157,7 +157,7 @@ def _judged(calibrated: Calibrated, statistic: Statistic, asked: Asked, answer: 
         margins = judge_reexec(view.margins, Spelling.SAME, calibrated.margins[statistic], _MODEL, terms, _SUBJECT)
         apart = judge_distance(
             answer.positions, view.positions, Spelling.SAME, DistanceTerms(false_positives=share), _SUBJECT,
-            calibration=calibrated.distances[statistic], model=_MODEL,
+            calibration=calibrated.distances, model=_MODEL,
         )  # fmt: skip
         refused[f"margin {share}"] = margins.verdict is not Verdict.PASS
         refused[f"distance {share}"] = apart.verdict is not Verdict.PASS
@@ -203,7 +203,7 @@ def documents(found: dict[Statistic, list[Any]], seed: int) -> Calibrated:
     limits = toploc_judge.measure([d for _, _, own in found[GREEDY] for d in own])
     return Calibrated(
         {claim: made(claim, [margins for margins, _, _ in rows], None) for claim, rows in found.items()},
-        {claim: made(DISTANCE, [apart for _, apart, _ in rows], TOP) for claim, rows in found.items()},
+        made(DISTANCE, [apart for rows in found.values() for _, apart, _ in rows], TOP),
         toploc_judge.ToplocCalibration(
             1, "toploc", "reference", _MODEL, "own", "2026-01-31", (seed,), limits.batches, limits.exponents,
             limits.mantissa_mean, limits.mantissa_median, limits.signs,

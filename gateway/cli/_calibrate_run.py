@@ -1,6 +1,7 @@
 """The run behind `veriroute calibrate`: answers of a known-good node, each scored by the reference, and the quantiles.
 
-An answer is measured as `veriroute proof` measures it later (`claim_of`, `margins_of`, `distance`).
+An answer is measured as a gateway or `veriroute proof` measures it later (`claim_of`, `margins_of`, `distances`,
+`distance`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from gateway.errors import FormatError, ServiceError
 from gateway.model.verdict import Outcome
 from gateway.verify.proofs import toploc_judge
 from gateway.verify.proofs.answer import Told, read_object, read_told
-from gateway.verify.proofs.calibration import Calibration, Quantiles, measure
+from gateway.verify.proofs.calibration import Calibration, Quantiles, Statistic, measure
 from gateway.verify.proofs.claim import Claim, claim_of
+from gateway.verify.proofs.distance import distances
 from gateway.verify.proofs.measured import FINGERPRINT, margins_of, spelled
 from gateway.verify.proofs.reexec import CLIP
+from gateway.verify.proofs.reference import Reexecuted, positions
 from gateway.verify.proofs.spelling import Spelling
+from gateway.verify.proofs.tokens import TOKEN_ID, read_choice
 from gateway.verify.proofs.toploc import Distance, decode_all, distance
 from gateway.verify.proofs.toploc_wire import read_activations, read_stated
 
@@ -27,8 +31,11 @@ from ._proof_rescore import activations, read_prompt, rescore
 from ._proof_server import Server
 from ._proof_show import Report
 
-#: Weights of four bits have a 99th percentile of 0.07 nat and more on the reference node, honest rounding 0.001.
-WIDE = 0.05
+#: Weights of four bits have a 99th percentile of 0.07 nat and more on the reference node, honest rounding 0.001; their
+#: distances of log-probs are 0.037 and more, honest ones 0.004.
+WIDE, WIDE_DISTANCE = 0.05, 0.02
+#: Alternatives to each token whose log-probs are compared, as many as a gateway asks for.
+TOP = 5
 
 
 class What(enum.StrEnum):
@@ -36,7 +43,15 @@ class What(enum.StrEnum):
 
     GREEDY = "greedy"
     SEEDED = "seeded"
+    LOGPROB = "logprob"
     TOPLOC = "toploc"
+
+
+_STATISTICS = {
+    What.GREEDY: Statistic.GREEDY_MARGIN,
+    What.SEEDED: Statistic.SEEDED_MARGIN,
+    What.LOGPROB: Statistic.LOGPROB_DISTANCE,
+}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -64,7 +79,7 @@ class _Run:
         self.plan = plan
         self.reference = reference
         self.node = node
-        self.margins: list[tuple[float, ...]] = []
+        self.scores: list[tuple[float, ...]] = []
         self.distances: list[Distance] = []
         self.fingerprints: set[str | None] = set()
         self.tokens = 0
@@ -72,7 +87,7 @@ class _Run:
     def answer(self, number: int, text: str) -> None:
         """One prompt: asked, read, scored."""
         request = self._request(number, text)
-        claim = claim_of(request, seeded=self.plan.what is What.SEEDED)
+        claim = claim_of(request, seeded=request["temperature"] > 0)
         assert isinstance(claim, Claim)
         body = self.node.post("/v1/chat/completions", request)
         tokens = read_told(body)
@@ -91,7 +106,7 @@ class _Run:
         if self.plan.what is What.TOPLOC:
             self._distances(prompt.ids, tokens)
         else:
-            self._margins(claim, prompt.ids, tokens)
+            self._scores(claim, prompt.ids, tokens, body)
 
     def _request(self, number: int, text: str) -> dict[str, Any]:
         plan = self.plan
@@ -102,16 +117,22 @@ class _Run:
             "max_tokens": plan.tokens,
             "return_token_ids": True,
         }
-        if plan.what is What.SEEDED:
+        # Log-probs are compared whatever the temperature was, and depend on the text: half of the answers are drawn.
+        if plan.what is What.SEEDED or (plan.what is What.LOGPROB and number % 2):
             request |= {"temperature": plan.temperature, "seed": plan.seed + number}
+        if plan.what is What.LOGPROB:
+            request |= {"logprobs": True, "top_logprobs": TOP}
         return request | ({"toploc": True} if plan.what is What.TOPLOC else {})
 
-    def _margins(self, claim: Claim, prompt: Sequence[int], tokens: Told) -> None:
+    def _scores(self, claim: Claim, prompt: Sequence[int], tokens: Told, body: bytes) -> None:
         assert tokens.ids is not None
         told, _ = rescore(self.reference, self.plan.model, prompt, tokens.ids)
         if spelled(told, tokens, {}) is Spelling.DIFFERS:
             raise _Refused("calibrate_answers", Spelling.DIFFERS.value)
-        self.margins.append(tuple(min(margin, CLIP) for margin in margins_of(claim, told, tokens.ids)))
+        if self.plan.what is What.LOGPROB:
+            self.scores.append(_apart(told, tokens.ids, body))
+        else:
+            self.scores.append(tuple(min(margin, CLIP) for margin in margins_of(claim, told, tokens.ids)))
 
     def _distances(self, prompt: Sequence[int], tokens: Told) -> None:
         assert tokens.ids is not None
@@ -159,18 +180,18 @@ def calibrate(
 
 def _reexec(report: Report, run: _Run) -> bytes:
     plan = run.plan
-    rows = measure(run.margins)
+    rows = measure(run.scores)
     report.facts += [_row(row) for row in rows]
-    claim = claim_of(run._request(0, ""), seeded=plan.what is What.SEEDED)
-    assert isinstance(claim, Claim)
+    top, wide = (TOP, WIDE_DISTANCE) if plan.what is What.LOGPROB else (None, WIDE)
     made = Calibration(
-        1, "reexec", claim.statistic, plan.reference_id, plan.model, run.revision, plan.made, (plan.seed,), rows
-    )
+        1, "reexec", _STATISTICS[plan.what], plan.reference_id, plan.model, run.revision, plan.made, (plan.seed,), rows,
+        top,
+    )  # fmt: skip
     widest = max(row.p99 for row in rows)
-    if widest > WIDE:
-        report.add("calibrate_spread", Outcome.WARNING, "calibration_wide", f"p99 {widest:.6f}", f"at most {WIDE}")
+    if widest > wide:
+        report.add("calibrate_spread", Outcome.WARNING, "calibration_wide", f"p99 {widest:.6f}", f"at most {wide}")
     else:
-        report.held("calibrate_spread", f"p99 {widest:.6f}", f"at most {WIDE}")
+        report.held("calibrate_spread", f"p99 {widest:.6f}", f"at most {wide}")
     return _named(report, made.id, made.document())
 
 
@@ -187,6 +208,18 @@ def _toploc(report: Report, run: _Run) -> bytes:
     )  # fmt: skip
     report.held("calibrate_spread", f"{found.exponents} exponents", f"at most {toploc_judge.MAX_COUNT}")
     return _named(report, made.id, made.document())
+
+
+def _apart(told: Reexecuted, ids: Sequence[int], body: bytes) -> tuple[float, ...]:
+    """The distance at each token between the log-probs in `body` and the reference's. Raises `FormatError`."""
+    _, scored = read_choice(body)
+    if not scored.positions:
+        raise FormatError("the node tells no log-probs", reason="logprobs_absent")
+    by_id = scored.positions[0].token.startswith(TOKEN_ID)
+    own = positions(told, ids, TOP, by_id=by_id)
+    if own is None:
+        raise FormatError("the reference does not spell the tokens", reason=Spelling.UNKNOWN.value)
+    return distances(scored.positions, own, TOP)
 
 
 def _named(report: Report, id_: str, document: bytes) -> bytes:

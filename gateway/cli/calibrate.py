@@ -7,6 +7,8 @@ prefill. No threshold is portable: make one for every model, reference and build
       --tokens 64 --seed 1 --out greedy.json
   veriroute calibrate --reference http://127.0.0.1:9001 --node http://127.0.0.1:9002 --prompts builtin --count 200 \\
       --tokens 64 --seed 1 --seeded --temperature 1 --out seeded.json
+  veriroute calibrate --reference http://127.0.0.1:9001 --node http://127.0.0.1:9002 --prompts builtin --count 200 \\
+      --tokens 64 --seed 1 --logprob --out logprob.json
   veriroute calibrate --reference http://127.0.0.1:9001 --node http://127.0.0.1:9002 --prompts questions.txt \\
       --count 100 --tokens 64 --seed 1 --toploc --out toploc.json
 
@@ -31,7 +33,7 @@ from ._appraise_inputs import Usage
 from .proof import configure_reference, open_reference, reference_name
 
 if TYPE_CHECKING:
-    from ._calibrate_run import Plan
+    from ._calibrate_run import Plan, What
     from ._proof_server import Server
 
 HELP = "measure what honest answers score against a reference"
@@ -49,7 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--tokens", metavar="T", type=int, required=True, help="tokens of each answer, at most")
     add("--seed", metavar="S", type=int, default=1, help="decides prompts and draws (default: 1)")
     add("--seeded", action="store_true", help="answers drawn with a shared seed, as veriroute-lm/1 draws")
-    add("--temperature", metavar="T", type=float, default=1.0, help="with --seeded (default: 1)")
+    add("--logprob", action="store_true", help="distances of log-probs instead of margins, half of the answers drawn")
+    add("--temperature", metavar="T", type=float, default=1.0, help="with --seeded and --logprob (default: 1)")
     add("--toploc", action="store_true", help="limits for TOPLOC proofs instead of margins")
     add("--out", metavar="FILE", type=Path, required=True, help="the calibration to write; it must not exist")
     add("--progress", action="store_true", help="say how far it is, also where that is no terminal")
@@ -86,8 +89,8 @@ def _refuse_senseless(args: argparse.Namespace) -> None:
         raise Usage(f"--count is from 1 to {MAX_COUNT}, --tokens from 1 to 4096")
     if not 0 <= args.seed < 2**31:
         raise Usage("--seed is from 0 to 2147483647")
-    if args.seeded and args.toploc:
-        raise Usage("--seeded and --toploc make two calibrations; run it twice")
+    if args.seeded + args.logprob + args.toploc > 1:
+        raise Usage("--seeded, --logprob and --toploc make a calibration each; run it once for each")
     if not 0 < args.temperature <= 2:  # false for NaN as well
         raise Usage("--temperature is over 0 and at most 2")
     # Before minutes are spent; `_write` refuses both again.
@@ -98,11 +101,11 @@ def _refuse_senseless(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace, reference: Server) -> Plan:
-    from ._calibrate_run import Plan, What
+    from ._calibrate_run import Plan
     from ._proof_prompts import prompts
 
     return Plan(
-        what=What.TOPLOC if args.toploc else What.SEEDED if args.seeded else What.GREEDY,
+        what=_what(args),
         reference_id=reference_name(args.reference_id or reference.url),
         model=args.model or reference.first_model(),
         revision=args.revision,
@@ -112,6 +115,13 @@ def _plan(args: argparse.Namespace, reference: Server) -> Plan:
         seed=args.seed,
         temperature=args.temperature,
     )
+
+
+def _what(args: argparse.Namespace) -> What:
+    from ._calibrate_run import What
+
+    asked = {What.SEEDED: args.seeded, What.LOGPROB: args.logprob, What.TOPLOC: args.toploc}
+    return next((what for what, wanted in asked.items() if wanted), What.GREEDY)
 
 
 def _write(path: Path, document: bytes) -> None:

@@ -329,6 +329,41 @@ def test_how_far_honest_answers_may_be_apart(
     assert (got, check(document, step)[1], (tmp_path / "c").exists()) == (code, reason, code == 0)
 
 
+def test_a_calibration_of_log_probs(nodes: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Honest log-probs are near to the reference's, over five alternatives at each token, whether drawn or not."""
+    args = ["--count", "50", "--tokens", "64", "--logprob"]
+    assert said(capsys, "calibrate", *between(nodes, "honest"), *args, "--out", tmp_path / "near")[0] == 0
+    made = parse_calibration((tmp_path / "near").read_bytes())
+    assert (made.statistic, made.top, made.model) == (Statistic.LOGPROB_DISTANCE, 5, MODEL)
+    assert 0.0005 < made.quantiles[0].p50 <= made.quantiles[0].p99 < 0.01
+
+
+@pytest.mark.parametrize(
+    ("told", "spelled", "reason"),
+    [(None, " w", "logprobs_absent"), ("asked", " w", "reference_incomplete"), ("asked", None, "spelling_unknown")],
+)
+def test_log_probs_that_cannot_be_compared(
+    server: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    told: str | None, spelled: str | None, reason: str,
+) -> None:  # fmt: skip
+    """A node without log-probs, and a reference with too few or without texts, leave nothing to calibrate with."""
+    ids = list(range(20, 36))
+    text = " ".join(f"w{i}" for i in ids)
+    said_by_node = body(text, token_ids=ids) if told else body(text, token_ids=ids, logprobs=None)
+    tell = telling(ids, "|".join(f"{spelled}{i}" for i in ids), 0.0)
+
+    def answer(path: str, asked: Any) -> Any:
+        found = tell(path, asked)
+        for row in [] if spelled else found["prompt_logprobs"][1:]:
+            row.update({key: value["logprob"] for key, value in row.items() if isinstance(value, dict)})
+        return found
+
+    node, reference = server(lambda path, asked: said_by_node), server(answer)
+    args = ["--reference", reference, "--node", node, "--model", "m", "--prompts", "builtin", "--count", "2"]
+    got, document = said(capsys, "calibrate", *args, "--tokens", "16", "--logprob", "--out", tmp_path / "c")
+    assert (got, check(document, "calibrate_answers")) == (3, ("none", reason))
+
+
 def test_a_node_that_says_nothing(
     server: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -892,7 +927,7 @@ def test_groth16_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["calibrate", "--count", "0"], "--count is from 1"),
         (["calibrate", "--tokens", "5000"], "--tokens from 1"),
         (["calibrate", "--seed", "-1"], "--seed is from 0"),
-        (["calibrate", "--seeded", "--toploc"], "run it twice"),
+        (["calibrate", "--seeded", "--toploc"], "run it once for each"),
         (["calibrate", "--seeded", "--temperature", "nan"], "--temperature is over 0"),
         (["calibrate", "--out", "FILE"], "FILE exists"),
         (["calibrate", "--out", "nowhere/c"], "there is no folder nowhere"),
