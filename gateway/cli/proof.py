@@ -64,8 +64,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     reexec.add_argument("--seeded", action="store_true", help="the answer was drawn with the request's seed")
     reexec.add_argument("--min-tokens", metavar="N", type=_count, default=16, help="fewer decide nothing (default: 16)")
     reexec.add_argument(
-        "--max-mean-margin", metavar="NATS", type=_nats, default=0.01,
-        help="always let be; 0 leaves it to the calibration (default: 0.01)",
+        "--max-mean-margin", metavar="NATS", type=_nats, default=0.0,
+        help="always let be; 0 leaves it to the calibration (default: 0)",
     )  # fmt: skip
     quorum = actions.add_parser("quorum", help="saved answers of several operators to one request")
     quorum.add_argument("--response", metavar="FILE", type=Path, action="append", required=True, help="an answer")
