@@ -5,6 +5,7 @@ examples:
   veriroute node --port 9001 --identity node.json --backend http://127.0.0.1:11434/v1
   veriroute node --identity node.json --print-pin          # for the gateway's settings, before the node runs
   veriroute node --port 0 --json --dishonest tamper        # a node that lies, to see it caught
+  veriroute node --identity node.json --prove zk    # a proof with each answer of its classifier; keys are made in zk/
   veriroute node --identity node.json --tee tdx --tee-root world   # TDX evidence under a test root, world/root.der
 
 The pin that it prints is the digest of its keyset; put it into the gateway's settings (nodes.pin).
@@ -20,14 +21,28 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from .moderation.prover import Prover
 
 HELP = "run the reference node: serve a model, or front a backend, and sign what passes"
 _TEES = ("tdx", "snp", "nitro")
 _MACHINE_MODES = ("debug", "unbound", "stale-tcb", "foreign-root")
 _SAMPLING_MODES = ("sample-hot", "wrong-seed")
-_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate", *_SAMPLING_MODES, *_MACHINE_MODES)
+_MODERATION_MODES = ("other-text", "wrong-score")
+_MODES = (
+    "tamper",
+    "swap-model",
+    "wrong-key",
+    "replay",
+    "truncate",
+    *_SAMPLING_MODES,
+    *_MODERATION_MODES,
+    *_MACHINE_MODES,
+)
 _PRECISIONS = ("fp32", "bf16", "int8", "int4", "int3")
 
 
@@ -43,6 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--backend-key-env", metavar="NAME", help="environment variable that holds the backend's API key")
     add("--precision", choices=_PRECISIONS, help="compute the own model as a deployment of this kind (default: fp32)")
     add("--model-variant", choices=("other",), help="serve another model of ours under the same name, to see it caught")
+    add("--prove", type=Path, metavar="DIR", help="prove each answer of /v1/moderations; keys in DIR, made when absent")
     add("--tls-cert", type=Path, metavar="PEM", help="serve TLS with this certificate; its key joins the keyset")
     add("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
     add("--tee", choices=_TEES, help="show synthetic evidence of such a machine, under a test root")
@@ -69,8 +85,11 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--tee and --tee-root go together")
     if args.tee is None and (args.tee_gpu or args.dishonest in _MACHINE_MODES):
         raise ConfigError("--tee-gpu and lies about the machine are for --tee; give both")
-    if args.backend and (args.precision or args.model_variant or args.dishonest in _SAMPLING_MODES):
-        lies = " and ".join(_SAMPLING_MODES)
+    if args.backend and args.prove:
+        raise ConfigError("--prove is for the own classifier, not for --backend")
+    own_lies = (*_SAMPLING_MODES, *_MODERATION_MODES)
+    if args.backend and (args.precision or args.model_variant or args.dishonest in own_lies):
+        lies = ", ".join(own_lies)
         raise ConfigError(
             f"--precision, --model-variant and --dishonest {lies} are for the own model, not for --backend"
         )
@@ -85,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write((json.dumps({"pin": pin}) if args.json else pin) + "\n")
         return 0
     from .dishonest import Mischief
+    from .moderation.prover import Prover
     from .node import Node
     from .server import serve
 
@@ -97,9 +117,10 @@ def run(args: argparse.Namespace) -> int:
         attester = open_machine(
             args.tee, args.tee_root, time.time(), gpu=args.tee_gpu, mischief=mischief if about_machine else None
         )
+    prover = Prover(args.prove, lambda text: _say_progress(args, text)) if args.prove else None
     node = Node(
         identity,
-        _source(args),
+        _source(args, prover),
         spki=spki,
         mischief=None if about_machine else mischief,
         fronts_backend=args.backend is not None,
@@ -111,10 +132,10 @@ def run(args: argparse.Namespace) -> int:
     url = f"{'https' if args.tls_cert else 'http'}://{shown}:{port}"
     tls = (str(args.tls_cert), str(args.tls_key)) if args.tls_cert else None
     root_sha256 = attester.root_sha256 if attester else None
-    return serve(node, listener, tls, lambda: _say_ready(args, url, node.pin, root_sha256))
+    return serve(node, listener, tls, lambda: _say_ready(args, url, node.pin, root_sha256, prover))
 
 
-def _source(args: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _source(args: argparse.Namespace, prover: Prover | None):  # type: ignore[no-untyped-def]
     names = tuple(args.model_name)
     if args.backend:
         from .backend import BackendSource
@@ -130,7 +151,7 @@ def _source(args: argparse.Namespace):  # type: ignore[no-untyped-def]
     weights = Weights.open()
     if args.model_variant:
         weights = other_model(weights)
-    return LocalSource(Engine(at_precision(weights, args.precision or "fp32")), names)
+    return LocalSource(Engine(at_precision(weights, args.precision or "fp32")), names, prover)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -141,11 +162,18 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
-def _say_ready(args: argparse.Namespace, url: str, pin: str, root_sha256: str | None) -> None:
+def _say_progress(args: argparse.Namespace, text: str) -> None:
+    if not (args.json or args.quiet):
+        sys.stderr.write(f"making {text}\n")
+        sys.stderr.flush()
+
+
+def _say_ready(args: argparse.Namespace, url: str, pin: str, root_sha256: str | None, prover: Prover | None) -> None:
     root = args.tee_root / "root.der" if root_sha256 else None
     if args.json:
         tee = {"tee": args.tee, "root": str(root), "root_sha256": root_sha256} if root else {}
-        line = json.dumps({"event": "ready", "url": url, "pin": pin, **tee})
+        zk = {"circuit": prover.circuit, "circuit_folder": str(prover.pinned)} if prover else {}
+        line = json.dumps({"event": "ready", "url": url, "pin": pin, **tee, **zk})
     elif args.quiet:
         return
     else:
@@ -155,7 +183,12 @@ def _say_ready(args: argparse.Namespace, url: str, pin: str, root_sha256: str | 
         lies = " and ".join(filter(None, (args.dishonest, args.model_variant and "another model under the same name")))
         lie = f"\nwarning    this node is dishonest on purpose: {lies}" if lies else ""
         tee = f"\ntest root  {root} ({args.tee}: made up, for tests; no hardware is behind it)" if root else ""
-        line = f"node       {url}\npin        {pin}\nkeys       {kept}{tee}{lie}"
+        zk = (
+            f"\ncircuit    {prover.circuit}\n           {prover.pinned} (an SRS of its own: for tests)"
+            if prover
+            else ""
+        )
+        line = f"node       {url}\npin        {pin}\nkeys       {kept}{tee}{zk}{lie}"
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

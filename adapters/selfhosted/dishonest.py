@@ -13,6 +13,11 @@ About its sampling, where the model is its own:
 sample-hot  a request for temperature 0 is answered at 0.3
 wrong-seed  another seed than the one in the request is used
 
+About its classifier (with --prove its proofs are genuine all the same):
+
+other-text   another text than the one in the request is judged, and proved
+wrong-score  scores and flags are the opposite of those that were computed, and proved
+
 About its machine (with --tee; made in `machine`):
 
 debug         the evidence is of a machine that its host can look into
@@ -29,22 +34,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from gateway.crypto.signatures import Ed25519Signer
 
 from .identity import Key
+from .moderation.model import ABOVE
 from .wire import Asked, Headers
 
 ANSWER_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
 SAMPLING_MODES = ("sample-hot", "wrong-seed")
+MODERATION_MODES = ("other-text", "wrong-score")
 MACHINE_MODES = ("debug", "unbound", "stale-tcb", "foreign-root")
-MODES = ANSWER_MODES + SAMPLING_MODES + MACHINE_MODES
+MODES = ANSWER_MODES + SAMPLING_MODES + MODERATION_MODES + MACHINE_MODES
 HOT = 0.3  #: the temperature of `sample-hot`
+OTHER_TEXT = "thank you, that is very kind"
 OTHER_MODEL = "veriroute-lm-0-swapped"
 
 _MODEL = re.compile(rb'("model"\s*:\s*")[^"\\]*"')
 _SAID = re.compile(
     rb'"(?:content|text|delta|arguments|partial_json)"\s*:\s*"(?:\\.|[^"\\A-Za-z0-9])*([A-Za-z0-9])'
     rb'|"embedding"\s*:\s*[\["]-?(?:0\.)?([0-9A-Za-z])'
+    rb'|"category_scores"\s*:\s*\{"[a-z]+"\s*:\s*([0-9])'
 )
 
 
@@ -95,12 +106,24 @@ def misread(lie: str | None, document: Mapping[str, Any]) -> dict[str, Any]:
         read["temperature"] = HOT
     if lie == "wrong-seed" and type(seed) is int:
         read["seed"] = seed + 1
+    if lie == "other-text":
+        read["input"] = OTHER_TEXT
     return read
 
 
 def swapped(data: bytes) -> bytes:
     """`data` with another model's name wherever an answer says one."""
     return _MODEL.sub(rb"\g<1>" + OTHER_MODEL.encode() + b'"', data)
+
+
+def misjudged(body: bytes) -> bytes:
+    """A classifier's answer with the opposite of each score, and the flags that follow; other answers as they are."""
+    document = msgspec.json.decode(body)
+    for result in document.get("results", ()):
+        scores = {name: 1 - score for name, score in result["category_scores"].items()}
+        flags = {name: score > ABOVE for name, score in scores.items()}
+        result.update(flagged=any(flags.values()), categories=flags, category_scores=scores)
+    return msgspec.json.encode(document)
 
 
 def tampered(data: bytes) -> bytes:

@@ -226,6 +226,8 @@ class _Exchange:
 
     async def _whole(self, seal: Seal, answer: Whole) -> None:
         body = dishonest.swapped(answer.body) if self._lie == "swap-model" else answer.body
+        if self._lie == "wrong-score":
+            body = dishonest.misjudged(body)
         seal.cover(body)
         receipt = seal.close(self._label(seal), answer.chat_id, time.time())
         headers = [*answer.headers, (b"content-length", str(len(body)).encode()), *self._common(seal)]

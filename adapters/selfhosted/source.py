@@ -16,9 +16,11 @@ from typing import Any, Protocol
 
 from gateway.errors import Busy, InternalError, ModelUnknown, VerirouteError
 
-from .api import activations, chat, completions, embeddings, messages, responses
+from .api import activations, chat, completions, embeddings, messages, moderations, responses
 from .api.writer import Prepared
 from .lm.engine import EMBED_MODEL, MODEL, Engine, Read
+from .moderation.model import MODEL as MODERATION_MODEL
+from .moderation.prover import Prover
 
 _PREPARE: Mapping[str, Callable[[Any, Engine, str], Prepared]] = {
     "/v1/chat/completions": chat.prepare,
@@ -26,12 +28,14 @@ _PREPARE: Mapping[str, Callable[[Any, Engine, str], Prepared]] = {
     "/v1/responses": responses.prepare,
     "/v1/messages": messages.prepare,
 }
-PATHS = (*_PREPARE, "/v1/embeddings")
+MODERATIONS = "/v1/moderations"
+PATHS = (*_PREPARE, "/v1/embeddings", MODERATIONS)
 ACTIVATIONS = "/v1/toploc/activations"
 _PLAIN: Mapping[str, Callable[[Any, Engine, str], Iterator[bytes]]] = {
     "/v1/embeddings": embeddings.respond,
     ACTIVATIONS: activations.respond,
 }
+_DEFAULTS = {ACTIVATIONS: MODEL, MODERATIONS: MODERATION_MODEL}  # where a request need not name its model
 _WORKERS, _MOST_WAITING = 4, 256
 
 
@@ -74,33 +78,42 @@ class Source(Protocol):
 
 
 class LocalSource:
-    """Our own model under its names. `aliases` are further names for both of its uses."""
+    """Our own models under their names. `aliases` are further names for all of their uses.
+
+    With a `prover` every answer of the classifier is proved; it is opened and closed with the source.
+    """
 
     fronts_backend = False
     paths = (*PATHS, ACTIVATIONS)
 
-    def __init__(self, engine: Engine, aliases: tuple[str, ...] = ()) -> None:
+    def __init__(self, engine: Engine, aliases: tuple[str, ...] = (), prover: Prover | None = None) -> None:
         self._engine = engine
         self._chat = (MODEL, *aliases)
         self._embed = (EMBED_MODEL, *aliases)
+        self._moderation = (MODERATION_MODEL, *aliases)
+        self._prover = prover
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="lm")
         self._waiting = 0
         self.created = int(time.time())
 
     async def open(self) -> None:
+        if self._prover is not None:
+            await self._prover.open()
         await asyncio.get_running_loop().run_in_executor(self._pool, self._engine.count, "warm")
 
     async def close(self) -> None:
+        if self._prover is not None:
+            await self._prover.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def models(self) -> list[str]:
-        return list(dict.fromkeys((*self._chat, *self._embed)))
+        return list(dict.fromkeys((*self._chat, *self._embed, *self._moderation)))
 
     async def answer(
         self, path: str, headers: Mapping[bytes, bytes], body: bytes, document: dict[str, Any]
     ) -> Whole | Stream:
-        label = document.get("model", MODEL if path == ACTIVATIONS else None)
-        known = self._embed if path == "/v1/embeddings" else self._chat
+        label = document.get("model", _DEFAULTS.get(path))
+        known = {"/v1/embeddings": self._embed, MODERATIONS: self._moderation}.get(path, self._chat)
         if not isinstance(label, str) or label not in known:
             shown = f"{label!r:.80}" if isinstance(label, str) else "no name"
             raise ModelUnknown(
@@ -108,6 +121,8 @@ class LocalSource:
             )
         if self._waiting >= _MOST_WAITING:
             raise Busy("this node has too many requests waiting")
+        if path == MODERATIONS:
+            return Whole(*await moderations.respond(document, label, self._prover))
         if path in _PLAIN:
             feed = self._start(lambda gone: _PLAIN[path](document, self._engine, label))
             return Whole(await feed.joined())

@@ -1,6 +1,6 @@
 """The Litestar application: routes, and one shape for every error.
 
-The five inference paths are raw ASGI that owns the wire (`api.openai`) and is reached by one set look-up: even a raw
+The six inference paths are raw ASGI that owns the wire (`api.openai`) and is reached by one set look-up: even a raw
 Litestar route costs a tenth of the whole exchange here. Everything else is an ordinary handler. Litestar's own 404 and
 405 pass the same door as ours, so that no path answers in another shape.
 """

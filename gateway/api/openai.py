@@ -1,4 +1,4 @@
-"""The five inference paths, owning the wire: from the ASGI messages to the relay, and back.
+"""The six inference paths, owning the wire: from the ASGI messages to the relay, and back.
 
 Read and judge what makes a request acceptable (key, body, head, policy); everything refused here is a 4xx that names
 the field, with nothing forwarded and no receipt. What is accepted goes to the relay and gets exactly one receipt.

@@ -1,4 +1,4 @@
-"""Reading a JSON answer: its model, choices, text and executable members, for each of the five APIs.
+"""Reading a JSON answer: its model, choices, text and executable members, for each of the six APIs.
 
 Reading is strict (UTF-8, one object, no member twice, finite numbers). What was read is an `Observation` for the
 appraisal and `Content` for the receipt; the bytes are not changed here.
@@ -76,6 +76,7 @@ class Answer(msgspec.Struct):
     output: list[Part] | None = None
     content: list[Part] | None = None
     data: list[Any] | None = None
+    results: Any = None
     usage: Usage | None = None
     error: Any = None
 
@@ -207,6 +208,11 @@ def _embeddings(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call
     return (None if answer.data else "no embeddings in the answer"), "", ()
 
 
+def _moderations(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
+    found = answer.results
+    return (None if isinstance(found, list) and found else "no results in the answer"), "", ()
+
+
 def _responses(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     if answer.output is None:
         return "no output in the answer", "", ()
@@ -237,6 +243,7 @@ _READERS = {
     "/v1/chat/completions": _chat,
     "/v1/completions": _completion,
     "/v1/embeddings": _embeddings,
+    "/v1/moderations": _moderations,
     "/v1/responses": _responses,
     "/v1/messages": _messages,
 }

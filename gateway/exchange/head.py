@@ -145,6 +145,9 @@ def _invalid(error: msgspec.ValidationError) -> BadRequest:
     param = match[1] if match else None
     if "missing required field" in text:
         param = text.split("`")[1]
+        # Of the client APIs, OpenAI's moderations leave it out: there is one service behind those.
+        if param == "model":
+            return BadRequest("model is missing: it says which nodes may answer", param="model")
     return BadRequest(f"the body is not valid: {text}", param=param or None)
 
 

@@ -7,7 +7,14 @@ import msgspec
 from .tee import TeeClaims
 from .verdict import Check, Claim, Outcome
 
-ENDPOINTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages")
+ENDPOINTS = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/moderations",
+    "/v1/responses",
+    "/v1/messages",
+)
 
 
 class Node(msgspec.Struct, frozen=True):

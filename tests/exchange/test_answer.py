@@ -52,6 +52,7 @@ def test_executable_members_of_a_message(
     [
         ("/v1/completions", {"choices": [{"index": 0, "text": "abc"}]}, "abc", []),
         ("/v1/embeddings", {"data": [{"embedding": [0.5]}]}, "", []),
+        ("/v1/moderations", {"results": [{"flagged": False}], "zk": {}}, "", []),
         (
             "/v1/responses",
             {
@@ -75,7 +76,7 @@ def test_executable_members_of_a_message(
     ],
 )
 def test_other_apis(endpoint: str, document: dict[str, object], text: str, calls: list[tuple[str, str, str]]) -> None:
-    """Text and calls of the other four APIs are read from where those put them."""
+    """Text and calls of the other APIs are read from where those put them."""
     head = Head(endpoint, "m", False, 1, frozenset())
     seen, content, _ = read_answer(head, json.dumps(document).encode())
     assert (seen.shape, content.text) == (None, text)
@@ -83,7 +84,8 @@ def test_other_apis(endpoint: str, document: dict[str, object], text: str, calls
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", CHAT.endpoint]
+    "endpoint",
+    ["/v1/completions", "/v1/embeddings", "/v1/moderations", "/v1/responses", "/v1/messages", CHAT.endpoint],
 )
 def test_an_answer_without_its_main_member_has_no_shape(endpoint: str) -> None:
     """An object that holds none of what was asked for is not an answer."""

@@ -23,7 +23,7 @@ def client(honest: Running) -> Iterator[openai.OpenAI]:
 
 def test_models(client: openai.OpenAI) -> None:
     """The models are listed with the aliases, and found by name."""
-    assert {m.id for m in client.models.list()} == {MODEL, "veriroute-embed-1", "house-model"}
+    assert {m.id for m in client.models.list()} == {MODEL, "veriroute-embed-1", "veriroute-moderation-1", "house-model"}
     assert client.models.retrieve("house-model").id == "house-model"
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")

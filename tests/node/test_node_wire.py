@@ -27,8 +27,9 @@ REQUESTS = {
     "/v1/responses": {"model": MODEL, "input": "What is a receipt?"},
     "/v1/messages": {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "What is a receipt?"}]},
     "/v1/embeddings": {"model": "veriroute-embed-1", "input": "receipt"},
+    "/v1/moderations": {"model": "veriroute-moderation-1", "input": "receipt"},
 }
-STREAMED = [path for path in REQUESTS if path != "/v1/embeddings"]
+STREAMED = [path for path in REQUESTS if path not in ("/v1/embeddings", "/v1/moderations")]
 
 
 def test_attestation(honest: Running) -> None:
@@ -42,7 +43,7 @@ def test_attestation(honest: Running) -> None:
     assert known.tee_type == "none"
     assert known.extensions == {"inline-receipt", "request-nonce", "chained"}
     assert set(known.endpoints) == set(REQUESTS)
-    assert set(known.models) == {MODEL, "veriroute-embed-1", "house-model"}
+    assert set(known.models) == {MODEL, "veriroute-embed-1", "veriroute-moderation-1", "house-model"}
 
 
 def test_attestation_nonces(honest: Running) -> None:

@@ -15,7 +15,8 @@ from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 
 from . import field, pointer
-from .zk_manifest import Input, Manifest, Number, OnRelease, Output, Visibility
+from .features import FEATURES
+from .zk_manifest import Flag, Input, Manifest, Number, OnRelease, Output, Visibility
 
 MAX_DOCUMENT = 16 * 1024 * 1024
 Values = tuple[tuple[float, ...], ...]
@@ -45,7 +46,7 @@ def bind(manifest: Manifest, request: bytes) -> Bound:
     try:
         document = strict_json(request, max_bytes=MAX_DOCUMENT) if manifest.inputs else None
         for entry in manifest.inputs:
-            values = tuple(quantise(x, entry) for x in _numbers(document, entry))
+            values = tuple(quantise(x, entry) for x in _given(document, entry))
             if entry.visibility is Visibility.HASHED:
                 hashed.append(Hashed(entry.offset, values))
             else:
@@ -86,25 +87,63 @@ def _number(instance: int, output: Output) -> float:
 def release(manifest: Manifest, outputs: Values, response: bytes) -> bytes:
     """The answer to release: `response` with the proven numbers in place where the manifest says `replace`.
 
-    Where it says `compare`, each number of the response has to be within the tolerance. Bytes are those of `response`
-    when nothing is replaced. Raises `FormatError` with the reason response_malformed, output_absent or output_mismatch.
+    Where it says `compare`, each number of the response has to be within the tolerance, and each flag has to follow.
+    Bytes are those of `response` when nothing had to be replaced. Raises `FormatError` with the reason
+    response_malformed, output_absent or output_mismatch.
     """
     try:
         document = strict_json(response, max_bytes=MAX_DOCUMENT)
     except FormatError as error:
         raise FormatError(error.message, reason="response_malformed") from None
     released = document
-    for output, values in zip(manifest.outputs, outputs, strict=True):
-        try:
-            found = _numbers(document, output)
-        except FormatError as error:
-            raise FormatError(error.message, reason="output_absent") from None
-        if output.on_release is OnRelease.REPLACE:
-            scalar = not isinstance(pointer.resolve(document, output.pointer), list)
-            released = pointer.replaced(released, output.pointer, values[0] if scalar else list(values))
-        elif any(not abs(a - b) <= output.tolerance for a, b in zip(found, values, strict=True)):
-            raise FormatError("a number of the answer is not the proven one", reason="output_mismatch")
+    try:
+        for output, values in zip(manifest.outputs, outputs, strict=True):
+            released = _output(document, released, output, list(values))
+        by_index = _by_index(manifest, outputs)
+        for flag in manifest.flags:
+            held = any(by_index[index] > flag.above for index in range(flag.offset, flag.offset + flag.count))
+            released = _flag(document, released, flag, held)
+    except FormatError as error:
+        raise FormatError(error.message, reason=error.reason or "output_absent") from None
     return response if released is document else msgspec.json.encode(released)
+
+
+def _output(document: object, released: object, output: Output, values: list[float]) -> object:
+    found = _numbers(document, output)
+    if output.on_release is OnRelease.REPLACE:
+        if found == values:
+            return released  # the node's bytes, which its signature covers, can stay
+        scalar = not isinstance(pointer.resolve(document, output.pointer), list)
+        return pointer.replaced(released, output.pointer, values[0] if scalar else values)
+    if any(not abs(a - b) <= output.tolerance for a, b in zip(found, values, strict=True)):
+        raise FormatError("a number of the answer is not the proven one", reason="output_mismatch")
+    return released
+
+
+def _flag(document: object, released: object, flag: Flag, held: bool) -> object:
+    found = pointer.resolve(document, flag.pointer)
+    if not isinstance(found, bool):
+        raise FormatError("there is no boolean at the pointer")
+    if found is held:
+        return released
+    if flag.on_release is OnRelease.REPLACE:
+        return pointer.replaced(released, flag.pointer, held)
+    raise FormatError("the answer does not follow from the proven numbers", reason="output_mismatch")
+
+
+def _by_index(manifest: Manifest, outputs: Values) -> dict[int, float]:
+    """The proven numbers, by the instance that proves each."""
+    found: dict[int, float] = {}
+    for output, values in zip(manifest.outputs, outputs, strict=True):
+        found.update(enumerate(values, output.offset))
+    return found
+
+
+def _given(document: object, entry: Input) -> list[float]:
+    """The numbers that the circuit takes: those at the pointer, or the features of what stands there."""
+    if entry.features is None:
+        return _numbers(document, entry)
+    return FEATURES[entry.features].compute(pointer.resolve(document, entry.pointer))
 
 
 def _numbers(document: object, entry: Input | Output) -> list[float]:

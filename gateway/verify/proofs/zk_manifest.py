@@ -32,6 +32,16 @@ Every instance is covered by exactly one input, output or `[[fixed]]` value (`of
 hashed parameters, for one), so that no public value of a proof is left for a node to choose. `[migration]` names the
 `ezkl_version` that reads the settings when it is another than the one that wrote them, and the hash of the migrated
 settings (`zk_settings`).
+
+An input with `features = "veriroute-text-v1"` is no list of numbers in the request but what that function (`features`)
+makes of the value at the pointer. What an answer concludes from proven numbers is bound by
+
+    [[flags]]                         # true if and only if one of instances 128 to 130 proves more than 0.5
+    pointer = "/results/0/flagged"
+    offset = 128                      # within the outputs, whose scales hold
+    count = 3
+    above = 0.5
+    on_release = "compare"
 """
 
 from __future__ import annotations
@@ -47,6 +57,7 @@ import msgspec
 from gateway.errors import FormatError, PolicyError
 
 from . import pointer
+from .features import FEATURES
 from .field import from_hex
 
 MAX_BYTES = 64 * 1024
@@ -96,7 +107,10 @@ class OnRelease(enum.StrEnum):
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`count` numbers of the request, at `pointer`, as `width` instances from `offset` on."""
+    """`count` numbers of the request, at `pointer`, as `width` instances from `offset` on.
+
+    With `features` they are what the function of that name makes of the value there.
+    """
 
     pointer: str
     offset: _Offset
@@ -104,6 +118,7 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     scale: _Scale
     visibility: Visibility
     number: Number = Number.F32
+    features: str | None = None
 
     @property
     def width(self) -> int:
@@ -119,6 +134,16 @@ class Output(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     count: _Count
     scale: _Scale
     tolerance: float
+    on_release: OnRelease
+
+
+class Flag(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A boolean of the answer, at `pointer`: whether one of the `count` proven numbers from `offset` on is `above`."""
+
+    pointer: str
+    offset: _Offset
+    count: _Count
+    above: float
     on_release: OnRelease
 
 
@@ -150,6 +175,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: Annotated[tuple[Output, ...], msgspec.Meta(min_length=1, max_length=64)]
     inputs: Annotated[tuple[Input, ...], msgspec.Meta(max_length=64)] = ()
     fixed: Annotated[tuple[Fixed, ...], msgspec.Meta(max_length=64)] = ()
+    flags: Annotated[tuple[Flag, ...], msgspec.Meta(max_length=64)] = ()
     ezkl_version: _Version | None = None
     settings_sha256: Sha256 | None = None
     srs: SrsName | None = None
@@ -179,6 +205,8 @@ def _problems(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for output in manifest.outputs:
         if not (math.isfinite(output.tolerance) and output.tolerance >= 0):
             yield "outputs.tolerance", "tolerance must be a number that is not negative"
+    yield from _features(manifest)
+    yield from _flags(manifest)
     yield from _covered(manifest)
 
 
@@ -205,7 +233,12 @@ def _groth16(manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _pointers(manifest: Manifest) -> Iterator[tuple[str, str]]:
     found: list[tuple[str, ...]] = []
-    for key, entries in (("inputs.pointer", manifest.inputs), ("outputs.pointer", manifest.outputs)):
+    places: dict[str, tuple[Input | Output | Flag, ...]] = {
+        "inputs.pointer": manifest.inputs,
+        "outputs.pointer": manifest.outputs,
+        "flags.pointer": manifest.flags,
+    }
+    for key, entries in places.items():
         for entry in entries:
             try:
                 found.append(pointer.tokens(entry.pointer))
@@ -214,7 +247,27 @@ def _pointers(manifest: Manifest) -> Iterator[tuple[str, str]]:
     outputs = found[len(manifest.inputs) :]
     for index, path in enumerate(outputs):
         if any(path[: len(other)] == other or other[: len(path)] == path for other in outputs[:index]):
-            yield "outputs.pointer", "two outputs share a place in the answer"
+            yield "outputs.pointer", "two outputs or flags share a place in the answer"
+
+
+def _features(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    for entry in manifest.inputs:
+        if entry.features is None:
+            continue
+        known = FEATURES.get(entry.features)
+        if known is None:
+            yield "inputs.features", f"there are the features {', '.join(FEATURES)}"
+        elif known.count != entry.count:
+            yield "inputs.count", f"{entry.features} has {known.count} numbers"
+
+
+def _flags(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    covered = {i for output in manifest.outputs for i in range(output.offset, output.offset + output.count)}
+    for flag in manifest.flags:
+        if not math.isfinite(flag.above):
+            yield "flags.above", "above must be a finite number"
+        if not covered.issuperset(range(flag.offset, flag.offset + flag.count)):
+            yield "flags.offset", "a flag is about proven numbers of the outputs"
 
 
 def _covered(manifest: Manifest) -> Iterator[tuple[str, str]]:
