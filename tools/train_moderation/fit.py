@@ -1,6 +1,6 @@
 """Train the reference node's classifier, in NumPy: a few seconds, the same weights from the same seed.
 
-    PYTHONPATH=.:tools/train_moderation python tools/train_moderation/train.py \\
+    PYTHONPATH=.:tools/train_moderation python tools/train_moderation/fit.py \\
         --out adapters/selfhosted/moderation/weights.json
 
 Without --out it only reports. Accuracy is over sentences of another seed: of the same made-up corpus, so it says that
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpus import sentences
+from grammar import sentences
 
 from adapters.selfhosted.moderation.model import BOUND, CATEGORIES, HIDDEN, SCALE, Weights, features, scores
 
