@@ -95,7 +95,7 @@ def _run_args(ezkl: Any) -> Any:
 def _first_powers(srs: bytes) -> bytes:
     """What a verifier needs of an SRS of k = LOGROWS: one of k = 1. Points as they are, 64 bytes in G1, 128 in G2.
 
-    u32le k || 2**k points || 2**k points in Lagrange form || two points in G2. ezkl's verifier uses none of the Lagrange
+    u32le k || 2**k points || 2**k points in Lagrange form || 2 points in G2. ezkl's verifier uses none of the Lagrange
     points, so the first two of the larger SRS fill their place.
     """
     rows = 1 << LOGROWS
