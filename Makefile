@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench bench-soak bench-verify bench-opengradient bench-proofs fuzz fuzz-atheris soak lock install clean
+.PHONY: demo test lint format bench bench-soak bench-verify bench-opengradient bench-proofs bench-zk fuzz fuzz-atheris soak lock install clean
 
 install: $(STAMP)
 
@@ -48,6 +48,10 @@ bench-opengradient: $(STAMP)
 # What each statistical test finds on the reference node's own model; ends with 1 when a promised figure is missed.
 bench-proofs: $(STAMP)
 	@$(BIN)/python bench/proofs_nodes.py $(if $(PROMPTS),--prompts $(PROMPTS))
+
+# The event loop's lag with and without zero-knowledge proofs being verified; ends with 1 over 5 ms. Needs [zk].
+bench-zk: $(STAMP)
+	@$(BIN)/python bench/zk_lag.py
 
 # A million mutated inputs through every parser and verifier; `make test` runs some hundreds.
 fuzz: $(STAMP)
