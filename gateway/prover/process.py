@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
 import sys
@@ -29,6 +30,8 @@ START_SECONDS = 30.0
 #: A worker is replaced after so many jobs, whatever native code has leaked or broken in it by then.
 MAX_JOBS = 1_000
 _PIECE = 64 * 1024
+#: Public values up to which a job is encoded on the event loop.
+_FEW = 1_024
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -107,8 +110,11 @@ class Worker:
         name = circuit.manifest.vk_sha256
         assert process.stdin is not None
         first = name not in self._known
+        encoded = functools.partial(jobs.job, circuit, statement, seconds=self._seconds, with_files=first)
         # With files it may be megabytes: encoded elsewhere, and written in pieces between which others have their turn.
-        data = await asyncio.to_thread(jobs.job, circuit, statement, seconds=self._seconds, with_files=first)
+        # A small one takes 0.05 ms here, and a thread that loses the processor while it holds the interpreter far more.
+        small = not first and len(statement.instances) <= _FEW
+        data = encoded() if small else await asyncio.to_thread(encoded)
         for start in range(0, len(data), _PIECE):
             process.stdin.write(data[start : start + _PIECE])
             await process.stdin.drain()
