@@ -8,6 +8,8 @@ import json
 import sys
 from typing import Any
 
+import pytest
+
 from gateway.verify.proofs import field
 from gateway.verify.proofs.zk_circuit import Circuit, hold_files
 from gateway.verify.proofs.zk_manifest import Manifest, parse_manifest
@@ -127,6 +129,14 @@ def groth16_toml(key: bytes, **changes: Any) -> str:
         "n_instances": 1, "inputs": [], "outputs": [output],
     }  # fmt: skip
     return ezkl_toml(vk=key, **{**own, **changes})
+
+
+def need_py_ecc(module: str = "py_ecc") -> Any:
+    """`module` of py_ecc, or the test is skipped. Its import raises the recursion limit; the one before is kept."""
+    limit = sys.getrecursionlimit()
+    found = pytest.importorskip(module, reason="py_ecc is not installed (extra zk)")
+    sys.setrecursionlimit(limit)
+    return found
 
 
 def missing(package: str) -> bool:

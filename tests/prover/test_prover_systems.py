@@ -118,7 +118,7 @@ def groth16_circuit(tmp_path: Path, world: zk_kit.Groth16) -> Circuit:
 
 async def test_groth16_runs_in_a_worker(tmp_path: Path) -> None:
     """A real worker accepts a proof of its statement, refuses it for another, and names a point that is none."""
-    pytest.importorskip("py_ecc", reason="py_ecc is not installed (extra zk)")
+    zk_kit.need_py_ecc()
     world = zk_kit.Groth16()
     circuit, proof = groth16_circuit(tmp_path, world), world.proof(12)
     verifier = Verifier()
@@ -134,7 +134,7 @@ async def test_groth16_runs_in_a_worker(tmp_path: Path) -> None:
 
 def test_groth16_without_its_library_is_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without py_ecc a Groth16 proof is not judged; with it, the verdict is the equation's."""
-    pytest.importorskip("py_ecc", reason="py_ecc is not installed (extra zk)")
+    zk_kit.need_py_ecc()
     world = zk_kit.Groth16()
     circuit = groth16_circuit(tmp_path, world)
     found = job(Statement(world.proof(12), (12,), (), b""), circuit)
@@ -197,7 +197,7 @@ def test_the_public_powers_come_with_the_package(tmp_path: Path) -> None:
 
 def test_the_public_powers_are_powers(tmp_path: Path) -> None:
     """The 516 bytes hold G, sG, their Lagrange form, H and sH for one s, by the pairing."""
-    lib = pytest.importorskip("py_ecc.optimized_bn128", reason="py_ecc is not installed (extra zk)")
+    lib = zk_kit.need_py_ecc("py_ecc.optimized_bn128")
     srs = load_circuit(write(tmp_path / "a", srs="public-kzg-k1")).srs
     q = lib.field_modulus
     words = [int.from_bytes(srs[at : at + 32], "little") * pow(2**256, -1, q) % q for at in range(4, 516, 32)]

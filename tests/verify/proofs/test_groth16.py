@@ -17,7 +17,7 @@ from gateway.verify.proofs import field, groth16
 from gateway.verify.proofs.zk_circuit import hold_files
 from gateway.verify.proofs.zk_manifest import parse_manifest
 
-pytest.importorskip("py_ecc", reason="py_ecc is not installed (extra zk)")
+zk_kit.need_py_ecc()
 
 
 @pytest.fixture(scope="module")
