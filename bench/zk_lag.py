@@ -12,9 +12,11 @@ tasks more on its event loop: a ticker of one millisecond, and, in every second 
 flipped (rejected by ezkl), and files that are no proofs. Windows alternate, off and on, so that other work on the
 machine touches both.
 
-A tick's lag is how much longer than a millisecond it took. Printed are p50, p99 and the longest of both kinds of
-windows; exits 1 when p99 with proofs is over 5 ms more than without, when a verdict was wrong, or when nothing was
-verified. Talks to 127.0.0.1 only. Needs the extra [zk].
+A tick's lag is how much longer than a millisecond it took. Printed are p50, p99 and the longest of all windows of a
+kind; what proofs add is the median, over pairs of windows, of the differences of their p99. Exits 1 when that is over
+5 ms, when a verdict was wrong, or when nothing was verified. Talks to 127.0.0.1 only. Needs the extra [zk].
+
+On a machine that others use, lag is mostly theirs: look at the load that is printed before the figures.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -65,7 +69,7 @@ def mutations(evidence: bytes) -> dict[str, bytes]:
 
 
 class Beside:
-    """The ticker and the callers. `lags` are milliseconds by kind of window."""
+    """The ticker and the callers. `lags` are the milliseconds of each window, in order, the first of warming up."""
 
     def __init__(self, folder: Path) -> None:
         from gateway.prover.circuits import load_circuit
@@ -76,16 +80,16 @@ class Beside:
         self.proofs = mutations((folder / "proof.json").read_bytes())
         self.verifier = Verifier()
         self.window = "warm"
-        self.lags: dict[str, list[float]] = {"warm": [], "off": [], "on": []}
+        self.lags: list[list[float]] = [[]]
         self.verdicts: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
 
     async def tick(self) -> None:
         while True:
-            before, window = time.perf_counter(), self.window
+            before, ticks = time.perf_counter(), self.lags[-1]
             await asyncio.sleep(TICK_S)
-            if window == self.window:
-                self.lags[window].append((time.perf_counter() - before - TICK_S) * 1000)
+            if ticks is self.lags[-1]:  # not the tick in which the window changed
+                ticks.append((time.perf_counter() - before - TICK_S) * 1000)
 
     async def call(self) -> None:
         from gateway.verify.proofs.zk import Statement, prepare
@@ -104,9 +108,10 @@ class Beside:
                 self.wrong[f"{kind}: {said}"] += 1
 
     async def obey(self) -> None:
-        """One word a line on standard input: warm, off, on, and report, which prints and ends."""
+        """One word a line on standard input: off, on, and report, which prints and ends."""
         while (word := (await asyncio.to_thread(sys.stdin.readline)).strip()) not in ("report", ""):
             self.window = word
+            self.lags.append([])
         print(json.dumps({"lags": self.lags, "verdicts": self.verdicts, "wrong": self.wrong}), flush=True)
 
 
@@ -201,14 +206,16 @@ def measured(folder: Path, rounds: int, seconds: float, rate: float) -> dict[str
         url = json.loads(served.stdout.readline())["url"]
         traffic = child("--load", url, "--key", gateway.key, "--rate", str(rate))
         stack.callback(_end, traffic)
-        for window, lasts in [("warm", 2.0), *[(w, seconds) for _ in range(rounds) for w in ("off", "on")]]:
+        time.sleep(2.0)  # with proofs: the worker starts
+        for window in ("off", "on") * rounds:
             served.stdin.write(window + "\n")
             served.stdin.flush()
-            time.sleep(lasts)
+            time.sleep(seconds)
+        busy = os.getloadavg()[0]
         answers, _ = traffic.communicate(timeout=60)
         served.stdin.write("report\n")
         served.stdin.flush()
-        return {**json.loads(served.stdout.readline()), "answers": json.loads(answers)}
+        return {**json.loads(served.stdout.readline()), "answers": json.loads(answers), "load": busy}
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -221,22 +228,31 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 def judged(found: dict[str, Any]) -> dict[str, Any]:
     """What is printed, and `missed`: why the run fails."""
-    lags, verdicts, answers = found["lags"], found["verdicts"], found["answers"]
-    rows = {
-        kind: {
-            "p50_ms": percentile(lags[kind], 0.5),
-            "p99_ms": percentile(lags[kind], 0.99),
-            "max_ms": max(lags[kind]),
-            "ticks": len(lags[kind]),
+    verdicts, answers = found["verdicts"], found["answers"]
+    windows = {"off": found["lags"][1::2], "on": found["lags"][2::2]}
+    rows = {}
+    for kind, ticks in windows.items():
+        whole = [lag for window in ticks for lag in window]
+        rows[kind] = {
+            "p50_ms": percentile(whole, 0.5),
+            "p99_ms": percentile(whole, 0.99),
+            "max_ms": max(whole),
+            "ticks": len(whole),
         }
-        for kind in ("off", "on")
-    }
-    added = rows["on"]["p99_ms"] - rows["off"]["p99_ms"]
+    pairs = [percentile(on, 0.99) - percentile(off, 0.99) for off, on in zip(*windows.values(), strict=True)]
+    added = statistics.median(pairs)
     missed = [f"wrong verdicts: {found['wrong']}"] if found["wrong"] else []
     missed += ["not every kind of proof was judged"] if set(verdicts) != set(EXPECTED) else []
     missed += [f"answers: {answers}"] if answers["wrong"] or not answers["right"] else []
     missed += [f"p99 is {added:.2f} ms more with proofs; {LIMIT_MS:g} are allowed"] if added > LIMIT_MS else []
-    return {**rows, "added_p99_ms": added, "verdicts": verdicts, "answers": answers["right"], "missed": missed}
+    return {
+        **rows,
+        "added_p99_ms": added,
+        "verdicts": verdicts,
+        "answers": answers["right"],
+        "load": found["load"],
+        "missed": missed,
+    }
 
 
 def show(result: dict[str, Any]) -> None:
@@ -244,17 +260,17 @@ def show(result: dict[str, Any]) -> None:
     for kind, title in (("off", "without proofs"), ("on", "with proofs")):
         row = result[kind]
         print(f"{title:16}{row['p50_ms']:6.2f} ms{row['p99_ms']:6.2f} ms{row['max_ms']:7.2f} ms{row['ticks']:9}")
-    print(f"p99 added by verifying: {result['added_p99_ms']:+.2f} ms (at most {LIMIT_MS:g})")
+    print(f"p99 added by verifying, median of pairs: {result['added_p99_ms']:+.2f} ms (at most {LIMIT_MS:g})")
     judged_now = ", ".join(f"{count} {kind}" for kind, count in result["verdicts"].items())
-    print(f"meanwhile: {judged_now} proofs; {result['answers']} answers through the gateway")
+    print(f"meanwhile: {judged_now} proofs; {result['answers']} answers through the gateway; load {result['load']:.1f}")
     for line in result["missed"]:
         print(f"MISSED: {line}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=6, help="pairs of windows (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=4.0, help="of a window (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="pairs of windows (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of a window (default: %(default)s)")
     parser.add_argument("--rate", type=float, default=50.0, help="requests a second (default: %(default)s)")
     parser.add_argument("--json", action="store_true")
     for name in ("--serve", "--load", "--key", "--folder"):

@@ -26,8 +26,9 @@ def bench() -> dict[str, Any]:
 
 
 def found(**changes: Any) -> dict[str, Any]:
-    lags = {"off": [0.1] * 98 + [1.0, 30.0], "on": [0.1] * 98 + [5.9, 30.0]}
+    lags = [[], [1.0] * 100, [5.9] * 100, [1.0] * 100, [50.0] * 100, [1.0] * 100, [0.1] * 100]
     sound = {"lags": lags, "verdicts": dict.fromkeys(KINDS, 3), "wrong": {}, "answers": {"right": 9, "wrong": 0}}
+    sound |= {"load": 1.0}
     return {**sound, **changes}
 
 
@@ -35,7 +36,7 @@ def found(**changes: Any) -> dict[str, Any]:
     ("changes", "missed"),
     [
         ({}, ""),
-        ({"lags": {"off": [1.0] * 100, "on": [0.1] * 98 + [6.1, 6.1]}}, "5.10 ms more"),
+        ({"lags": [[], [1.0] * 100, [0.1] * 98 + [6.1, 6.1]]}, "5.10 ms more"),
         ({"verdicts": {"genuine": 3}}, "not every kind"),
         ({"wrong": {"genuine: proof_rejected": 1}}, "wrong verdicts"),
         ({"answers": {"right": 0, "wrong": 0}}, "answers"),
