@@ -48,6 +48,10 @@ PASSING = frozenset(
 ) | {"timeout_connect", "tls_failed"}
 
 
+#: Statuses by which a node says that the request is at fault: were they to count against it, one caller's odd requests
+#: could take a node from all the others.
+OF_THE_REQUEST = frozenset((400, 413, 422))
+
 #: Reason for passing a node over whose network would drop or change members of the request.
 UNSUPPORTED = "unsupported_parameters"
 
@@ -122,7 +126,8 @@ class Ends:
         connection.abort()
         status = head.status
         reason = "redirect" if 300 <= status < 400 else f"status_{status}"
-        member.failed(reason)
+        if status not in OF_THE_REQUEST:
+            member.failed(reason)
         error = UpstreamFailed(f"Node {member.node.id} answered with HTTP status {status}.", reason=reason)
         headers: Headers = []
         if status == 429:
