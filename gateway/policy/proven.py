@@ -26,7 +26,7 @@ from gateway.verify.proofs.evidence import Kind, ProofRecord, Verdict, check_of
 
 from .schema import CompiledPolicy
 
-QUORUM, UNCOVERED, UNSIGNED = "proof_quorum", "executable_uncovered", "no_signature"
+_COVERED = Check("executable_uncovered", Outcome.AFFIRMING, over="proof_quorum")
 
 
 def with_proofs(
@@ -49,7 +49,7 @@ def with_proofs(
             found[check.id] = check
     for name in policy.plan.proofs - found.keys():
         found[name] = Check(name, Outcome.NONE, "not_gathered")
-    checks = [_executable(check, result, covered) for check in result.checks]
+    checks = [_COVERED if covered and _uncovered(check) else check for check in result.checks]
     return msgspec.structs.replace(result, checks=(*checks, *(found[name] for name in CHECKS if name in found)))
 
 
@@ -68,12 +68,5 @@ def _covers_calls(record: ProofRecord, check: Check) -> bool:
     return record.kind is Kind.QUORUM and check.outcome is Outcome.AFFIRMING and record.tokens is None
 
 
-def _executable(check: Check, result: AttestationResult, covered: bool) -> Check:
-    if check.id != UNCOVERED or check.outcome is not Outcome.CONTRAINDICATED:
-        return check
-    if covered:
-        return Check(UNCOVERED, Outcome.AFFIRMING, None, check.found, over=QUORUM)
-    if any(c.id == "signature" and (c.outcome, c.reason) == (Outcome.NONE, UNSIGNED) for c in result.checks):
-        # The node never said that it signs. The call is held back all the same, and is nobody's fault.
-        return msgspec.structs.replace(check, reason=UNSIGNED)
-    return check
+def _uncovered(check: Check) -> bool:
+    return check.id == _COVERED.id and check.outcome is Outcome.CONTRAINDICATED

@@ -407,7 +407,7 @@ def test_any_bytes_give_a_policy_or_problems(data: bytes) -> None:
     assert (policy is None) == bool(found)
 
 
-WORDS = '[require]|all|any|at_least|of|=|=|=|[|]|{|}|,|"evidence"|"fresh"|1|0|name|"p"|version|[audit]|durability|true'
+WORDS = '[quorum]|n|m|[sampled]|rate|[release]|stream|"proof_quorum"|3|[require]|all|any|at_least|of|=|=|=|[|]|{|}|,|"evidence"|"fresh"|1|0|name|"p"|version|[audit]|durability|true'
 FRAGMENTS = st.sampled_from([*WORDS.split("|"), "claim", "source", "#", ".", "'", '"', '"' * 3, "\n"])
 
 

@@ -95,6 +95,20 @@ def test_each_reason_for_leaving_a_node_out(fields: dict[str, object], reason: s
 
 
 @pytest.mark.parametrize(
+    ("policy", "reason"),
+    [("quorum", None), ("reexec", None), ("signed", "evidence"), ("audited", "evidence"), ("observe", None)],
+)
+def test_a_node_without_evidence_serves_where_its_answers_are_to_be_proven(policy: str, reason: str | None) -> None:
+    """Policies that ask for a proof of the answer use a node that shows nothing; those that ask it for more do not."""
+    bare = node(session=session(**dict.fromkeys(NODE_IDS, N)))
+    contradicted = node("bad", session=session(**{**dict.fromkeys(NODE_IDS, N), "channel_bound": C}))
+    routing = route(bare, policy=BUILTIN[policy])
+    assert (routing.order, routing.dropped) == (((bare,), ()) if reason is None else ((), ((bare, reason),)))
+    if policy != "observe":
+        assert route(contradicted, policy=BUILTIN[policy]).dropped == ((contradicted, "channel_bound"),)
+
+
+@pytest.mark.parametrize(
     ("more", "reason"),
     [
         ("[networks]\ndeny = ['net']\n", "network_denied"),
