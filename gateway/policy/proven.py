@@ -26,7 +26,7 @@ from gateway.verify.proofs.evidence import Kind, ProofRecord, Verdict, check_of
 
 from .schema import CompiledPolicy
 
-_COVERED = Check("executable_uncovered", Outcome.AFFIRMING, over="proof_quorum")
+QUORUM, UNCOVERED = "proof_quorum", "executable_uncovered"
 
 
 def with_proofs(
@@ -49,7 +49,7 @@ def with_proofs(
             found[check.id] = check
     for name in policy.plan.proofs - found.keys():
         found[name] = Check(name, Outcome.NONE, "not_gathered")
-    checks = [_COVERED if covered and _uncovered(check) else check for check in result.checks]
+    checks = [_covered(check) if covered else check for check in result.checks]
     return msgspec.structs.replace(result, checks=(*checks, *(found[name] for name in CHECKS if name in found)))
 
 
@@ -68,5 +68,7 @@ def _covers_calls(record: ProofRecord, check: Check) -> bool:
     return record.kind is Kind.QUORUM and check.outcome is Outcome.AFFIRMING and record.tokens is None
 
 
-def _uncovered(check: Check) -> bool:
-    return check.id == _COVERED.id and check.outcome is Outcome.CONTRAINDICATED
+def _covered(check: Check) -> Check:
+    if check.id != UNCOVERED or check.outcome is not Outcome.CONTRAINDICATED:
+        return check
+    return Check(UNCOVERED, Outcome.AFFIRMING, None, check.found, over=QUORUM)
