@@ -147,7 +147,7 @@ FOUND = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(policies(), policies(), NODE_RESULTS, FOUND, RECORDS)
 def test_what_one_refuses_with_its_proofs_the_meet_refuses(
     left: CompiledPolicy, right: CompiledPolicy, node: AttestationResult, found: list[Check], records: list[ProofRecord]
