@@ -17,10 +17,10 @@ from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy.proven import QUORUM, UNCOVERED, with_proofs
 from gateway.policy.schema import CompiledPolicy
 from gateway.proofs import Gathered
-from gateway.verify.proofs.evidence import Kind, ProofRecord, Verdict
+from gateway.verify.proofs.evidence import Kind, ProofRecord
 
-#: Kinds whose pass ties the answer to one model, as far as their assurance goes.
-_OF_MODEL = frozenset((Kind.REEXEC, Kind.TOPLOC, Kind.ZK))
+#: Proofs that tie the answer to one model, as far as their assurance goes.
+_OF_MODEL = ("proof_zk", "proof_reexec", "proof_toploc")
 
 
 class Prover(Protocol):
@@ -39,7 +39,7 @@ def proved(
     `answer` is what the records have to be about.
     """
     judged = with_proofs(result, records, policy, hashlib.sha256(answer or b"").hexdigest())
-    return msgspec.structs.replace(judged, claims=_claims(judged.claims, records))
+    return msgspec.structs.replace(judged, claims=_claims(judged.claims, judged.checks))
 
 
 def assumed(result: AttestationResult, policy: CompiledPolicy) -> AttestationResult:
@@ -58,13 +58,14 @@ def parts_of(
     return tuple([_part(record, salt, answers if record.kind is Kind.QUORUM else ()) for record in records])
 
 
-def _claims(claims: tuple[Claim, ...], records: Sequence[ProofRecord]) -> tuple[Claim, ...]:
-    told = [r for r in records if r.kind in _OF_MODEL and r.verdict in (Verdict.PASS, Verdict.FAIL)]
-    if not told:
+def _claims(claims: tuple[Claim, ...], checks: Iterable[Check]) -> tuple[Claim, ...]:
+    told = {c.id: c.outcome for c in checks if c.id in _OF_MODEL}
+    against = next((name for name, outcome in told.items() if outcome is Outcome.CONTRAINDICATED), None)
+    shown = against or next((name for name, outcome in told.items() if outcome is Outcome.AFFIRMING), None)
+    if shown is None:
         return claims
-    worst = next((r for r in told if r.verdict is Verdict.FAIL), told[0])
-    status = "refuted" if worst.verdict is Verdict.FAIL else "asserted"
-    claim = Claim("model_bound", status, "verifier_derived", worst.kind.value)
+    status = "refuted" if against else "asserted"
+    claim = Claim("model_bound", status, "verifier_derived", shown)
     return (*[c for c in claims if c.name != claim.name], claim)
 
 

@@ -15,7 +15,7 @@ from gateway.auditing import Released
 from gateway.backlog import LOG_FAILED
 from gateway.crypto.ohttp_keys import parse_key_config
 from gateway.errors import EvidenceRejected, FormatError, LogUnavailable, PaymentRefused, UnsupportedParameter
-from gateway.exchange.amend import amend, completed, needed, unprovable
+from gateway.exchange.amend import completed, unprovable
 from gateway.exchange.assemble import assemble
 from gateway.exchange.release import Hold
 from gateway.exchange.render import Verification, VerificationPolicy, splice, verification_event
@@ -149,11 +149,9 @@ class Run(Ends):
             )
             ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=reason)
             await self.refuse(error, ending, None)
-        if kinds:
-            body, names = completed(kinds, policy, endpoint, x.body)
-        elif policy.proofs.request == "complete":  # audited later, and not to be changed for it: any claim is let be
-            body, names = amend(x.body, needed(AUDITED, endpoint, x.head.stream, seeded=True))
-        else:
+        try:
+            body, names = completed(kinds or AUDITED, policy, endpoint, x.body)
+        except FormatError:  # of kinds it was unprovable; an audit will say that it could not be done
             return
         if names:
             values = msgspec.json.decode(body, type=dict[str, msgspec.Raw])

@@ -45,7 +45,7 @@ def verification_rows() -> dict[str, str]:
 
 
 #: Members of the table that an answer has only where there is something to say (the table says when).
-SOMETIMES = {"reason", "uncovered", "dropped_params", "payment"}
+SOMETIMES = {"added_params", "proofs", "audit", "reason", "uncovered", "dropped_params", "payment"}
 
 
 def test_an_answer_has_the_documented_headers_and_members(client: httpx.Client) -> None:
