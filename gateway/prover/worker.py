@@ -1,8 +1,9 @@
 """The worker process: `python -m gateway.prover.worker FOLDER MEMORY`, jobs on standard input, verdicts on output.
 
-Its limits stand before any native code is loaded: address space, no core dumps, files of at most 128 MiB, a lower
-priority than the gateway's. An alarm with its default action ends it when a job runs too long, also when the gateway is
-gone: native code that holds the interpreter would never let a Python handler run. It ends when its input does.
+Its limits stand before any native code is loaded: address space, no core dumps, files of at most 128 MiB, the lowest
+priority, so that on a machine whose cores are all taken proofs run into their limit before the event loop is held up. An
+alarm with its default action ends it when a job runs too long, also when the gateway is gone: native code that holds the
+interpreter would never let a Python handler run. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_FILE, _MAX_FILE))
     os.nice(_NICE)
-    if hasattr(os, "SCHED_BATCH"):  # Linux: it never takes the processor from whoever has just got it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    if hasattr(os, "SCHED_IDLE"):  # Linux: whoever wakes up, the event loop above all, has the processor at once
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _pipes() -> tuple[BinaryIO, BinaryIO]:

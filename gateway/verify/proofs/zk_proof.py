@@ -27,6 +27,7 @@ MAX_PROOF = 64 * 1024
 MAX_PER_INSTANCE = 160
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,76}")
 _HEX = re.compile(r"(?:[0-9a-f]{2})+")
+_BYTES = frozenset(range(256))
 
 
 class ZkProof(msgspec.Struct, frozen=True):
@@ -64,8 +65,9 @@ def parse_proof(manifest: Manifest, data: bytes) -> ZkProof:
 
 def _ezkl(document: dict[str, object]) -> ZkProof:
     proof, instances = document.get("proof"), document.get("instances")
-    # `True` is an int to Python, and a float may be whole.
-    if not isinstance(proof, list) or not all(type(byte) is int and 0 <= byte <= 255 for byte in proof):
+    # `True` is an int to Python, and a float may be whole. By sets, which take a third of a loop's time: this runs on
+    # the event loop.
+    if not isinstance(proof, list) or set(map(type, proof)) - {int} or not _BYTES.issuperset(proof):
         raise _malformed("`proof` is a list of byte values")
     if not isinstance(instances, list) or len(instances) != 1 or not isinstance(instances[0], list):
         raise _malformed("`instances` is a list of one list")
