@@ -21,13 +21,14 @@ follows from the seed and NumPy's last bits.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -288,21 +289,33 @@ def table_of_pairs(found: dict[Any, list[Paired]]) -> None:
 
 
 def promises(found: dict[Any, list[Any]]) -> list[tuple[bool, str]]:
-    """What docs/proofs.md promises of these figures, and whether it holds, in each kind of prompt."""
-    held = []
-    for kind in KINDS:
-        for name in HONEST_PAIRS:
-            rows = [r.agreement[0] == "disagree" for r in found["quorum", name] if r.kind == kind]
-            held.append((sum(rows) < DISAGREE * len(rows), f"{kind}: {name} disagrees in {share(rows)}, under 1 %"))
-        for statistic, nodes in NODES.items():
-            for name in nodes:
-                rows = [refused_by_both(r) for r in found[statistic, name] if r.kind == kind]
-                what = f"{kind}, {statistic.value}: {name} refused in {share(rows)}"
-                if name == HONEST:  # a rate of one percent shows as more or less: what must hold is its interval
-                    held.append((wilson(sum(rows), len(rows))[0] <= FALSE_POSITIVES, f"{what}, 1 % configured"))
-                elif name in CHEATS:
-                    held.append((sum(rows) >= CAUGHT * len(rows), f"{what}, at least 95 %"))
-    return held
+    """What docs/proofs.md promises of these figures, and whether it holds.
+
+    Cheats and pairs are counted in each kind of prompts. False alarms are counted over both, as the calibration is: what
+    it bounds is the rate over prompts like its own, and a kind of them may have more, the other less.
+    """
+    return [*_honest_pairs(found), *_cheats(found), *_false_alarms(found)]
+
+
+def _honest_pairs(found: dict[Any, list[Any]]) -> Iterator[tuple[bool, str]]:
+    for kind, name in itertools.product(KINDS, HONEST_PAIRS):
+        rows = [r.agreement[0] == "disagree" for r in found["quorum", name] if r.kind == kind]
+        yield sum(rows) < DISAGREE * len(rows), f"{kind}: {name} disagrees in {share(rows)}, under 1 %"
+
+
+def _cheats(found: dict[Any, list[Any]]) -> Iterator[tuple[bool, str]]:
+    for kind, (statistic, nodes) in itertools.product(KINDS, NODES.items()):
+        for name in (n for n in CHEATS if n in nodes):
+            rows = [refused_by_both(r) for r in found[statistic, name] if r.kind == kind]
+            yield sum(rows) >= CAUGHT * len(rows), f"{kind}, {statistic.value}: {name} {share(rows)}, at least 95 %"
+
+
+def _false_alarms(found: dict[Any, list[Any]]) -> Iterator[tuple[bool, str]]:
+    for statistic in NODES:
+        rows = [refused_by_both(r) for r in found[statistic, HONEST]]
+        low, high = wilson(sum(rows), len(rows))
+        said = f"{statistic.value}: {HONEST} refused in {share(rows)}, {low:.1%} to {high:.1%}, 1 % configured"
+        yield low <= FALSE_POSITIVES, said
 
 
 def drawn(count: int, seed: int) -> tuple[list[Asked], list[Asked]]:
