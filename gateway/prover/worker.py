@@ -1,9 +1,9 @@
 """The worker process: `python -m gateway.prover.worker FOLDER MEMORY`, jobs on standard input, verdicts on output.
 
 Its limits stand before any native code is loaded: address space, no core dumps, files of at most 128 MiB, the lowest
-priority, so that on a machine whose cores are all taken proofs run into their limit before the event loop is held up. An
-alarm with its default action ends it when a job runs too long, also when the gateway is gone: native code that holds the
-interpreter would never let a Python handler run. It ends when its input does.
+priority, so that on a machine whose cores are all taken proofs reach their time limit before the event loop is held up.
+An alarm with its default action ends it when a job runs too long, also when the gateway is gone: native code that holds
+the interpreter would never let a Python handler run. It ends when its input does.
 """
 
 from __future__ import annotations
