@@ -45,7 +45,7 @@ class Calibrations(msgspec.Struct, frozen=True):
     reexec: Mapping[str, Calibration] = {}
     toploc: Mapping[str, ToplocCalibration] = {}
 
-    def margins(
+    def quantiles(
         self, statistic: Statistic, reference: Reference, model: str, allowed: Collection[str] | None
     ) -> Calibration | None:
         """The newest of this statistic, reference and model among those allowed (None: all)."""

@@ -18,7 +18,7 @@ from gateway.policy.schema import CompiledPolicy
 from gateway.references import References
 from gateway.settings import Reference
 from gateway.verify.proofs import ask, continued, distance, prefixes, reexec, rescored
-from gateway.verify.proofs.calibration import Calibration
+from gateway.verify.proofs.calibration import ONE_PERCENT, Calibration, Statistic
 from gateway.verify.proofs.claim import Claim, claim_by
 from gateway.verify.proofs.evidence import Kind, ProofRecord
 from gateway.verify.proofs.rescored import Exchange, Word
@@ -117,12 +117,19 @@ class Scoring:
 
     def _calibrated(self, reference: Reference, kinds: frozenset[str]) -> bool:
         margins = REEXEC not in kinds or self._margins(reference) is not None
-        return margins and (TOPLOC not in kinds or self._limits(reference) is not None)
+        near = LOGPROB not in kinds or self._near(reference) is not None
+        return margins and near and (TOPLOC not in kinds or self._limits(reference) is not None)
 
     def _margins(self, reference: Reference) -> Calibration | None:
         assert isinstance(self._claim, Claim)
+        return self._quantiles(self._claim.statistic, reference)
+
+    def _near(self, reference: Reference) -> Calibration | None:
+        return self._quantiles(Statistic.LOGPROB_DISTANCE, reference)
+
+    def _quantiles(self, statistic: Statistic, reference: Reference) -> Calibration | None:
         calibrations, allowed = self._references.calibrations, self._policy.reexec.calibrations
-        return calibrations.margins(self._claim.statistic, reference, self._model, allowed)
+        return calibrations.quantiles(statistic, reference, self._model, allowed)
 
     def _limits(self, reference: Reference) -> ToplocCalibration | None:
         return self._references.calibrations.limits(reference, self._model, self._policy.toploc.calibrations)
@@ -149,14 +156,20 @@ class Scoring:
     ) -> list[ProofRecord]:
         policy, exchange, model = self._policy, self._exchange, self._model
         found: list[ProofRecord] = []
+        margins = self._margins(reference) if REEXEC in kinds else None
+        near = self._near(reference) if LOGPROB in kinds else None
+        # Two tests of one answer by calibrated limits: each gets half of the one false alarm in a hundred.
+        share = ONE_PERCENT / 2 if margins is not None and near is not None else ONE_PERCENT
         if REEXEC in kinds:
             assert isinstance(self._claim, Claim)
-            terms = reexec.Terms(min_tokens=policy.reexec.min_tokens, max_mean_margin=policy.reexec.max_mean_margin)
-            calibration = self._margins(reference)
-            found.append(rescored.judge_margins(exchange, word, self._claim, calibration, terms, model))
+            asked = policy.reexec
+            terms = reexec.Terms(
+                min_tokens=asked.min_tokens, max_mean_margin=asked.max_mean_margin, false_positives=share
+            )
+            found.append(rescored.judge_margins(exchange, word, self._claim, margins, terms, model))
         if LOGPROB in kinds:
-            near = distance.Terms(policy.logprob.min_similarity, policy.logprob.min_tokens)
-            found.append(rescored.judge_logprobs(exchange, word, near))
+            limit = distance.Terms(policy.logprob.min_similarity, policy.logprob.min_tokens, share)
+            found.append(rescored.judge_logprobs(exchange, word, near, limit, model))
         if TOPLOC in kinds:
             assert self._stated is not None
             found.append(rescored.judge_states(exchange, self._stated, word, limits, model))

@@ -61,6 +61,12 @@ def margins(statistic: Statistic, reference: str = "ref", model: str = MODEL, **
     return Calibration(version=1, kind="reexec", statistic=statistic, reference=reference, model=model, **values)
 
 
+def distances(reference: str = "ref", **changes: Any) -> Calibration:
+    """What honest log-probs differ by, five alternatives compared."""
+    rows = (Quantiles(16, 500, 0.002, 0.003, 0.004, 0.005), Quantiles(64, 500, 0.002, 0.003, 0.0035, 0.004))
+    return margins(Statistic.LOGPROB_DISTANCE, reference, **({"quantiles": rows, "top": 5} | changes))
+
+
 def limits(reference: str = "ref", **changes: Any) -> ToplocCalibration:
     values: dict[str, Any] = {
         "revision": "weights-1", "made": "2026-01-31", "seeds": (1,), "batches": 500, "exponents": 12,

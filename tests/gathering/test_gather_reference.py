@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from gathering_kit import ALL, ASKED, CHAT, COMPLETIONS, calibrated, policy, serving
+from gathering_kit import ALL, ASKED, CHAT, COMPLETIONS, calibrated, distances, margins, policy, serving
 from running import MODEL, Process
 
 from gateway.exchange.assemble import assemble
@@ -17,6 +17,7 @@ from gateway.proofs import Proofs
 from gateway.references import Calibrations, References
 from gateway.settings import Reference
 from gateway.upstream.pool import UpstreamPool
+from gateway.verify.proofs.calibration import Quantiles, Statistic
 from gateway.verify.proofs.evidence import ProofRecord, Verdict
 
 SEEDED = ASKED | {"temperature": 1, "seed": 5}
@@ -187,6 +188,10 @@ def other_text(_: Any, choice: Any) -> None:
     choice["message"]["content"] = "Send all of it to the other account."
 
 
+def few(_: Any, choice: Any) -> None:
+    choice["logprobs"]["content"][5]["top_logprobs"] = []
+
+
 def floor(_: Any, choice: Any) -> None:
     for entry in choice["logprobs"]["content"]:
         for listed in entry["top_logprobs"][2:]:
@@ -229,6 +234,7 @@ def bad_proofs(document: Any, _: Any) -> None:
         (nothing_told, {"reexec": (ABSENT, "token_ids_absent"), "logprob": (ABSENT, "logprobs_absent"), "toploc": (ABSENT, "proof_absent")}),
         (other_text, dict.fromkeys(("reexec", "logprob", "toploc"), (FAIL, "text_not_tokens"))),
         (floor, {"reexec": (PASS, "margin_in_bounds"), "logprob": (FAIL, "logprobs_far"), "toploc": (PASS, "toploc_near")}),
+        (few, {"reexec": (PASS, "margin_in_bounds"), "logprob": (ABSENT, "too_few_alternatives"), "toploc": (PASS, "toploc_near")}),
         (empty, dict.fromkeys(("reexec", "logprob", "toploc"), (OPEN, "empty_answer"))),
         (first, {"reexec": (OPEN, "too_few_tokens"), "logprob": (OPEN, "too_few_tokens"), "toploc": (FAIL, "toploc_count")}),
         (strange_ids, dict.fromkeys(("reexec", "logprob", "toploc"), (ABSENT, "tokens_refused"))),
@@ -269,6 +275,29 @@ async def test_nothing_configured(proofs: Make, answer: Any, nodes: dict[str, st
     found = verdicts(await gather(proofs(), exchange, calibrations=none, limits=none))
     assert found["reexec"] == (OPEN, "not_calibrated")
     assert found["toploc"] == (OPEN, "toploc_uncalibrated")
+
+
+async def test_calibrated_distances(proofs: Make, answer: Any) -> None:
+    """A calibration of distances takes the place of the fixed similarity, and shares its false alarms with margins."""
+    chosen = margins_of_rows("greedy_margin", (0.0, 0.002, 0.006, 0.007), (0.0, 0.0007, 0.003, 0.0042))
+    near = distances()
+    known = Calibrations({c.id: c for c in (chosen, near)})
+    found = await gather(proofs(calibrations=known), answer("honest"), frozenset({"proof_reexec", "proof_logprob"}))
+    assert {record.verdict for record in found.values()} == {PASS}
+    assert found["logprob"].calibration_id == near.id
+    assert (found["logprob"].threshold, found["reexec"].threshold) == (pytest.approx(1 - 0.004), 0.0042)
+    alone = {kind: (await gather(proofs(calibrations=known), answer("honest"), frozenset({f"proof_{kind}"})))[kind] for kind in found}  # fmt: skip
+    assert (alone["logprob"].threshold, alone["reexec"].threshold) == (pytest.approx(1 - 0.0035), 0.003)
+    coarse = await gather(proofs(calibrations=known), answer("int4"), frozenset({"proof_logprob"}))
+    assert verdicts(coarse)["logprob"] == (FAIL, "logprobs_far")
+    built = Calibrations({c.id: c for c in (_built(near),)})
+    changed = await gather(proofs(calibrations=built), answer("honest"), frozenset({"proof_logprob"}))
+    assert verdicts(changed)["logprob"] == (OPEN, "reference_changed")
+
+
+def margins_of_rows(statistic: str, *rows: tuple[float, float, float, float]) -> Any:
+    quantiles = tuple(Quantiles(tokens, 500, *row) for tokens, row in zip((16, 64), rows, strict=True))
+    return margins(Statistic(statistic), quantiles=quantiles)
 
 
 async def test_another_build(proofs: Make, answer: Any) -> None:

@@ -192,11 +192,11 @@ def test_the_newest_calibration_that_fits() -> None:
     near, far = limits(), limits("other")
     known = Calibrations({c.id: c for c in (old, new, *others)}, {c.id: c for c in (near, far)})
     reference = Reference("ref", "http://127.0.0.1:9", ("m",), revision="weights-1")
-    assert known.margins(GREEDY, reference, old.model, None) == new
-    assert known.margins(GREEDY, reference, old.model, {old.id}) == old
-    assert known.margins(GREEDY, reference, old.model, {others[3].id}) is None
+    assert known.quantiles(GREEDY, reference, old.model, None) == new
+    assert known.quantiles(GREEDY, reference, old.model, {old.id}) == old
+    assert known.quantiles(GREEDY, reference, old.model, {others[3].id}) is None
     anything = Reference("ref", "http://127.0.0.1:9", ("m",))
-    assert known.margins(GREEDY, anything, old.model, None) == others[3]
+    assert known.quantiles(GREEDY, anything, old.model, None) == others[3]
     assert known.limits(reference, near.model, None) == near
     assert known.limits(reference, near.model, {far.id}) is None
 
@@ -243,4 +243,5 @@ async def test_a_circuit_that_is_none(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "c" / "one")
     proofs = open_proofs(load(f'[proofs]\ncircuits = "{tmp_path}/c"\ncalibrations = "{tmp_path}"'), pool, {})
     await proofs.close()
+    await open_proofs(load(""), pool, {}).close()  # nothing is configured, and nothing is looked for
     await pool.close()

@@ -108,21 +108,26 @@ def judge_margins(
     return reexec.judge_reexec(margins, _spelled(told, exchange), calibration, model, terms, subject)
 
 
-def judge_logprobs(exchange: Exchange, word: Word, terms: distance.Terms) -> ProofRecord:
-    """The record of the log-probs' distance. Total."""
-    subject = _subject(exchange, word)
+def judge_logprobs(
+    exchange: Exchange, word: Word, calibration: Calibration | None, terms: distance.Terms, model: str
+) -> ProofRecord:
+    """The record of the log-probs' distance, by `calibration` or, without one, by the fixed similarity. Total."""
+    named = (Artefact("calibration", calibration.id),) if calibration else ()
+    subject = _subject(exchange, word, *named)
     claimed = exchange.scored.positions
-    if not claimed:
-        return _open(subject, Kind.LOGPROB, FormatError("no log-probs", reason=exchange.scored.presence.value))
     try:
+        _told_enough(exchange, calibration)
         told = _scores(exchange, word)
+        if calibration is not None and changed(calibration.revision, word.prompt):
+            raise FormatError("another build", reason="reference_changed")
+        by_id = all(p.token.startswith(TOKEN_ID) for p in claimed)
+        ours = positions(told, exchange.ids, alternatives(claimed), by_id=by_id)
+        if ours is None:
+            raise FormatError("the reference does not spell every token", reason=Spelling.UNKNOWN.value)
     except FormatError as error:
         return _open(subject, Kind.LOGPROB, error)
-    by_id = all(p.token.startswith(TOKEN_ID) for p in claimed)
-    ours = positions(told, exchange.ids, alternatives(claimed), by_id=by_id)
-    if ours is None:
-        return _open(subject, Kind.LOGPROB, FormatError("no texts", reason=Spelling.UNKNOWN.value))
-    return distance.judge_distance(claimed, ours, _spelled(told, exchange), terms, subject)
+    spelt = _spelled(told, exchange)
+    return distance.judge_distance(claimed, ours, spelt, terms, subject, calibration=calibration, model=model)
 
 
 def judge_states(
@@ -160,7 +165,9 @@ def alternatives(claimed: tuple[Position, ...]) -> int:
 
 
 #: Reasons that are about what the node did not send.
-_LEFT_OUT = frozenset({"malformed", "token_ids_absent", "logprobs_absent", "proof_absent", "tokens_refused"})
+_LEFT_OUT = frozenset(
+    {"malformed", "token_ids_absent", "logprobs_absent", "too_few_alternatives", "proof_absent", "tokens_refused"}
+)
 
 
 def _subject(exchange: Exchange, word: Word, *artefacts: Artefact) -> Subject:
@@ -168,6 +175,16 @@ def _subject(exchange: Exchange, word: Word, *artefacts: Artefact) -> Subject:
         artefacts += (Artefact("reference's scores", hashlib.sha256(word.scores).hexdigest()),)
     answer = Artefact("answer", exchange.response_sha256)
     return exchange.subject(word.reference_id, answer, *artefacts, ms=word.ms)
+
+
+def _told_enough(exchange: Exchange, calibration: Calibration | None) -> None:
+    """Refuse log-probs that the node did not tell, or with fewer alternatives than are compared: it left them out."""
+    claimed = exchange.scored.positions
+    if not claimed:
+        raise FormatError("no log-probs", reason=exchange.scored.presence.value)
+    compared = (calibration.top if calibration else None) or 2
+    if min(len(position.top) for position in claimed) < compared:
+        raise FormatError("too few alternatives", reason="too_few_alternatives")
 
 
 def _scores(exchange: Exchange, word: Word) -> Reexecuted:

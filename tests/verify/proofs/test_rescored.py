@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from proofs_kit import body
+from proofs_kit import body, entry
 
 from gateway.verify.proofs import distance, reexec, rescored
 from gateway.verify.proofs.ask import Prompt
@@ -20,13 +20,14 @@ from gateway.verify.proofs.toploc_wire import Stated
 
 TEXT = " ".join(f"w{number}" for number in range(20))
 IDS = list(range(20))
+WORDS = [entry(f" {word}", -0.1, other=-2.5) for word in TEXT.split()]
 GREEDY = Claim(Statistic.GREEDY_MARGIN)
 OPEN, ABSENT = Verdict.INCONCLUSIVE, Verdict.ABSENT
 
 
 def exchange(request: object = None, **changes: Any) -> Exchange:
     return read_exchange(
-        json.dumps(request or {"temperature": 0}).encode(), body(TEXT, **({"token_ids": IDS} | changes))
+        json.dumps(request or {"temperature": 0}).encode(), body(WORDS, **({"token_ids": IDS} | changes))
     )
 
 
@@ -44,7 +45,7 @@ def judged(found: Exchange, said: Word) -> dict[Kind, tuple[Verdict, str | None]
     """The records of all three kinds, TOPLOC by proofs that never hold."""
     records = (
         rescored.judge_margins(found, said, GREEDY, None, reexec.Terms(), "m"),
-        rescored.judge_logprobs(found, said, distance.Terms()),
+        rescored.judge_logprobs(found, said, None, distance.Terms(), "m"),
         rescored.judge_states(found, Stated(True, ()), said, None, "m"),
     )
     return {record.kind: (record.verdict, record.reason) for record in records}
@@ -87,7 +88,7 @@ def test_bodies_that_are_none(request_: bytes, response: bytes) -> None:
     assert rescored.unjudged(found, Kind.REEXEC, "malformed").verdict is ABSENT
 
 
-@given(st.binary(max_size=80), st.binary(max_size=80) | st.just(body(TEXT, token_ids=IDS)), st.binary(max_size=80))
+@given(st.binary(max_size=80), st.binary(max_size=80) | st.just(body(WORDS, token_ids=IDS)), st.binary(max_size=80))
 def test_bytes_of_anybody(request_: bytes, response: bytes, said: bytes) -> None:
     """Of any bytes comes a record, and none of them passes."""
     found = judged(read_exchange(request_, response), word(scores=said, activations=said))
