@@ -256,6 +256,7 @@ class Recorder:
                     x.policy.verifier,
                     _Destination(x.node.network, x.node.id, x.session.id),
                     self._log,
+                    x.parent,
                 ),
             )
         )
@@ -387,6 +388,7 @@ class Recorder:
             reason="crash",
             delivery=Delivery(form="none", mode="buffer", bytes=0, uncovered=(), dropped=()),
             stored="none",
+            parent=intent.parent,
             checks=(),
             claims=(),
             evidence=(),
@@ -447,6 +449,7 @@ class _IntentPredicate(msgspec.Struct, frozen=True, rename="camel", omit_default
     verifier: Verifier
     destination: _Destination
     log: LogRef
+    parent: str | None = None
 
 
 class _Intent(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

@@ -243,6 +243,12 @@ def on_success(health: Health, first_byte_ms: float) -> Health:
     return msgspec.structs.replace(health, ewma_ms=ewma, failures=0, opened=0, circuit_until=0.0, probe_until=0.0)
 
 
+def on_wait(health: Health, waited_ms: float) -> Health:
+    """The node was waited for so long and not to the end: it is at least that slow, so others go before it."""
+    known = UNMEASURED_MS if health.ewma_ms is None else health.ewma_ms
+    return health if waited_ms <= known else msgspec.structs.replace(health, ewma_ms=waited_ms)
+
+
 def on_failure(health: Health, now_mono: float) -> Health:
     """The node could not be reached or broke off. The fifth in a row opens the circuit: 10 s, doubling to 5 min."""
     failures = health.failures + 1

@@ -21,7 +21,7 @@ from gateway.model.receipt import Rejected
 from gateway.model.verdict import Outcome
 from gateway.policy.prospect import prospect
 from gateway.policy.schema import CompiledPolicy
-from gateway.routing import NodeView, candidates, on_attempt, on_failure, on_success, quarantine
+from gateway.routing import NodeView, candidates, on_attempt, on_failure, on_success, on_wait, quarantine
 from gateway.settings import is_local
 from gateway.upstream.origin import Origin, parse_origin
 
@@ -90,6 +90,10 @@ class Member:
         """It could not be reached, broke off or answered nonsense."""
         self.view.health = on_failure(self.view.health, self._mono())
         log.info("node.failed", node=self.node.id, reason=reason, failures=self.view.health.failures)
+
+    def outwaited(self, waited_ms: float) -> None:
+        """Others answered while it was waited for so long: no failure, and a time that it takes at least."""
+        self.view.health = on_wait(self.view.health, waited_ms)
 
     def doubtful(self) -> None:
         """Its key may be another by now: it is asked for evidence again soon, at most once in `DOUBT_S`.

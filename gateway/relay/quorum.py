@@ -1,9 +1,15 @@
 """N of M: one request asked of several nodes at once, and the answer that enough of them agree on.
 
 Every node is asked in an exchange of its own (`Seat`), with its own intent, nonce, payment, appraisal and receipt, that
-releases nothing. N nodes of distinct operators are asked at once; one more when those have answered and there is no
-quorum, or when the others have been waited for as long again as the first of them took; M at most. The answer of the
-first member of the quorum becomes the answer of the exchange that the agent sees.
+releases nothing. N nodes of distinct operators are asked at once, and M at most:
+
+    another at once        for each that failed, so that always so many are asked as a quorum takes
+    one more               when all have answered and there is no quorum
+    one more               when the others were waited for as long again as the quickest answer took, or nobody said
+                           anything for a quarter of the time that a node has for its first byte
+
+The answer of the first member of the quorum becomes the answer of the exchange that the agent sees. Whoever has not
+answered by then is waited for no longer.
 """
 
 from __future__ import annotations
@@ -14,12 +20,14 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.crypto.canonical import strict_json
 from gateway.errors import EvidenceMissing, EvidenceRejected, FormatError, NoEligibleNode, VerirouteError
 from gateway.fleet.fleet import Member
 from gateway.log.receipt import salted
 from gateway.model.receipt import RESPONSE_BODY, ProofAnswer, Rejected, Sha256
-from gateway.model.verdict import Outcome, Release
+from gateway.model.verdict import Check, Outcome, Release
 from gateway.policy.decide import Decision, decide
 from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Ending, Exchange
@@ -32,17 +40,20 @@ from gateway.verify.proofs.structured import form_of
 
 from .ends import PASSING, Done, Next
 from .judged import Facts, Got
-from .proving import QUORUM, assumed, parts_of
+from .proving import QUORUM, assumed, parts_of, proved
 from .run import Run
 from .terms import Headers
 
 if TYPE_CHECKING:
     from . import Relay
 
+LOG_UNAVAILABLE = "log_unavailable"
 #: Why an answer that could have left was kept: the quorum's exchange has the answer.
 HELD = "held_for_quorum"
 #: The least time for which slow nodes are waited for before one more is asked.
 PATIENCE_S = 0.5
+#: The share of a node's time for its first byte after which one more is asked while nobody has answered.
+SILENCE = 0.25
 #: Answers longer than this are compared in a thread.
 SMALL = 64 * 1024
 
@@ -119,8 +130,7 @@ class Seat(Run):
     async def stopped(self) -> None:
         """The quorum was reached, or given up, before this node had answered."""
         self.problem = "not_waited_for"
-        if self.connection is not None:
-            self.connection.abort()
+        self.member.outwaited((self.relay.mono() - self.x.t0) * 1000)
         if self.book.intended:
             await self.book.record(
                 Ending(verdict=Outcome.NONE, release=Release.ABANDONED, status=499, reason=self.problem)
@@ -143,31 +153,43 @@ class Quorate(Run):
         if len(operators) < self.policy.quorum.n:
             await self.too_few(len(operators))
         hearing = Hearing(self, candidates)
-        x.sent = x.asked_through = True
+        x.asked_through = True
         quorum = await hearing.hear()
-        x.attempts = len(hearing.seats)
         if self.sink.gone:
             await self.abandon()
             return
         self.records, self.heard = (quorum.record,), hearing.answers()
         await self.blame_culprits(hearing, quorum)
-        seat = hearing.winner() if quorum.members else hearing.first_usable()
-        if seat is None or seat.got is None or not (quorum.members or self._lenient(quorum)):
+        seat = hearing.winner()
+        if seat is None or seat.got is None or not (quorum.members or self.may_leave(seat.got)):
             await self.divided(hearing, quorum)
             return
         self.adopt(seat)
         await self.conclude(seat.member, seat.got)
 
+    def may_leave(self, got: Got) -> bool:
+        """Whether policy could release the answer without its quorum, if every other proof held."""
+        judged = got.facts.judged
+        told = proved(judged.result, self.records, self.policy, got.answer)
+        others = self.policy.plan.proofs - {QUORUM}
+        checks = tuple([Check(c.id, Outcome.AFFIRMING) if c.id in others else c for c in told.checks])
+        hoped = msgspec.structs.replace(told, checks=checks)
+        return decide(hoped, self.policy, Phase.RESPONSE, node=judged.session).permit
+
+    def credit(self, member: Member) -> None:
+        """The exchange that asked the node has counted its answer, by the time that the node itself took."""
+
+    def _may_retry(self) -> bool:
+        return False  # everybody who may be asked has been
+
     def adopt(self, seat: Seat) -> None:
-        """Take over what was found of the answer that is to leave."""
+        """Take over what was found of the answer that is to leave, and what was paid for it."""
         x, own = self.x, seat.x
+        self.till = seat.till
         x.node, x.session, x.mode, x.unsupported = own.node, own.session, own.mode, own.unsupported
         x.t_first, x.t_done, x.verify_ms, x.payment = own.t_first, own.t_done, own.verify_ms, own.payment
         if own.sent_hash is not None:
             x.sent_hash = hashlib.sha256(x.salt("delivery"))
-
-    def _lenient(self, quorum: Quorum) -> bool:
-        return quorum.record.verdict is Verdict.INCONCLUSIVE and self.policy.proofs.on_inconclusive == "warn"
 
     async def blame_culprits(self, hearing: Hearing, quorum: Quorum) -> None:
         for name in quorum.record.culprits:
@@ -196,17 +218,35 @@ class Quorate(Run):
         x, check = self.x, check_of(quorum.record)
         x.proofs = parts_of(self.records, x.salt("proof"), self.heard)
         x.mode = "buffer"
-        told = ", ".join(f"{a.node}: {a.outcome}" for a in self.heard)
-        contra = quorum.record.verdict is Verdict.FAIL
-        error = (EvidenceRejected if contra else EvidenceMissing)(
-            f"No {self.policy.quorum.n} of {len(self.heard)} nodes agree on an answer under policy "
-            f"{self.terms.use.name} ({told}).",
-            reason=QUORUM,
-        )
+        for seat in hearing.seats.values():
+            await seat.till.withheld(QUORUM)
+        error = self.why_divided(hearing, quorum)
         nodes = [{"node": a.node, "reason": a.outcome, "receipt": a.receipt} for a in self.heard]
-        verdict = Outcome.CONTRAINDICATED if contra else Outcome.NONE
-        ending = Ending(verdict=verdict, release=Release.WITHHELD, status=error.status, reason=QUORUM, checks=(check,))
+        contra = isinstance(error, EvidenceRejected)
+        ending = Ending(
+            verdict=Outcome.CONTRAINDICATED if contra else Outcome.NONE,
+            release=Release.WITHHELD if x.sent else Release.REFUSED,
+            status=error.status,
+            reason=error.reason,
+            checks=(check,),
+        )
         await self.refuse(error, ending, None, extra={"nodes": nodes, "checks": [check]})
+
+    def why_divided(self, hearing: Hearing, quorum: Quorum) -> VerirouteError:
+        """What the agent is told. Where nothing was sent, the cause is not the answers, and trying again may help."""
+        name, n = self.terms.use.name, self.policy.quorum.n
+        problems = [seat.problem for seat in hearing.seats.values() if seat.got is None]
+        told = ", ".join(f"{a.node}: {a.outcome}" for a in self.heard)
+        if LOG_UNAVAILABLE in problems:
+            return self.book.unavailable()
+        if not self.x.sent:
+            missing = NoEligibleNode(f"No node could be asked under policy {name} ({told}).", reason=problems[0])
+            missing.retryable = not PASSING.isdisjoint(problems)
+            return missing
+        kind = EvidenceRejected if quorum.record.verdict is Verdict.FAIL else EvidenceMissing
+        return kind(
+            f"No {n} of {len(self.heard)} nodes agree on an answer under policy {name} ({told}).", reason=QUORUM
+        )
 
 
 class Hearing:
@@ -221,37 +261,32 @@ class Hearing:
         self._left = list(candidates)
         self._tasks: dict[asyncio.Task[None], Seat] = {}
         self._begun = self.relay.mono()
-        self._first: float | None = None
 
     async def hear(self) -> Quorum:
-        """Ask until there is a quorum or nobody is left to ask. Raises `CancelledError` alone."""
+        """Ask until there is a quorum, nobody is left to ask, or time is up. Raises `CancelledError` alone."""
         gone = asyncio.ensure_future(self._agent_left())
         try:
-            for _ in range(self.terms.n):
-                self._ask_one()
-            while self._tasks:
+            self._fill()
+            while self._tasks and self._time_left() > 0:
                 done, _ = await asyncio.wait(
                     {*self._tasks, gone}, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED
                 )
-                if gone in done:
+                if gone in done or (done and (await self._take(done)).members):
                     break
-                await self._take(done)
-                if self.quorum is not None and self.quorum.members:
-                    break
-                if not done or not self._tasks:  # they are slow, or have all answered and do not agree
+                if done:
+                    self._fill()
+                elif self._time_left() > 0:  # they are slow
                     self._ask_one()
         finally:
             gone.cancel()
             await self._dismiss()
         return await self._judge()
 
-    def winner(self) -> Seat:
-        """The seat whose answer is released. There has to be a quorum."""
+    def winner(self) -> Seat | None:
+        """The seat whose answer is released: the quorum's first, else any that has one, which policy may let pass."""
         assert self.quorum is not None
-        return self.seats[self.quorum.members[0]]
-
-    def first_usable(self) -> Seat | None:
-        """A seat with an answer, for a policy that lets an undecided quorum pass with a warning."""
+        if self.quorum.members:
+            return self.seats[self.quorum.members[0]]
         return next((seat for seat in self.seats.values() if seat.got is not None), None)
 
     def answers(self) -> tuple[ProofAnswer, ...]:
@@ -259,47 +294,63 @@ class Hearing:
         assert self.quorum is not None
         return tuple([self._told(seat, self.quorum) for seat in self.seats.values()])
 
-    def _ask_one(self) -> None:
+    def _fill(self) -> None:
+        """Ask so many that they could make a quorum, and at least one more when everybody has answered."""
+        while self._standing() < self.terms.n and self._ask_one():
+            pass
+        if not self._tasks:
+            self._ask_one()
+
+    def _standing(self) -> int:
+        """How many have given an answer that can be compared, or may still."""
+        failed = self.quorum.missing if self.quorum is not None else ()
+        return sum(node not in failed for node in self.seats)
+
+    def _ask_one(self) -> bool:
         """Ask the next node, unless as many as may be were asked. Of one operator only one may have answered."""
         if len(self.seats) >= min(self.terms.m, MAX_MEMBERS):
-            return
+            return False
         heard = {s.member.node.operator for s in self.seats.values() if s.got is not None or not self._ended(s)}
-        for place, member in enumerate(self._left):
-            if member.node.operator not in heard:
-                del self._left[place]
-                seat = self.seats[member.node.id] = Seat(self.run, member)
-                seat.task = asyncio.ensure_future(self.relay.perform(seat))
-                self._tasks[seat.task] = seat
-                return
+        member = next((m for m in self._left if m.node.operator not in heard), None)
+        if member is None:
+            return False
+        self._left.remove(member)
+        seat = self.seats[member.node.id] = Seat(self.run, member)
+        seat.task = asyncio.ensure_future(self.relay.perform(seat))
+        self._tasks[seat.task] = seat
+        self.run.x.attempts = len(self.seats)
+        return True
 
     def _ended(self, seat: Seat) -> bool:
         return seat.task is not None and seat.task.done()
 
-    async def _take(self, done: set[asyncio.Task[None]]) -> None:
+    async def _take(self, done: set[asyncio.Task[None]]) -> Quorum:
         for task in done:
             self._tasks.pop(task)
-        if any(s.got is not None for s in self.seats.values()):
-            if self._first is None:
-                self._first = self.relay.mono()
-            if done:
-                self.quorum = await self._judge()
+        return await self._judge()
 
-    def _patience(self) -> float | None:
-        """How long to wait before one more is asked; None: until somebody has answered."""
-        if self._first is None or len(self.seats) >= self.terms.m:
-            return None
-        return max(PATIENCE_S, self._first - self._begun)
+    def _time_left(self) -> float:
+        return self._begun + self.run.policy.deadlines.total_s - self.relay.mono()
+
+    def _patience(self) -> float:
+        """How long to wait before one more is asked."""
+        if len(self.seats) >= self.terms.m:
+            return self._time_left()
+        took = [s.x.t_done - s.x.t0 for s in self.seats.values() if s.got is not None and s.x.t_done is not None]
+        enough = min(took) if took else self.run.policy.deadlines.first_byte_s * SILENCE
+        return min(self._time_left(), max(PATIENCE_S, enough))
 
     async def _judge(self) -> Quorum:
         """What the answers so far come to."""
         answers = [self._answer(seat) for seat in self.seats.values() if self._ended(seat)]
+        terms = msgspec.structs.replace(self.terms, m=max(self.terms.n, len(self.seats)))  # nobody else was to be had
         operators = {s.member.node.id: s.member.node.operator or "" for s in self.seats.values()}
         operators = {node: operator for node, operator in operators.items() if operator}
         asked = Subject(self.run.asked.sha256, None, ms=int((self.relay.mono() - self._begun) * 1000))
         if sum(len(a.body or b"") for a in answers) <= SMALL:
-            found = judge_quorum(answers, operators, self.terms, asked)
+            found = judge_quorum(answers, operators, terms, asked)
         else:
-            found = await asyncio.to_thread(judge_quorum, answers, operators, self.terms, asked)
+            found = await asyncio.to_thread(judge_quorum, answers, operators, terms, asked)
         self.quorum = found
         return found
 
@@ -328,10 +379,14 @@ class Hearing:
         """End those that are still under way; each has its receipt."""
         self.run.sink.on_leave(None)
         for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+            if not task.cancelling():  # a second time, and its receipt would be waited for by nobody
+                task.cancel()
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            self._tasks.clear()
+            self.run.x.sent = any(seat.x.sent for seat in self.seats.values())
 
 
 def terms_of(policy: CompiledPolicy, request: bytes) -> Terms:

@@ -360,8 +360,7 @@ class Run(Ends):
         x.dropped_members, x.uncovered = got.dropped, got.uncovered
         committed, envelope = await self.release(facts, got.form, got.body + (got.end or b""))
         self.offer(got)
-        assert x.t_done is not None
-        member.served((x.t_done - x.t0) * 1000)
+        self.credit(member)
         shown = None
         if self.policy.attach != "none":
             shown = self.verification(facts, committed, envelope)
@@ -376,6 +375,11 @@ class Run(Ends):
             self.started = True
         await self.sink.end(got.body + last + got.end)
         raise Done
+
+    def credit(self, member: Member) -> None:
+        """The node served, in the time that it took."""
+        assert self.x.t_done is not None
+        member.served((self.x.t_done - self.x.t0) * 1000)
 
     async def proven(self, got: Got) -> Got:
         """`got`, judged with every proof that policy names. They are gathered when they can change the decision."""
