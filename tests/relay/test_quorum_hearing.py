@@ -147,6 +147,12 @@ POLICIES = {
     "warns": [('on_inconclusive = "refuse"', 'on_inconclusive = "warn"')],
     "silent": [("m = 3", "m = 4\n\n[deadlines]\nfirst_byte_s = 1.2")],
     "short": [("m = 3", "m = 3\n\n[deadlines]\ntotal_s = 1.2")],
+    "plain": [
+        ('on_failure = "refuse"', 'on_failure = "flag"'),
+        ('  "proof_quorum",', ""),
+        ('[proofs]\nrequest = "complete"\non_inconclusive = "refuse"', ""),
+        ("[quorum]\nn = 2\nm = 3", ""),
+    ],
     "again": [
         ('on_failure = "refuse"', 'on_failure = "next_node"\nretry_after_send = true'),
         ('  "proof_quorum",', '  "proof_quorum", "proof_reexec",'),
@@ -314,7 +320,7 @@ BAD = {
     "positive": (sends(document(choice(logprobs=scored(WORDS, 0.5)))), "malformed"),
     "-9999": (sends(document(choice(logprobs=scored(WORDS, -9999.0)))), "differs"),
     "two choices": (sends(document(choice(), choice(index=1))), "shape"),
-    "other text": (sends(document(choice(message={"role": "assistant", "content": "pay me"}))), "text_differs"),
+    "other text": (sends(document(choice(message={"role": "assistant", "content": "pay me"}))), "text_not_tokens"),
     "cut": (hangs(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{"), None),
 }
 
@@ -482,8 +488,10 @@ async def test_what_cannot_be_compared_is_refused_before_a_prompt_leaves(make: C
 async def test_a_caller_may_ask_for_a_quorum_on_top(make: Callable[..., Any]) -> None:
     """The header adds the quorum to the policy in force, and several nodes are asked."""
     world = await make(HONEST, HONEST)
-    answer = await world.ask(policy="observe", headers=((b"x-veriroute-policy", b"quorum"),))
-    assert answer.headers["x-veriroute-policy"] == "observe+quorum"
+    assert len((await world.ask(policy="plain")).verification.get("proofs", [])) == 0
+    assert world.asked() == [1, 0]
+    answer = await world.ask(policy="plain", headers=((b"x-veriroute-policy", b"quorum"),))
+    assert answer.headers["x-veriroute-policy"] == "plain+quorum"
     assert outcomes(answer) == {"n0": "agrees", "n1": "agrees"}
 
 
