@@ -142,10 +142,9 @@ def made_of_quorum(name: str, *changes: tuple[str, str]) -> str:
 
 POLICIES = {
     "two-of-two": [("m = 3", "m = 2")],
-    "two-of-five": [("m = 3", "m = 5")],
     "three-of-five": [("n = 2", "n = 3"), ("m = 3", "m = 5")],
     "warns": [('on_inconclusive = "refuse"', 'on_inconclusive = "warn"')],
-    "silent": [("m = 3", "m = 4\n\n[deadlines]\nfirst_byte_s = 1.2")],
+    "silent": [("m = 3", "m = 4\n\n[deadlines]\nfirst_byte_s = 4")],
     "short": [("m = 3", "m = 3\n\n[deadlines]\ntotal_s = 1.2")],
     "plain": [
         ('on_failure = "refuse"', 'on_failure = "flag"'),
@@ -226,10 +225,11 @@ async def test_a_node_that_hangs_is_replaced_and_ranks_behind(make: Callable[...
 async def test_two_that_hang_are_replaced_before_their_deadline(make: Callable[..., Any]) -> None:
     """While nobody says anything, one more is asked after a quarter of the time for a first byte."""
     world = await make(hangs(), hangs(b"HTTP/1.1 200 OK\r\n"), HONEST, HONEST)
+    begun = time.monotonic()
     answer = await world.ask(policy="silent")
-    assert answer.status == 200
-    assert [outcomes(answer)[f"n{n}"] for n in (2, 3)] == ["agrees", "agrees"]
-    assert world.asked() == [1, 1, 1, 1]
+    assert 1.0 < time.monotonic() - begun < 3.5
+    late = "not_waited_for"
+    assert outcomes(answer) == {"n0": late, "n1": late, "n2": "agrees", "n3": "agrees"}
     world.ledger()
 
 

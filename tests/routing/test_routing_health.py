@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.model.verdict import Outcome
 from gateway.policy import Decision
-from gateway.routing import Health, node_at_fault, on_attempt, on_failure, on_success, quarantine
+from gateway.routing import Health, node_at_fault, on_attempt, on_failure, on_success, on_wait, quarantine
 
 
 def failed(times: int, now: float = 0.0, health: Health | None = None) -> Health:
@@ -31,6 +31,15 @@ def test_open_time_doubles_to_five_minutes() -> None:
         health = on_failure(on_attempt(health, now), now)
         waits.append(health.circuit_until - now)
     assert waits == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0]
+
+
+def test_waiting_in_vain_makes_a_node_slower_and_never_quicker() -> None:
+    """A time that a node takes at least raises its latency, and says nothing of its failures."""
+    failing = failed(2)
+    assert on_wait(failing, 150.0) == failing  # an unmeasured node is taken to be slower than that
+    waited = on_wait(failing, 900.0)
+    assert (waited.ewma_ms, waited.failures) == (900.0, 2)
+    assert on_wait(waited, 500.0) == waited
 
 
 def test_only_one_probe_is_let_through() -> None:
