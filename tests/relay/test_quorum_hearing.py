@@ -6,7 +6,9 @@ The nodes are servers of OpenAI's API without evidence, so the policy is the bui
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from importlib import resources
@@ -20,7 +22,11 @@ from scripted import Received, ScriptedNode
 
 from gateway.app import Gateway
 from gateway.errors import LogUnavailable
+from gateway.payer import Payer
+from gateway.payment.policy import Asset, Caps, SpendingRules
+from gateway.payment.sign import Wallet
 from gateway.settings import load
+from gateway.storage.ledger import Ledger as Money
 
 Script = Callable[[Received], AsyncIterator[bytes | float]]
 
@@ -510,3 +516,60 @@ async def test_fifty_at_once_each_have_their_quorum(make: Callable[..., Any]) ->
         assert sorted(outcomes(answer).values())[:2] == ["agrees", "agrees"]
     assert all(member.view.in_flight == 0 for member in world.gateway.fleet.members.values())
     world.ledger()
+
+
+NETWORK, TOKEN, PAYEE = "eip155:4242", "0x" + "c0" * 20, "0x" + "11" * 20
+
+
+def paid(node: ScriptedNode, body: bytes) -> Script:
+    """Answers `body` to who pays 400, and asks the others to."""
+    asked = {
+        "scheme": "exact", "network": NETWORK, "asset": TOKEN, "amount": "400", "payTo": PAYEE,
+        "maxTimeoutSeconds": 60, "extra": {"name": "Test Coin", "version": "1"},
+    }  # fmt: skip
+    url = f"{node.url}/v1/chat/completions"
+    terms = {"x402Version": 2, "error": "pay", "resource": {"url": url}, "accepts": [asked]}
+    demand = sends(b"{}", 402, "payment-required: " + base64.b64encode(json.dumps(terms).encode()).decode())
+    answer = sends(body)
+
+    async def script(of: Received) -> AsyncIterator[bytes | float]:
+        async for part in (answer if of.header(b"payment-signature") else demand)(of):
+            yield part
+
+    return script
+
+
+@pytest.mark.parametrize("cap", [2000, 500])
+async def test_a_quorum_reserves_for_each_node(make: Callable[..., Any], tmp_path: Path, cap: int) -> None:
+    """Each node is paid by itself and in its own receipt; a budget for one of them pays one, and releases nothing."""
+    world = await make(HONEST, HONEST)
+    rules = SpendingRules(
+        networks=(NETWORK,),
+        schemes=("exact",),
+        pay_to=(PAYEE,),
+        assets=(Asset(NETWORK, TOKEN, 6, "usd", Caps(500, cap, cap, cap)),),
+    )
+    money = Money(str(tmp_path / "payments"), unsettled=rules.unsettled)
+    world.gateway.relay.payer = Payer(rules, Wallet(b"\x61" * 32), money, time.time, os.urandom)
+    for n, node in enumerate(world.nodes):
+        node.script = paid(node, document(choice()))
+        world.gateway.fleet.members[f"n{n}"].adapter.x402 = True
+    answer = await world.ask()
+    receipts = world.ledger().receipts
+    payments = {
+        r.predicate["payment"]["id"]: r.id for r in receipts if "payment" in r.predicate and r.predicate.get("parent")
+    }
+    states = []
+    for payment in payments:
+        row = await money.find(payment)
+        assert row is not None
+        assert row.request_id == payments[payment]
+        states.append(row.state)
+    if cap == 2000:
+        assert answer.status == 200
+        assert states == ["signed", "signed"]
+        assert answer.verification["payment"]["id"] in payments
+    else:
+        assert answer.status == 502
+        assert states == ["paid_unverified"]
+    money.close()
