@@ -378,8 +378,9 @@ class Hearing:
     async def _dismiss(self) -> None:
         """End those that are still under way; each has its receipt."""
         self.run.sink.on_leave(None)
-        for task in self._tasks:
-            if not task.cancelling():  # a second time, and its receipt would be waited for by nobody
+        for task, seat in self._tasks.items():
+            # A receipt under way would be lost, and one of a second cancellation be waited for by nobody.
+            if not seat.book.recorded and not task.cancelling():
                 task.cancel()
         try:
             if self._tasks:

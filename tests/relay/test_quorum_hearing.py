@@ -158,6 +158,7 @@ POLICIES = {
         ('[proofs]\nrequest = "complete"\non_inconclusive = "refuse"', ""),
         ("[quorum]\nn = 2\nm = 3", ""),
     ],
+    "later": [('durability = "durable"', 'durability = "async"')],
     "again": [
         ('on_failure = "refuse"', 'on_failure = "next_node"\nretry_after_send = true'),
         ('  "proof_quorum",', '  "proof_quorum", "proof_reexec",'),
@@ -288,6 +289,40 @@ async def test_the_agent_leaves_while_nodes_are_asked(make: Callable[..., Any]) 
     receipts = world.ledger().receipts
     assert {r.release for r in receipts} == {"abandoned"}
     assert [r.reason for r in receipts if "parent" not in r.predicate] == ["client_left"]
+
+
+async def test_agents_that_leave_at_any_moment_leave_nothing_behind(make: Callable[..., Any]) -> None:
+    """Before an intent, during an answer or in the last receipt: one receipt each, and no task is left."""
+    slow = sends(document(choice()), after_s=0.02)
+    world = await make(slow, slow, LIAR)
+    before = asyncio.all_tasks()
+
+    async def one(n: int) -> None:
+        leave = asyncio.Event()
+        asyncio.get_running_loop().call_later(n * 0.001, leave.set)
+        await world.ask(prompt(f"r{n}"), leave=leave)
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(*[one(n) for n in range(60)])
+    assert not asyncio.all_tasks() - before
+    assert all(member.view.in_flight == 0 for member in world.gateway.fleet.members.values())
+    assert {"abandoned"} <= {r.release for r in world.ledger().receipts}
+
+
+@pytest.mark.parametrize("policy", ["quorum", "later"])
+@pytest.mark.parametrize("after_ms", [1, 25, 40])
+async def test_a_stop_at_any_moment_has_every_receipt(make: Callable[..., Any], after_ms: int, policy: str) -> None:
+    """When the last exchange has ended, so have those with its nodes, and their receipts are on their way."""
+    slow = sends(document(choice()), after_s=0.02)
+    world = await make(slow, slow, hangs())
+    before = asyncio.all_tasks()
+    asyncio.get_running_loop().call_later(after_ms / 1000, world.gateway.relay.stop)
+    async with asyncio.timeout(20):
+        await asyncio.gather(*[world.ask(prompt(f"r{n}"), policy=policy) for n in range(20)], return_exceptions=True)
+        assert not asyncio.all_tasks() - before
+        while world.gateway.sequencer.lag:
+            await asyncio.sleep(0.01)
+    world.ledger()
 
 
 @pytest.mark.parametrize("kind", ["intent", "receipt"])
