@@ -13,6 +13,12 @@ node() {
   printf '\n[[nodes]]\nid = "%s"\nbase_url = "http://%s:9001"\nmodels = [%s]\npin = "%s"\n' "$1" "$2" "$3" "$pin"
 }
 
+# The same three as nodes of the network openai, which sign nothing, each of an operator of its own: id, service
+voter() {
+  printf '\n[[nodes]]\nid = "%s"\nnetwork = "openai"\nbase_url = "http://%s:9001"\nmodels = ["voted-lm"]\n' "$1" "$2"
+  printf 'operator = "%s.example"\nendpoints = ["/v1/chat/completions"]\n' "$1"
+}
+
 umask 077
 {
   cat << END
@@ -40,6 +46,9 @@ END
   node honest-1 node-1 '"veriroute-lm-1", "veriroute-embed-1"'
   node honest-2 node-2 '"veriroute-lm-1", "veriroute-embed-1", "shared-lm"'
   node dishonest node-dishonest '"tampered-lm", "shared-lm"'
+  voter plain-3 node-dishonest
+  voter plain-1 node-1
+  voter plain-2 node-2
 } > "$settings.new"
 mv "$settings.new" "$settings"
 echo "identities in $identities, settings in $settings"

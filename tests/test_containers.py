@@ -140,8 +140,12 @@ def test_the_setup_writes_settings_that_fit(services: dict[str, Any], folders: t
     assert settings.upstream.allow_http
     for place in (database(settings), keys_dir(settings), memory_path(settings)):
         assert Path(place).parent == data
-    assert [node.base_url for node in settings.nodes] == [f"http://{name}:9001" for name in NODES]
-    for node, name in zip(settings.nodes, NODES, strict=True):
+    signing, voting = settings.nodes[: len(NODES)], settings.nodes[len(NODES) :]
+    assert [node.base_url for node in signing] == [f"http://{name}:9001" for name in NODES]
+    assert {node.base_url for node in voting} == {node.base_url for node in signing}
+    assert len({node.operator for node in voting}) == len(voting)
+    assert all("voted-lm" in parsed(services[name]).model_name for name in NODES)
+    for node, name in zip(signing, NODES, strict=True):
         served = {"veriroute-lm-1", "veriroute-embed-1", *parsed(services[name]).model_name}
         assert set(node.models) <= served
         assert node.pin == print_pin(identities / f"{name}.json")
@@ -203,7 +207,7 @@ def test_the_services_work_together(
     )
     assert (done.returncode, done.stderr) == (0, "")
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert sum(e["event"] == "row" for e in events) == 11
+    assert sum(e["event"] == "row" for e in events) == 12
     assert events[-1]["as_expected"] is True
     for name in ("node-1", "gateway"):
         port = port_of(world[name])

@@ -15,7 +15,7 @@ import msgspec
 
 from gateway.model.admin import Row
 from gateway.model.receipt import Delivery, Receipt, Statement
-from gateway.model.verdict import Check, Claim, Outcome, worst
+from gateway.model.verdict import Check, Claim, Outcome, Release, worst
 from gateway.verify.checks import CHECKS, CLAIMS, Phase, claim_title, title_of
 
 from .columns import number, short_id
@@ -257,7 +257,7 @@ def _route(receipt: Receipt) -> Line:
     )
     if receipt.served is None:
         line.facts.append(("reason", receipt.reason or "–"))
-        line.words.insert(0, "No node could be shown to meet the policy, so no byte of the prompt left.")
+        line.words.insert(0, f"No answer of a node is behind this: {_unserved(receipt)}.")
     line.below = [
         Line(
             key=f"dropped {rejected.node}",
@@ -273,7 +273,7 @@ def _route(receipt: Receipt) -> Line:
 def _node(receipt: Receipt, checks: list[Check]) -> Line:
     served = receipt.served
     if served is None:
-        return Line(key="node", text="no prompt byte left for any node", title="No node served this")
+        return Line(key="node", text=_unserved(receipt), title="No node served this")
     line = Line(
         key="node",
         text=f"{served.node}  ({served.network})  {len(checks)} checks",
@@ -306,6 +306,14 @@ def _node(receipt: Receipt, checks: list[Check]) -> Line:
             )
         )
     return line
+
+
+def _unserved(receipt: Receipt) -> str:
+    """What left, where no answer did. A quorum that was not reached has shown the prompt to all that it asked."""
+    asked = sum(len(part.answers) for part in receipt.proofs)
+    if asked:
+        return f"the prompt went to {asked} nodes, none of whose answers was chosen"
+    return "no prompt byte left for any node" if receipt.release is Release.REFUSED else "no node is named"
 
 
 def _response(receipt: Receipt, checks: list[Check], statement: Statement) -> Line:

@@ -18,6 +18,7 @@ from gateway.log.dsse import parse_envelope
 from gateway.log.receipt import parse_receipt
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.model.admin import Row
+from gateway.model.line import RECORDED
 from gateway.model.receipt import Statement
 from gateway.model.verdict import Outcome
 from gateway.offline import Line as Step
@@ -101,7 +102,7 @@ def step_lines(findings: Findings) -> dict[str, list[Line]]:
     """The lines of the check, by the branch of the tree that each belongs under."""
     placed: dict[str, list[Line]] = {}
     for step in findings.steps:
-        if step.step != "verdict":  # what the gateway recorded: the root of the tree says it
+        if step.step not in RECORDED:  # the root of the tree says it, and the branch `evidence` below the answer
             placed.setdefault(_branch(step), []).append(_step_line(step))
     return placed
 
@@ -156,7 +157,7 @@ def _broken(steps: Sequence[Step]) -> list[str]:
     return [
         f"{step.step}: {step.sentence}"
         for step in steps
-        if step.outcome is Outcome.CONTRAINDICATED and step.step != "verdict"
+        if step.outcome is Outcome.CONTRAINDICATED and step.step not in RECORDED
     ]
 
 

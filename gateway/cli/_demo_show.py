@@ -143,6 +143,8 @@ class TextShow:
             placeholder=" …",
             break_on_hyphens=False,
         )
+        if row.asked:
+            lines.append("asked: " + ", ".join(f"{plain(a.node)} ({plain(a.outcome)})" for a in row.asked))
         if row.passed_over and not row.error:
             lines.append("passed over: " + ", ".join(f"{plain(r.node)} ({plain(r.reason)})" for r in row.passed_over))
         return lines

@@ -18,10 +18,10 @@ import openai
 from gateway.errors import FormatError
 from gateway.log.dsse import parse_envelope
 from gateway.log.receipt import parse_receipt
-from gateway.model.receipt import Receipt, Rejected
+from gateway.model.receipt import ProofAnswer, Receipt, Rejected
 
 from ._demo_children import NotStarted
-from ._demo_world import EMBED, MODEL, SHARED, TAMPERED, World
+from ._demo_world import EMBED, MODEL, SHARED, TAMPERED, VOTED, World
 
 ASK: list[Any] = [{"role": "user", "content": "What is a receipt?"}]
 WEATHER: list[Any] = [{"role": "user", "content": "What is the weather in Paris?"}]
@@ -53,12 +53,14 @@ class End(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One request. `end` is how it has to end; `later` how it may when an earlier run left the gateway on its guard."""
+    """One request, with the key of that name. `end` is how it has to end; `later` how it may when an earlier run left
+    the gateway on its guard."""
 
     title: str
     send: Callable[[openai.OpenAI], Heard]
     end: End
     later: End | None = None
+    key: str = "agent"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -76,6 +78,7 @@ class Row(msgspec.Struct, frozen=True):
     error: str | None
     code: str | None
     passed_over: tuple[Rejected, ...]
+    asked: tuple[ProofAnswer, ...] = ()  #: the nodes of a quorum, and what became of their answers
     expected: End | None = None  #: how it had to end, when it did not
 
 
@@ -91,20 +94,19 @@ def tell(world: World, *, attached: bool) -> Iterator[tuple[str, Iterator[Row]]]
         ) as sdk,
         httpx.Client(
             base_url=world.url,
-            headers={"authorization": f"Bearer {world.keys['agent']}"},
             trust_env=False,
             timeout=30,
         ) as http,
     ):
         for heading, steps in STORY:
-            yield heading, (_row(step, sdk, http, attached) for step in steps)
+            yield heading, (_row(step, world.keys[step.key], sdk, http, attached) for step in steps)
 
 
-def _row(step: Step, sdk: openai.OpenAI, http: httpx.Client, attached: bool) -> Row:
+def _row(step: Step, key: str, sdk: openai.OpenAI, http: httpx.Client, attached: bool) -> Row:
     began = time.perf_counter()
     status, error, code, refused, heard = 200, None, None, None, Heard(None, "")
     try:
-        heard = step.send(sdk)
+        heard = step.send(sdk.with_options(api_key=key))
     except openai.APIStatusError as caught:
         body = caught.body if isinstance(caught.body, dict) else {}
         status, code, refused = caught.status_code, str(body.get("code")), str(body.get("message"))
@@ -113,7 +115,7 @@ def _row(step: Step, sdk: openai.OpenAI, http: httpx.Client, attached: bool) -> 
     except openai.APIError as caught:
         raise NotStarted(f"the gateway did not answer {step.title!r}: {caught}") from caught
     ms = (time.perf_counter() - began) * 1000
-    receipt = _receipt(http, heard.receipt) if heard.receipt else None
+    receipt = _receipt(http, key, heard.receipt) if heard.receipt else None
     end = End(status, None, None, code)
     if receipt is not None:
         end = End(status, receipt.verdict.value, receipt.release.value, receipt.reason)
@@ -130,14 +132,16 @@ def _row(step: Step, sdk: openai.OpenAI, http: httpx.Client, attached: bool) -> 
         error=error,
         code=code,
         passed_over=receipt.route.rejected if receipt else (),
+        asked=tuple([answer for part in receipt.proofs for answer in part.answers]) if receipt else (),
         expected=None if end == step.end or (attached and end == step.later) else step.end,
     )
 
 
-def _receipt(http: httpx.Client, receipt_id: str) -> Receipt:
+def _receipt(http: httpx.Client, key: str, receipt_id: str) -> Receipt:
     """What the receipt says. Its signature is `veriroute verify`'s matter."""
     try:
-        answer = http.get(f"/v1/receipts/{receipt_id}").raise_for_status()
+        headers = {"authorization": f"Bearer {key}"}
+        answer = http.get(f"/v1/receipts/{receipt_id}", headers=headers).raise_for_status()
         return parse_receipt(parse_envelope(answer.content).payload).predicate
     except (httpx.HTTPError, FormatError) as error:
         raise NotStarted(f"the gateway did not give out the receipt {receipt_id}: {error}") from None
@@ -222,6 +226,10 @@ STORY: tuple[tuple[str, tuple[Step, ...]], ...] = (
             Step("tampered-lm again", _chat(TAMPERED), _QUARANTINED),
             Step("shared-lm", _chat(SHARED), _GOOD),
         ),
+    ),
+    (
+        "the same three as nodes that sign nothing: two operators have to give the same answer",
+        (Step("voted-lm", _chat(VOTED), _GOOD, key="voter"),),
     ),
     (
         "a caller may ask for more than its key's policy demands, and never for less",

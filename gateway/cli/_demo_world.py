@@ -4,7 +4,7 @@
     .demo/veriroute.db               receipts and the log; a later run continues it
     .demo/veriroute.db.keys/         the log key and the receipt key, and trust.txt with their public halves
     .demo/veriroute.db.checkpoint    the newest checkpoint, kept outside the database
-    .demo/api-keys.json              the API keys `agent` and `ops`, made by the first run
+    .demo/api-keys.json              the API keys `agent`, `voter` and `ops`, made by the first run
     .demo/nodes/<node>.json          the nodes' identities, so that their pins stay the same
     .demo/logs/<process>.log         what each process wrote to stderr
 
@@ -37,7 +37,14 @@ ORIGIN = "demo.veriroute.local/log"
 MODEL, EMBED = "veriroute-lm-1", "veriroute-embed-1"
 #: Offered by an honest node and by the dishonest one; and by the dishonest one alone.
 SHARED, TAMPERED = "shared-lm", "tampered-lm"
-KEYS = {"agent": ("inference",), "ops": ("admin", "inference")}
+#: Asked of all three processes, as of nodes that sign nothing: what they answer is held against each other.
+VOTED = "voted-lm"
+#: The keys, with what `veriroute keys create` is told beside their names.
+KEYS = {
+    "agent": ("--scope", "inference"),
+    "voter": ("--policy", "quorum"),
+    "ops": ("--scope", "admin", "--scope", "inference"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,17 @@ class NodePlan:
 
 
 NODES = (
-    NodePlan("honest-1", (MODEL, EMBED)),
-    NodePlan("honest-2", (MODEL, EMBED, SHARED), ("--model-name", SHARED)),
+    NodePlan("honest-1", (MODEL, EMBED), ("--model-name", VOTED)),
+    NodePlan("honest-2", (MODEL, EMBED, SHARED), ("--model-name", SHARED, "--model-name", VOTED)),
     NodePlan(
         "dishonest",
         (TAMPERED, SHARED),
-        ("--model-name", TAMPERED, "--model-name", SHARED, "--dishonest", "tamper"),
+        ("--model-name", TAMPERED, "--model-name", SHARED, "--model-name", VOTED, "--dishonest", "tamper"),
     ),
 )
+#: The same processes under other names, each of an operator of its own. While none was asked yet, a quorum asks in this
+#: order, so the one that lies is among the first two.
+VOTERS = (("plain-3", "dishonest"), ("plain-1", "honest-1"), ("plain-2", "honest-2"))
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,8 @@ def attach(folder: Path, url: str) -> World:
     config = folder / "veriroute.toml"
     settings = read(str(config), {})
     tables = {node.id: node for node in settings.nodes}
-    missing = [plan.name for plan in NODES if plan.name not in tables]
+    wanted = [*(plan.name for plan in NODES), *(name for name, _ in VOTERS)]
+    missing = [name for name in wanted if name not in tables]
     if missing:
         raise ConfigError(f"{config} has no node {missing[0]!r}; --gateway needs one with the demo's nodes")
     nodes = tuple(RunningNode(p, tables[p.name].base_url, tables[p.name].pin or "none") for p in NODES)
@@ -194,6 +205,10 @@ def write_settings(path: Path, folder: Path, port: int, nodes: list[RunningNode]
     for node in nodes:
         values = {"id": node.plan.name, "base_url": node.url, "pin": node.pin, "models": node.plan.models}
         tables.append(("[[nodes]]", values))
+    urls = {node.plan.name: node.url for node in nodes}
+    for name, plan in VOTERS:
+        values = {"id": name, "network": "openai", "base_url": urls[plan], "models": [VOTED]}
+        tables.append(("[[nodes]]", {**values, "operator": f"{name}.example", "endpoints": ["/v1/chat/completions"]}))
     lines = ["# Written by `veriroute demo`; the next run writes it anew.", ""]
     for head, values in tables:
         lines += [head, *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()), ""]
@@ -204,7 +219,7 @@ def write_settings(path: Path, folder: Path, port: int, nodes: list[RunningNode]
 
 
 def api_keys(folder: Path, config: Path) -> dict[str, str]:
-    """The demo's two keys: those of an earlier run while they are in force, else new ones."""
+    """The demo's keys: those of an earlier run while they are in force, else new ones."""
     path = folder / "api-keys.json"
     kept: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
@@ -212,8 +227,9 @@ def api_keys(folder: Path, config: Path) -> dict[str, str]:
     known = _in_force(database(read(str(config), {})))
     keys = {n: kept[n] for n in KEYS if n in kept and key_digest(kept[n].encode()) in known}
     if len(keys) < len(KEYS):
-        for name, scopes in KEYS.items():
-            keys.setdefault(name, _create_key(config, name, scopes))
+        for name, options in KEYS.items():
+            if name not in keys:
+                keys[name] = _create_key(config, name, options)
         _write_secret(path, json.dumps(keys, indent=1) + "\n")
     return keys
 
@@ -225,8 +241,7 @@ def _in_force(path: str) -> set[bytes]:
         return {key.digest for key in reader.api_keys() if key.revoked_ms is None}
 
 
-def _create_key(config: Path, name: str, scopes: tuple[str, ...]) -> str:
-    options = [part for scope in scopes for part in ("--scope", scope)]
+def _create_key(config: Path, name: str, options: tuple[str, ...]) -> str:
     done = subprocess.run(  # noqa: S603 - our own command, no shell
         command(["keys", "create", "--name", name, *options, "--json", "--config", str(config)]),
         capture_output=True,

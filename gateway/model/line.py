@@ -8,6 +8,9 @@ import msgspec
 
 from .verdict import Outcome
 
+#: Steps whose outcome is what a record says, and not whether it is genuine.
+RECORDED = ("verdict", "proofs")
+
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One check: the step it belongs to, its outcome, and a sentence for a person.
@@ -28,15 +31,15 @@ def exit_code(lines: Sequence[Line], *, authenticity_only: bool = False, require
     """Fold lines into 0 (all affirming), 1 (something is contraindicated) or 3 (something could not be decided).
 
     A warning passes, and a `none` that nothing asked for decides nothing. With `require_affirming` the recorded verdict
-    must be affirming, or the answer is 1. With `authenticity_only` the recorded verdict is left out.
+    must be affirming, or the answer is 1. With `authenticity_only` the recorded verdict is left out, and the
+    recorded proofs that it rests on.
     """
     outcomes = []
     for line in lines:
-        if line.step == "verdict":
-            if authenticity_only:
-                continue
-            if require_affirming and line.outcome is not Outcome.AFFIRMING and line.claimed:
-                outcomes.append(Outcome.CONTRAINDICATED)
+        if authenticity_only and line.step in RECORDED:
+            continue
+        if require_affirming and line.step == "verdict" and line.outcome is not Outcome.AFFIRMING and line.claimed:
+            outcomes.append(Outcome.CONTRAINDICATED)
         if line.claimed or line.outcome is not Outcome.NONE:
             outcomes.append(line.outcome)
     if Outcome.CONTRAINDICATED in outcomes:

@@ -18,12 +18,13 @@ What has to be shown, in this order, each as its own line (docs/receipts.md):
 11. session        the attested session is the one that the answer came through
 12. intent         the prompt's disclosure was logged before this receipt
 13. appraisal      the evidence, judged again, gives what was recorded
-14. completeness   the recorded checks are all there, and do not contradict the recorded verdict
-15. verdict        what the gateway recorded about the answer
+14. proofs         what the gateway recorded of proofs, and of each node that a quorum asked
+15. completeness   the recorded checks are all there, and contradict neither the recorded verdict nor the proofs
+16. verdict        what the gateway recorded about the answer
 
 A line's outcome is `none` when its check did not run, with the reason; `claimed=False` says that nothing in the file or
-in the trust file asked for it, so that it decides nothing. Lines 1–14 are about authenticity of the record, line 15 is
-what the record says: a genuine receipt of a rejected answer is genuine, and its answer is still rejected.
+in the trust file asked for it, so that it decides nothing. Lines 14 and 16 are what the record says, the others are
+about its authenticity: a genuine receipt of a rejected answer is genuine, and its answer is still rejected.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ from gateway.model.line import Line, exit_code, not_run
 from gateway.model.receipt import PAYLOAD_TYPE, REQUEST_BODY, Receipt, Statement
 from gateway.model.verdict import Outcome
 
-from . import contents
+from . import contents, proofs
 
 __all__ = ["STEPS", "Line", "Reappraise", "exit_code", "recorded", "verify_bundle", "verify_receipt_with_proof"]
 
 STEPS = (
     *("trust", "signature", "checkpoint", "inclusion", "witnessed", "format", "time", "opening", "evidence", "policy"),
-    *("session", "intent", "appraisal", "completeness", "verdict"),
+    *("session", "intent", "appraisal", "proofs", "completeness", "verdict"),
 )
 
 #: Judges the bundle's evidence again; injected, so that this file knows nothing of networks.
@@ -90,6 +91,7 @@ def verify_bundle(
         contents.session_line(bundle, receipt),
         _intent(bundle.intent, receipt, place, roots),
         *_appraisal(bundle, statement, reappraise),
+        *proofs.proof_lines(receipt),
         contents.completeness_line(receipt),
         contents.verdict_line(receipt),
     ]
@@ -253,7 +255,8 @@ class _IntentPredicate(msgspec.Struct, rename="camel"):
 def _intent(intent: Logged | None, receipt: Receipt, place: _Place | None, roots: TrustPolicy | None) -> Line:
     # 12.
     if intent is None:
-        return Line("intent", Outcome.NONE, "the file carries no record of the intent", claimed=False)
+        own = "; each node of the quorum was asked in an exchange with its own" if proofs.asked(receipt) else ""
+        return Line("intent", Outcome.NONE, f"the file carries no record of the intent{own}", claimed=False)
     if place is None or roots is None or not place.included:
         return Line("intent", Outcome.NONE, "not looked at: the receipt's own place in the log was not shown")
     try:

@@ -1,4 +1,4 @@
-"""Steps 7 to 15 of checking a receipt offline: what a genuine statement says, held against the files beside it. Pure.
+"""Steps 7 to 16 of checking a receipt offline: what a genuine statement says, held against the files beside it. Pure.
 
 `gateway.offline` has shown by then that a trusted key signed the statement; here nothing is about keys or the log.
 """
@@ -21,6 +21,8 @@ from gateway.model.verdict import Outcome, Release
 from gateway.verify.aci import session_id
 from gateway.verify.appraise import session_document
 from gateway.verify.no_evidence import NO_BYTES
+
+from . import proofs
 
 #: How far a receipt's time may lie ahead of the reader's clock before one of the two clocks must be wrong.
 CLOCK_SKEW_S = 300.0
@@ -104,7 +106,9 @@ def policy_line(bundle: Bundle, receipt: Receipt) -> Line:
 def session_line(bundle: Bundle, receipt: Receipt) -> Line:
     """11. A session's id is the digest of its document (ACI section 8), so the receipt's signature covers it."""
     if receipt.served is None:
-        return Line("session", Outcome.NONE, "no node answered", claimed=False)
+        heard = len(proofs.asked(receipt))
+        sentence = f"none of the {heard} nodes that a quorum asked has the answer" if heard else "no node answered"
+        return Line("session", Outcome.NONE, sentence, claimed=False)
     wanted = receipt.served.session
     if bundle.session is None:
         sentence = f"attested session {wanted}, which is not in the file"
@@ -134,7 +138,7 @@ def _content_id(data: bytes) -> str:
 
 
 def completeness_line(receipt: Receipt) -> Line:
-    """14. What could not have been recorded honestly."""
+    """15. What could not have been recorded honestly."""
     problem = None
     silent = [c.id for c in receipt.checks if c.outcome is not Outcome.AFFIRMING and not c.reason]
     refuted = [c.id for c in receipt.checks if c.outcome is Outcome.CONTRAINDICATED]
@@ -150,6 +154,8 @@ def completeness_line(receipt: Receipt) -> Line:
         problem = "recorded as released, and nothing was delivered"
     elif receipt.release is Release.REFUSED and receipt.delivery.bytes:
         problem = "recorded as refused, and bytes of an answer were delivered"
+    else:
+        problem = proofs.contradiction(receipt)
     if problem is not None:
         return Line("completeness", Outcome.CONTRAINDICATED, problem)
     passed = sum(c.outcome is Outcome.AFFIRMING for c in receipt.checks)
@@ -158,7 +164,7 @@ def completeness_line(receipt: Receipt) -> Line:
 
 
 def verdict_line(receipt: Receipt) -> Line:
-    """15. What the receipt says of the answer; its outcome is the recorded verdict."""
+    """16. What the receipt says of the answer; its outcome is the recorded verdict."""
     failed = ", ".join(f"{c.id} ({c.reason})" for c in receipt.checks if c.outcome is not Outcome.AFFIRMING)
     reason = f", reason {receipt.reason}" if receipt.reason else ""
     sentence = f"RECORDED VERDICT: {receipt.verdict.value}; the answer was {receipt.release.value}{reason}"

@@ -45,7 +45,7 @@ def reappraise(bundle: Bundle, statement: Statement) -> list[Line]:
     receipt = statement.predicate
     blob = next((e.data for e in bundle.evidence if e.name == RECEIPT_EVIDENCE), None)
     if receipt.served is None:
-        return [_idle("no node answered, so there is no evidence to judge again")]
+        return [_idle("no single node's answer was released, so there is no evidence to judge again")]
     if blob is None and not receipt.served.keyset_digest:
         return [_idle("the node signs no answer, so there is no signature to judge again")]
     if blob is None:

@@ -36,6 +36,7 @@ ROWS: dict[str, tuple[Any, ...]] = {
     "tampered-lm": (502, "contraindicated", "withheld", "response_bound", "evidence_rejected", {"dishonest"}),
     "tampered-lm again": (503, "none", "refused", "quarantined", "no_eligible_node", {None}),
     "shared-lm": (*GOOD, None, {"honest-2"}),
+    "voted-lm": (*GOOD, None, {"plain-1", "plain-2"}),
     "policy strict": (503, "none", "refused", "tee_attested", "no_eligible_node", {None}),
     "policy observe": (400, None, None, "bad_request", "bad_request", {None}),
 }
@@ -114,6 +115,8 @@ def test_every_request_ends_as_the_story_says(once: tuple[Path, list[dict[str, A
         assert 0 < row["ms"] < 60_000
     assert rows["chat"]["said"] == rows["chat, streamed"]["said"] == rows["shared-lm"]["said"]
     assert rows["shared-lm"]["passed_over"] == [{"node": "dishonest", "reason": "quarantined"}]
+    asked = {a["node"]: a["outcome"] for a in rows["voted-lm"]["asked"]}
+    assert asked == {"plain-1": "agrees", "plain-2": "agrees", "plain-3": "text_not_tokens"}
     assert rows["tampered-lm"]["error"] == "InternalServerError"
     assert len({row["receipt"] for row in rows.values()}) == len(rows)
 

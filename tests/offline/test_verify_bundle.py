@@ -52,7 +52,7 @@ def test_a_genuine_bundle_passes_every_step():
     lines = check(GOOD)
     assert list(dict.fromkeys(line.step for line in lines)) == list(STEPS)
     assert {line.outcome for line in lines if line.claimed} == {A}
-    assert [line.step for line in lines if not line.claimed] == ["witnessed"]
+    assert [line.step for line in lines if not line.claimed] == ["witnessed", "proofs"]
     assert exit_code(lines) == 0
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 from tui_kit import NOON_MS
 
-from gateway.model.verdict import Check, Claim, Outcome
+from gateway.model.receipt import ProofAnswer, ProofPart
+from gateway.model.verdict import Check, Claim, Outcome, Release
 from gateway.verify.checks import CHECKS
 from tui.chain import Line, chain, check_line, claim_line, problems, split_checks, unfolded
 from tui.demo_source import DemoSource, demo_pins
@@ -66,6 +68,20 @@ async def test_a_refused_exchange_names_no_node() -> None:
     assert problems(root) == [_branch(root, "route")]
     assert id(_branch(root, "route")) in unfolded(root)
     assert len(_branch(root, "route").below) == 2
+
+
+async def test_a_quorum_that_was_not_reached_says_that_the_prompt_left() -> None:
+    """No node has the answer, and the prompt went to all that were asked: the chain says how many, and not that none."""
+    row, findings = await _opened(19)
+    assert findings.statement is not None
+    answers = tuple(ProofAnswer(name, "undecided", name) for name in ("a", "b", "c"))
+    part = ProofPart(
+        kind="quorum", assurance="statistical", verdict="inconclusive", reason="no_quorum", answers=answers
+    )
+    receipt = replace(findings.statement.predicate, proofs=(part,), release=Release.WITHHELD)
+    root = chain(row, replace(findings.statement, predicate=receipt), [])
+    assert _branch(root, "node").text == "the prompt went to 3 nodes, none of whose answers was chosen"
+    assert "no prompt byte left" not in " ".join(_branch(root, "route").words)
 
 
 async def test_without_the_receipt_only_the_list_is_known() -> None:

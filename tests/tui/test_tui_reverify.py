@@ -10,6 +10,7 @@ from tui_kit import NOON_MS, row
 
 from gateway.errors import ConfigError
 from gateway.log.bundle import Bundle, format_bundle
+from gateway.model.line import RECORDED
 from gateway.offline import STEPS
 from tui.chain import HERE
 from tui.demo_source import TRUST, DemoSource, demo_pins
@@ -103,14 +104,14 @@ async def test_each_step_finds_its_branch() -> None:
     placed = step_lines(found)
     assert set(placed) <= {"request", "policy", "node", "response", "receipt"}
     lines = [line for branch in placed.values() for line in branch]
-    assert len(lines) == len(found.steps) - 1
+    assert len(lines) == sum(step.step not in RECORDED for step in found.steps)
     assert all(line.told == HERE for line in lines)
     assert [line.outcome for line in placed["receipt"] if line.key == "witnessed"] == [None]
 
 
 def test_every_step_has_words() -> None:
     """Each step of the offline check has a title and says what its failure means."""
-    assert set(TITLES) == set(MEANINGS) == set(STEPS) - {"verdict"}
+    assert set(TITLES) == set(MEANINGS) == set(STEPS) - set(RECORDED)
 
 
 def test_undecided_in_part_is_said() -> None:
