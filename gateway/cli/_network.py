@@ -25,6 +25,7 @@ class Network:
     adapter: Adapter
     attester: Attester
     configured: tuple[Node, ...]
+    pool: UpstreamPool
 
     async def discover(self) -> Discovered:
         """The nodes that there are now. Raises what the registry's failure is (`VerirouteError` with a reason)."""
@@ -56,7 +57,7 @@ async def open_network(settings: Settings, name: str) -> AsyncIterator[Network]:
             roots=roots,
         )
         stack.push_async_callback(attester.close)
-        yield Network(adapter, attester, configured)
+        yield Network(adapter, attester, configured, pool)
 
 
 def _configured(nodes: Iterable[Node], name: str) -> tuple[Node, ...]:

@@ -1,12 +1,15 @@
 """Go through all that a network needs before a prompt may leave for it, and print each check with what was found:
-settings, registry, and for each node its evidence, appraised now, under the policy that would be in force.
+settings, registry, and for each node its evidence, appraised now, under the policy that would be in force. Where that
+policy asks for proofs or audits, also what these need: operators, references, calibrations, circuits.
 
 examples:
   veriroute doctor opengradient --config veriroute.toml
   veriroute doctor aci --policy strict
+  veriroute doctor openai --policy quorum        # are there enough operators?
   veriroute doctor opengradient --node og --json
 
-exit codes: 0 a prompt could leave for at least one node, 1 for none, 2 usage, settings, or an unreadable registry
+exit codes: 0 a prompt could leave for at least one node, and an answer of one of its models be proven as the policy
+asks; 1 for none; 2 usage, settings, or an unreadable registry
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,7 @@ from gateway.errors import ConfigError
 from gateway.fleet.attest import Attestation
 from gateway.fleet.tee_roots import trust_roots
 from gateway.logs import configure as configure_logs
+from gateway.model.line import Line
 from gateway.model.node import Node
 from gateway.model.verdict import Check, Outcome
 from gateway.policy import CompiledPolicy
@@ -34,9 +39,10 @@ from gateway.routing import NodeView, drop_reason
 from gateway.settings import Settings
 from gateway.text import plain
 
+from ._doctor_proofs import proof_lines, provable
 from ._network import open_network
 from .serve import add_config, settings_of
-from .terminal import mark, printable
+from .terminal import as_document, mark, printable
 
 HELP = "check a network: registry, nodes, evidence; print each check with what was found"
 
@@ -64,19 +70,22 @@ def run(args: argparse.Namespace) -> int:
     configure_logs(level="error", stream=sys.stderr)  # what went wrong is in what is printed here
     settings = settings_of(args)
     policy = _policy(settings, args.policy)
-    examined, unresolved = asyncio.run(_examine(settings, args.network, args.node, policy))
+    examined, unresolved, proofs = asyncio.run(_examine(settings, args.network, args.node, policy))
+    nodes = [item.node for item in examined if item.permitted]
     if args.json:
         document = {
             "network": args.network,
             "policy": policy.name,
             "nodes": [_document(item) for item in examined],
             "unresolved": unresolved,
+            "proofs": [as_document(line) for line in proofs],
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
         lines = _lines(examined, unresolved, args.network, policy)
+        lines += _proofs(proofs, policy)
         sys.stdout.write("".join(printable(line, sys.stdout) + "\n" for line in lines))
-    return 0 if any(item.permitted for item in examined) else 1
+    return 0 if provable(proofs, nodes) else 1
 
 
 def _policy(settings: Settings, name: str | None) -> CompiledPolicy:
@@ -89,14 +98,19 @@ def _policy(settings: Settings, name: str | None) -> CompiledPolicy:
 
 async def _examine(
     settings: Settings, name: str, only: str | None, policy: CompiledPolicy
-) -> tuple[list[Examined], dict[str, str]]:
+) -> tuple[list[Examined], dict[str, str], list[Line]]:
     async with open_network(settings, name) as network:
         found = await network.discover()
         nodes = [node for node in found.nodes if only in (None, node.id)]
         if only is not None and not nodes:
             raise ConfigError(f"there is no node {only!r}; there are {', '.join(n.id for n in found.nodes) or 'none'}")
         attestations = await asyncio.gather(*[network.attest(node) for node in nodes])
-    return [_held(node, item, policy) for node, item in zip(nodes, attestations, strict=True)], dict(found.unresolved)
+        examined = [_held(node, item, policy) for node, item in zip(nodes, attestations, strict=True)]
+        # A quorum may span networks: the others' nodes count as the settings state them.
+        others = [node for node in settings.node_values if node.network != name]
+        usable = [item.node for item in examined if item.permitted] or nodes
+        proofs = await proof_lines(settings, policy, [*usable, *others], network.pool, os.environ)
+    return examined, dict(found.unresolved), proofs
 
 
 def _held(node: Node, attestation: Attestation, policy: CompiledPolicy) -> Examined:
@@ -150,6 +164,18 @@ def _lines(examined: list[Examined], unresolved: dict[str, str], network: str, p
         )
     good = sum(item.permitted for item in examined)
     return [*lines, "", f"{good} of {len(examined)} nodes may be used"]
+
+
+def _proofs(lines: list[Line], policy: CompiledPolicy) -> list[str]:
+    if not lines:
+        return []
+    told = ["", f"what policy {plain(policy.name)} asks of answers"]
+    for line in lines:
+        about = f"{plain(line.about)}: " if line.about else ""
+        told.append(f"  {mark(line.outcome, sys.stdout)}  {line.step:<14} {about}{plain(line.sentence)}")
+        if line.detail:
+            told.append(f"{'':36}{plain(line.detail, 400)}")
+    return told
 
 
 def _check(check: Check) -> list[str]:

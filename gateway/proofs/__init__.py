@@ -146,10 +146,11 @@ def open_proofs(settings: Settings, pool: UpstreamPool, environ: Mapping[str, st
         allow_http=settings.upstream.allow_http,
     )
     limits = Limits(workers=chosen.zk_workers, seconds=chosen.zk_seconds, memory=chosen.zk_memory_bytes)
-    return Proofs(references, _circuits(chosen.circuits), limits)
+    return Proofs(references, read_circuits(chosen.circuits), limits)
 
 
-def _circuits(folder: str | None) -> dict[str, Circuit]:
+def read_circuits(folder: str | None) -> dict[str, Circuit]:
+    """The circuits in the folder `proofs.circuits`, by id. Raises `ConfigError`."""
     if folder is None:
         return {}
     if not Path(folder).is_dir():
