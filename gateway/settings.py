@@ -218,7 +218,8 @@ REFERENCE: dict[str, str] = {
     "nodes.models": "Model ids that are routed to it; exact match.",
     "nodes.pin": "sha256:<hex> of the node's keyset, or 0x<hex> where the network names nodes so. "
     "Without it key_bound is none, and only observe accepts the node.",
-    "nodes.operator": "Who runs it; a quorum counts operators, and leaves out nodes without one; policies can deny an operator.",
+    "nodes.operator": "Who runs it; a quorum counts operators, and leaves out nodes without one; policies can deny an "
+    "operator.",
     "nodes.endpoints": "Paths that it offers. Default: all.",
 }
 

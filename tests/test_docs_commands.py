@@ -81,7 +81,7 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize(("page", "line"), sorted(set(shown_commands())))
 def test_shown_commands_parse(page: str, line: str) -> None:
     """A command line that a document shows is one that the program, or the Makefile, takes."""
-    words = shlex.split(re.sub(r"^(?:[A-Z_]+=\S+ )*", "", line).split(" > ")[0])
+    words = shlex.split(re.sub(r"^(?:[A-Z_]+=\S+ )*", "", line).split(" > ")[0].removesuffix(" &"))
     if words[0] == "make":
         assert re.search(rf"^{words[1]}:", kit.text("Makefile"), re.MULTILINE), line
         return

@@ -57,7 +57,10 @@ def configure(commands: Any) -> None:
     export_ = commands.add_parser("export", help="write a range of the log to files", description=export.__doc__)
     export_.add_argument("database", metavar="DB", help="the database file, or its sqlite:/// URL")
     export_.add_argument(
-        "--format", choices=["jsonl", "csv"], default="jsonl", help="jsonl: every entry, signed; csv: receipts"
+        "--format",
+        choices=["jsonl", "csv"],
+        default="jsonl",
+        help="jsonl: every entry, signed, with proofs and audits; csv: columns of receipts",
     )
     export_.add_argument(
         "--from", dest="first", type=_place, default=0, metavar="A", help="first log index, or a time (default 0)"
