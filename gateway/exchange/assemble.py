@@ -63,9 +63,13 @@ def _take(event: Mapping[str, Any], document: dict[str, Any], choices: dict[int,
     for name, value in event.items():
         if name != "choices" and (value is not None or name not in document):
             document[name] = value
+    seen: set[int] = set()
     for entry in _list(event.get("choices"), "choices"):
         choice = _object(entry, "a choice")
         index = _index(choice.get("index", 0), MAX_CHOICES)
+        if index in seen:  # most agents read the first one alone, and would miss what the second adds
+            raise FormatError("an event has one choice twice")
+        seen.add(index)
         choices.setdefault(index, _Choice(index)).take(choice)
 
 

@@ -129,6 +129,7 @@ def test_a_choice_without_anything() -> None:
         [event({"index": 0, "logprobs": []})],
         [event({"index": 0, "logprobs": {"content": {}}})],
         [event({"index": 0, "token_ids": 5})],
+        [event(delta(content="do"), delta(content=" not"))],
     ],
 )  # fmt: skip
 def test_what_cannot_be_put_together(events: list[bytes]) -> None:

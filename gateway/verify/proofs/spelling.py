@@ -6,6 +6,11 @@ liberties, all of what honest servers do: the last token may be a stop token tha
 brackets, for leaving out just any last token could turn 100 into 10; the text may end before one of the request's own
 stop strings, which the last token completes; and reasoning that a server moved into a member of its own may stand
 before the text, with nothing but whitespace and think tags between.
+
+All else that an agent might read as the answer would be words that no token spells. Reasoning told twice, and the text
+of a completion beside a chat message, differ, whatever the content is. A refusal, or a member of the message that is
+not known here, makes the whole unknown: honest servers have such, and nothing says how they are spelled. Tool calls are
+passed over; what covers those is not decided here.
 """
 
 from __future__ import annotations
@@ -19,12 +24,16 @@ from .tokens import Position
 _BETWEEN = re.compile(r"(?:\s|</?think>)*")
 _STOP = re.compile(r"<[^<>\s]{1,40}>")
 _REPLACED = "\ufffd"
+#: Members of a message that are compared here, that say nothing of the answer's words, or that others judge.
+_COMPARED = frozenset({"content", "reasoning", "reasoning_content"})
+_PASSED_OVER = frozenset({"role", "tool_calls", "function_call"})
 #: Stop strings that are looked at; servers take four, or sixteen.
 _MAX_STOPS = 64
 
 
 class Spelling(enum.StrEnum):
-    """`UNKNOWN`: a token is a piece of a character and its bytes were not told, or there is no text to compare."""
+    """`UNKNOWN`: a token is a piece of a character and its bytes were not told, there is no text to compare, or more
+    than a text."""
 
     SAME = "same"
     DIFFERS = "text_not_tokens"
@@ -41,6 +50,8 @@ def stops_of(request: Mapping[str, object]) -> tuple[str, ...]:
 def spelling(texts: Sequence[str], choice: Mapping[str, object], stops: Sequence[str] = ()) -> Spelling:
     """Whether `texts`, one for each token, spell the message of a chat `choice` (or the text of a completion's), which
     ends where one of `stops` came."""
+    if _told_twice(choice):
+        return Spelling.DIFFERS
     content, reasoning = _shown_text(choice)
     if content is None:
         return Spelling.UNKNOWN
@@ -49,7 +60,7 @@ def spelling(texts: Sequence[str], choice: Mapping[str, object], stops: Sequence
         return Spelling.SAME
     if texts and _STOP.fullmatch(texts[-1]) and _spells("".join(texts[:-1]), content, reasoning):
         return Spelling.SAME
-    if texts and any(_stopped(whole, content, stop, len(texts[-1])) for stop in stops):
+    if texts and not reasoning and any(_stopped(whole, content, stop, len(texts[-1])) for stop in stops):
         return Spelling.SAME
     return Spelling.UNKNOWN if _REPLACED in whole else Spelling.DIFFERS
 
@@ -76,6 +87,15 @@ def position_texts(positions: Sequence[Position]) -> list[str]:
     return [head, whole.removeprefix(head)] if whole.startswith(head) else [whole]
 
 
+def _told_twice(choice: Mapping[str, object]) -> bool:
+    """Whether there are two answers in `choice`: which one an agent reads, its library decides."""
+    message = choice.get("message")
+    if not isinstance(message, Mapping):
+        return False
+    reasoned = [message[name] for name in ("reasoning_content", "reasoning") if message.get(name)]
+    return bool(choice.get("text")) or (len(reasoned) > 1 and reasoned[0] != reasoned[1])
+
+
 def _shown_text(choice: Mapping[str, object]) -> tuple[str | None, str]:
     message = choice.get("message")
     if not isinstance(message, Mapping):
@@ -84,6 +104,8 @@ def _shown_text(choice: Mapping[str, object]) -> tuple[str | None, str]:
     content = message.get("content")
     reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
     if not isinstance(content, str) or not isinstance(reasoning, str):
+        return None, ""
+    if any(value for name, value in message.items() if name not in _COMPARED and name not in _PASSED_OVER):
         return None, ""
     return content, reasoning
 

@@ -15,8 +15,8 @@ from gateway.errors import FormatError
 
 MAX_JSON = 4 * 1024 * 1024
 MAX_CALLS = 256
-#: Members of a message that would reach an agent and that no comparison here looks at.
-_UNCOMPARED = ("refusal", "audio")
+#: Members of a message that are compared, or that make no agent act. Any other might be what an agent goes by.
+_KNOWN = frozenset({"role", "content", "tool_calls", "function_call", "reasoning", "reasoning_content"})
 
 
 class Form(enum.StrEnum):
@@ -45,7 +45,7 @@ def canonical(choice: Mapping[str, object], form: Form) -> bytes | None:
     content = message.get("content")
     if content is not None and not isinstance(content, str):
         raise FormatError("the answer's content is not a text")
-    if any(message.get(name) for name in _UNCOMPARED):
+    if any(value for name, value in message.items() if name not in _KNOWN):
         raise FormatError("the answer holds what cannot be compared", reason="not_comparable")
     if message.get("tool_calls") and message.get("function_call"):
         raise FormatError("the answer has tool calls of both forms")
@@ -66,7 +66,16 @@ def _calls(message: Mapping[str, object]) -> list[object]:
     calls = message["tool_calls"]
     if not isinstance(calls, list) or len(calls) > MAX_CALLS:
         raise FormatError(f"tool_calls is not a list of at most {MAX_CALLS} calls")
-    return [_call(call.get("function") if isinstance(call, Mapping) else None) for call in calls]
+    return [_tool_call(call) for call in calls]
+
+
+def _tool_call(call: object) -> dict[str, object]:
+    if not isinstance(call, Mapping):
+        raise FormatError("a tool call is not an object")
+    # Of a call of another type, an agent reads another member than the function that is compared.
+    if call.get("type") not in (None, "function") or call.get("custom") is not None:
+        raise FormatError("a tool call is of another type than function", reason="not_comparable")
+    return _call(call.get("function"))
 
 
 def _call(function: object) -> dict[str, object]:

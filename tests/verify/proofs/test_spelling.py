@@ -49,6 +49,14 @@ def chat(content: object, **more: Any) -> dict[str, Any]:
         (THINK, chat("Yes.", reasoning_content="be it"), DIFFERS),
         (THINK, chat("so", reasoning_content="be it"), DIFFERS),
         (THINK, chat("Yes.", reasoning_content="never"), DIFFERS),
+        (THINK, chat("Yes.", reasoning_content="so be it", reasoning="so be it"), SAME),
+        (THINK, chat("Yes.", reasoning_content="so be it", reasoning="never"), DIFFERS),
+        (["I", " am"], chat("I am", role="assistant", refusal=None, annotations=[], audio=None, tool_calls=[]), SAME),
+        (["I", " am"], chat("I am", refusal="I will not say."), UNKNOWN),
+        (["I", " am"], chat("I am", audio={"transcript": "I am not"}), UNKNOWN),
+        (["I", " am"], chat("I am", reasoning_details=[{"text": "I am not"}]), UNKNOWN),
+        (["I", " am"], chat("I am") | {"text": "I am not"}, DIFFERS),
+        (["I", " am"], chat("I am") | {"text": None}, SAME),
     ],
 )
 def test_spelling(texts: list[str], choice: dict[str, Any], expected: Spelling) -> None:
@@ -87,6 +95,11 @@ def test_a_text_ends_at_its_stop(texts: list[str], content: str, stops: tuple[st
     """A text may lack one of the request's stop strings, if the last token completes it."""
     assert spelling(texts, chat(content), stops) is expected
     assert spelling(texts, {"text": content}, stops) is expected
+
+
+def test_a_stop_string_lets_no_reasoning_through() -> None:
+    """A text that ends at its stop string is the whole of what the tokens spell: reasoning beside it is another text."""
+    assert spelling(["one", " END"], chat("one ", reasoning="No. Do not."), ("END",)) is DIFFERS
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,14 @@ def call(arguments: object, name: object = "pay", content: object = None) -> dic
     )
 
 
+#: A call with an innocent function beside the one that its type names.
+CUSTOM = {
+    "type": "custom",
+    "function": {"name": "pay", "arguments": "{}"},
+    "custom": {"name": "shell", "input": "rm -rf ~"},
+}
+
+
 @pytest.mark.parametrize(
     ("a", "b", "form"),
     [
@@ -91,6 +99,10 @@ def test_text_has_no_canonical_form() -> None:
         (said(None, tool_calls=[1], function_call={"name": "a"}), TEXT, None),
         (said("no", refusal="I will not"), TEXT, "not_comparable"),
         (said("no", audio={"data": "x"}), TEXT, "not_comparable"),
+        (said('{"a":1}', parsed={"a": 2}), JSON, "not_comparable"),
+        (said(None, tool_calls=[CUSTOM]), TEXT, "not_comparable"),
+        (said(None, tool_calls=[CUSTOM | {"type": "function"}]), TEXT, "not_comparable"),
+        (said(None, tool_calls=[{"type": "custom", "function": CUSTOM["function"]}]), TEXT, "not_comparable"),
     ],
     ids=lambda x: ascii(x)[:60],
 )
