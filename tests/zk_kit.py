@@ -142,3 +142,15 @@ def need_py_ecc(module: str = "py_ecc") -> Any:
 def missing(package: str) -> bool:
     """Whether `package`, one of the extra [zk], is not installed."""
     return importlib.util.find_spec(package) is None
+
+
+class Two(Groth16):
+    """A setup with two public values: the request's number, and the answer's."""
+
+    IC = (13, 17, 29)  # type: ignore[assignment]
+
+    def prove(self, x: int, c: int) -> dict[str, Any]:
+        # The sum that is proven is IC[0] + x * IC[1] + c * IC[2]; the kit's own has one public value.
+        self_, zk_ = self.IC, field.R
+        public = (x * self_[1] + c * self_[2]) * pow(self_[1], -1, zk_) % zk_
+        return {"proof": self.proof(public).hex(), "public": [str(x), str(c)]}

@@ -150,7 +150,8 @@ class Run(Ends):
             ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=reason)
             await self.refuse(error, ending, None)
         try:
-            body, names = completed(kinds or AUDITED, policy, endpoint, x.body)
+            asked = kinds | AUDITED if x.audit is not None else kinds
+            body, names = completed(asked, policy, endpoint, x.body)
         except FormatError:  # of kinds it was unprovable; an audit will say that it could not be done
             return
         if names:
@@ -391,12 +392,13 @@ class Run(Ends):
             answer = got.answer if got.answer is not None else b""
             gathered = await self.relay.prover.gather(rest, policy, x.head.model, x.forwarded, answer)
             self.records, body = (*self.records, *gathered.records), gathered.body
+        if body is not None and got.end is None:  # proven numbers took the place of the node's: that is the answer now
+            got = msgspec.structs.replace(got, body=body, form="rebuilt", answer=body)
         result = proved(judged.result, self.records, policy, got.answer)
         x.proofs = parts_of(self.records, x.salt("proof"), self.heard)
-        facts = msgspec.structs.replace(got.facts, judged=Judged.of(result, judged.session, policy))
-        if body is None or got.end is not None:
-            return msgspec.structs.replace(got, facts=facts)
-        return msgspec.structs.replace(got, facts=facts, body=body, form="rebuilt")
+        return msgspec.structs.replace(
+            got, facts=msgspec.structs.replace(got.facts, judged=Judged.of(result, judged.session, policy))
+        )
 
     async def let_out(self, data: bytes) -> None:
         """Bytes that may leave before the verdict."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import zk_kit
 from gathering_kit import policy
+from zk_kit import Two
 
 from gateway.proofs import Gathered, Proofs
 from gateway.prover.circuits import load_circuits
@@ -22,18 +23,6 @@ pytestmark = pytest.mark.skipif(zk_kit.missing("py_ecc"), reason="py_ecc is not 
 ZK = frozenset({"proof_zk"})
 IN = {"pointer": "/x", "offset": 0, "count": 1, "scale": 0, "visibility": "public"}
 OUT = {"pointer": "/c", "offset": 1, "count": 1, "scale": 0, "tolerance": 0.0, "on_release": "replace"}
-
-
-class Two(zk_kit.Groth16):
-    """A setup with two public values: the request's number, and the answer's."""
-
-    IC = (13, 17, 29)  # type: ignore[assignment]
-
-    def prove(self, x: int, c: int) -> dict[str, Any]:
-        # The sum that is proven is IC[0] + x * IC[1] + c * IC[2]; the kit's own has one public value.
-        self_, zk_ = self.IC, zk_kit.field.R
-        public = (x * self_[1] + c * self_[2]) * pow(self_[1], -1, zk_) % zk_
-        return {"proof": self.proof(public).hex(), "public": [str(x), str(c)]}
 
 
 @pytest.fixture(scope="module")
