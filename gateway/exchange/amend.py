@@ -18,7 +18,7 @@ import msgspec
 from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 from gateway.verify.proofs.ask import ALTERNATIVES, CHAT, COMPLETIONS
-from gateway.verify.proofs.claim import SEEDED, claim_by, claim_of
+from gateway.verify.proofs.claim import SEEDED, claim_by, claim_of, strange
 from gateway.verify.proofs.structured import Form, form_of
 
 QUORUM, REEXEC, LOGPROB = "proof_quorum", "proof_reexec", "proof_logprob"
@@ -159,6 +159,8 @@ def _reexec(policy: Terms, document: Mapping[str, object]) -> str | None:
 
 
 def _logprob(_policy: Terms, document: Mapping[str, object]) -> str | None:
+    if strange(document):
+        return "sampling_unsupported"
     if document.get("logprobs") is not True:
         return "logprobs_not_asked"
     likeliest = document.get("top_logprobs")
@@ -168,6 +170,8 @@ def _logprob(_policy: Terms, document: Mapping[str, object]) -> str | None:
 
 
 def _toploc(_policy: Terms, document: Mapping[str, object]) -> str | None:
+    if strange(document):
+        return "sampling_unsupported"
     return _tokens(document) if document.get("toploc") is True else "toploc_not_asked"
 
 

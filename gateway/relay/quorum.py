@@ -33,6 +33,7 @@ from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Ending, Exchange
 from gateway.verify.checks import Phase
 from gateway.verify.proofs.agreement import NearTie
+from gateway.verify.proofs.claim import Claim, claim_of
 from gateway.verify.proofs.evidence import Subject, Verdict, check_of
 from gateway.verify.proofs.quorum import MAX_MEMBERS, Answer, Quorum, Terms, judge_quorum
 from gateway.verify.proofs.spelling import stops_of
@@ -192,11 +193,14 @@ class Quorate(Run):
             x.sent_hash = hashlib.sha256(x.salt("delivery"))
 
     async def blame_culprits(self, hearing: Hearing, quorum: Quorum) -> None:
+        """Whoever contradicts the quorum is named, not paid, and shunned where the request itself explains nothing."""
+        shunned = treated_alike(self.x.forwarded)
         for name in quorum.record.culprits:
             seat = hearing.seats.get(name)
             if seat is not None:
                 self.x.rejected.append(Rejected(name, QUORUM))
-                seat.member.contradicted(QUORUM)
+                if shunned:
+                    seat.member.contradicted(QUORUM)
                 await seat.till.withheld(QUORUM)
 
     async def too_few(self, known: int) -> None:
@@ -388,6 +392,18 @@ class Hearing:
         finally:
             self._tasks.clear()
             self.run.x.sent = any(seat.x.sent for seat in self.seats.values())
+
+
+def treated_alike(request: bytes) -> bool:
+    """Whether honest servers of one model make the same of `request`.
+
+    Penalties, grammars and members that are not known here are heeded by some and dropped by others: were that to count
+    against a node, one caller could take it from all the others.
+    """
+    try:
+        return isinstance(claim_of(strict_json(request, max_bytes=len(request)), seeded=False), Claim)
+    except FormatError:
+        return False
 
 
 def terms_of(policy: CompiledPolicy, request: bytes) -> Terms:

@@ -113,6 +113,26 @@ def test_a_liar_is_outvoted_named_and_shunned(gateway_of: Callable[..., Gateway]
     assert {a["node"] for a in later["answers"]} == {"a", "b"}
 
 
+def test_a_request_that_servers_read_in_their_own_ways_takes_no_node_from_others(gateway_of: Callable[..., Gateway]):
+    """A node that contradicts a quorum over a member that not every server knows is named, and goes on serving."""
+    gateway = gateway_of({"liar": "op-l", "a": "op-a", "b": "op-b"})
+    for _ in range(3):
+        answer = ask(gateway, extra_body={"presence_penalty": 0.01})
+        told = {a["node"]: a["outcome"] for a in proofs(answer)["quorum"]["answers"]}
+        if told.get("liar") == "differs":
+            break
+    with gateway.http(gateway.admin_key) as client:
+        found = client.get("/admin/v1/nodes").json()["nodes"]
+    assert told["liar"] == "differs"
+    assert [node["id"] for node in found if node["quarantined_s"]] == []
+
+
+def test_audits_beside_a_quorum_have_the_tokens_that_they_need(gateway_of: Callable[..., Gateway]):
+    """Where answers are audited afterwards as well, a request asks for what both need."""
+    gateway = gateway_of({"a": "op-a", "b": "op-b"}, more="[sampled]\nrate = 1\n\n")
+    assert "return_token_ids=true" in ask(gateway).model_extra["verification"]["added_params"]
+
+
 def test_a_dishonest_node_is_refused_where_nobody_can_outvote_it(gateway_of: Callable[..., Gateway]):
     """One honest node against one with another model: nothing is released, and the error names what each came to."""
     gateway = gateway_of({"a": "op-a", "liar": "op-l"}, m=2)

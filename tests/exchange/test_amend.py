@@ -167,6 +167,8 @@ def test_completed(kinds: set[str], terms: Any, request_: dict[str, Any], expect
         ({L}, policy(), CHAT, {"top_logprobs": True}, "too_few_alternatives"),
         ({L}, policy(), CHAT, {"temperature": 0.7, "seed": 1}, None),
         ({T}, policy(), CHAT, {"toploc": False}, "toploc_not_asked"),
+        ({L}, policy(), CHAT, {"truncate_prompt_tokens": 8}, "sampling_unsupported"),
+        ({T}, policy(), CHAT, {"stop_token_ids": [5]}, "sampling_unsupported"),
         ({T}, policy(), CHAT, {"return_token_ids": None}, "token_ids_not_asked"),
         ({L, R}, policy(), CHAT, {"temperature": 0.7}, "not_greedy"),
     ],

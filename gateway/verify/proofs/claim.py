@@ -4,6 +4,9 @@ Margins say something about two claims only: the likeliest token each time (temp
 follows from a seed that both sides know. Everything that changes the choice behind the scores' back (penalties, biases,
 grammars, an end of the turn that is held off) would make an honest node look like a cheat, so such requests are not
 judged. Members at the value that changes nothing are let be.
+
+So are members that are known to change nothing at all. One that is not known here may bend the choice, cut the prompt,
+or keep a token out of the text, and whoever sends it would have an honest node found out as a cheat.
 """
 
 from __future__ import annotations
@@ -37,12 +40,33 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
     "guided_grammar": (),
     "response_format": ({"type": "text"},),
     "tool_choice": ("auto", "none"),
+    "function_call": ("auto", "none"),
     "logits_processors": ([],),
     "echo": (False,),
     "suffix": ("",),
 }
 #: And those that do so at temperature over 0. `top_k` is 0 or -1 for none.
 _NEUTRAL_DRAW: Mapping[str, tuple[object, ...]] = {"top_p": (1,), "top_k": (0, -1), "min_p": (0,)}
+#: Members by which a server shows other tokens than it wrote, whatever they were chosen by.
+_SHOWN: Mapping[str, tuple[object, ...]] = {
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True,),
+    "include_reasoning": (True,),
+    "modalities": (["text"],),
+    "stop_token_ids": ([],),
+}
+#: Members that a reference is asked with as well, that end an answer, or that are about its form and its sender.
+_INERT = frozenset(
+    (
+        "model", "messages", "prompt", "tools", "functions", "documents", "reasoning_effort", "chat_template",
+        "chat_template_kwargs", "add_generation_prompt", "continue_final_message", "add_special_tokens",
+        "temperature", "seed", "stop", "include_stop_str_in_output", "max_tokens", "max_completion_tokens",
+        "parallel_tool_calls", "stream", "stream_options", "logprobs", "top_logprobs", "prompt_logprobs",
+        "return_token_ids", "return_tokens_as_token_ids", "toploc", "user", "metadata", "store", "service_tier",
+        "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "cache_salt", "priority", "request_id",
+        "provider", "aci_verified", "aci_session_ids",
+    )
+)  # fmt: skip
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -68,11 +92,11 @@ def claim_of(request: object, *, seeded: bool) -> Claim | str:
         return "not_seeded"
     if not seeded and temperature != 0:
         return "not_greedy"
-    if any(not _neutral(request.get(name), values) for name, values in _NEUTRAL.items()):
+    if strange(request) or not _all_neutral(request, _NEUTRAL):
         return "sampling_unsupported"
     if not seeded:
         return Claim(Statistic.GREEDY_MARGIN)
-    if any(not _neutral(request.get(name), values) for name, values in _NEUTRAL_DRAW.items()):
+    if not _all_neutral(request, _NEUTRAL_DRAW):
         return "sampling_unsupported"
     return Claim(Statistic.SEEDED_MARGIN, Sampling(float(temperature)), seed)
 
@@ -87,6 +111,17 @@ def claim_by(request: object, claims: Collection[str]) -> Claim | str:
     if len(reasons) == len(found):
         return "sampling_unsupported" if "sampling_unsupported" in reasons else (reasons or ["not_greedy"])[0]
     return next(claim for claim in found if isinstance(claim, Claim))
+
+
+def strange(request: Mapping[str, object]) -> bool:
+    """Whether `request` has members that are not known here, or by which an answer's text is not what was written."""
+    known = _INERT | _NEUTRAL.keys() | _NEUTRAL_DRAW.keys() | _SHOWN.keys()
+    unknown = any(value is not None and name not in known for name, value in request.items())
+    return unknown or not _all_neutral(request, _SHOWN)
+
+
+def _all_neutral(request: Mapping[str, object], neutral: Mapping[str, tuple[object, ...]]) -> bool:
+    return all(_neutral(request.get(name), values) for name, values in neutral.items())
 
 
 def _neutral(value: object, values: tuple[object, ...]) -> bool:

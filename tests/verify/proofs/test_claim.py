@@ -53,6 +53,12 @@ REASONS = {"malformed", "not_greedy", "not_seeded", "sampling_unsupported"}
         ({"temperature": 0, "guided_regex": ""}, False, "sampling_unsupported"),
         ({"temperature": 0, "echo": True}, False, "sampling_unsupported"),  # the answer begins with what nobody chose
         ({"temperature": 0, "suffix": "b"}, False, "sampling_unsupported"),
+        ({"temperature": 0, "truncate_prompt_tokens": 8}, False, "sampling_unsupported"),
+        ({"temperature": 0, "stop_token_ids": [5]}, False, "sampling_unsupported"),
+        ({"temperature": 0, "include_reasoning": False}, False, "sampling_unsupported"),
+        ({"temperature": 0, "a_member_of_tomorrow": 1}, False, "sampling_unsupported"),
+        ({"temperature": 1, "seed": 1, "lora_path": "x"}, True, "sampling_unsupported"),
+        ({"temperature": 0, "a_member_of_tomorrow": None, "skip_special_tokens": True, "user": "u"}, False, GREEDY),
         ([], False, "malformed"),
         (None, True, "malformed"),
     ],
