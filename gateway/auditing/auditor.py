@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -82,10 +83,12 @@ class Released(msgspec.Struct, frozen=True):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How many answers wait at most, and of how many bytes; how many are judged at once, and for how long each."""
+    """How many answers wait at most, and of how many bytes, in all and of one node; how many are judged at once, and
+    for how long each."""
 
     waiting: int = 1_000
     bytes: int = 64 << 20
+    node_bytes: int = 16 << 20  # a node that pads its answers leaves the others their audits
     at_once: int = 2
     judge_s: float = 120.0
 
@@ -115,7 +118,7 @@ class Auditor:
         #: What waits or is judged, and what is being written, with the epoch of each.
         self._waiting: dict[asyncio.Task[None], str] = {}
         self._writing: dict[asyncio.Task[None], str] = {}
-        self._bytes = 0
+        self._bytes: Counter[str] = Counter()  # by node
 
     # -- the exchange's side ------------------------------------------------------------------------------------------
 
@@ -143,20 +146,27 @@ class Auditor:
             return
         if not selected(epoch.seed, released.receipt_id, parse_rate(released.audit.rate)):
             return
-        if len(self._waiting) >= self._limits.waiting or self._bytes + released.size > self._limits.bytes:
+        if self._full(released):
             self._write(epoch.id, self._enter(_undecided(released, "queue_full")))
             return
         self._wait(released)
 
+    def _full(self, released: Released) -> bool:
+        limits, size = self._limits, released.size
+        if len(self._waiting) >= limits.waiting or self._bytes.total() + size > limits.bytes:
+            return True
+        return self._bytes[released.node] + size > limits.node_bytes
+
     def _wait(self, released: Released) -> None:
-        epoch, size = released.audit.epoch, released.size
+        epoch, node, size = released.audit.epoch, released.node, released.size
         task = asyncio.create_task(self._audit(released))
         self._waiting[task] = epoch
-        self._bytes += size
+        self._bytes[node] += size
 
         def done(task: asyncio.Task[None]) -> None:
             del self._waiting[task]
-            self._bytes -= size
+            self._bytes[node] -= size
+            self._bytes += Counter()  # forgets nodes of which nothing waits
 
         task.add_done_callback(done)
 

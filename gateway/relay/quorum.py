@@ -57,6 +57,9 @@ PATIENCE_S = 0.5
 SILENCE = 0.25
 #: Answers longer than this are compared in a thread.
 SMALL = 64 * 1024
+#: And longer ones than this not at all: reading one takes half a second, and it is read again as others come. With
+#: five alternatives to each token, 30,000 tokens have this much.
+MAX_COMPARED = 8 * 1024 * 1024
 
 
 class Seat(Run):
@@ -101,7 +104,10 @@ class Seat(Run):
         decision = supposed(facts, self.policy)
         if decision.permit and decision.verdict is not Outcome.CONTRAINDICATED:
             member.served((self.x.t_done - self.x.t0) * 1000)
-            self.got, reason = got, HELD
+            if len(got.answer or b"") <= MAX_COMPARED:
+                self.got, reason = got, HELD
+            else:
+                self.problem = reason = "too_large"
         else:
             self.problem = reason = await self.blame(member, decision)
         await self.book.record(self.ending(facts, Release.WITHHELD, 200, "none", reason))
