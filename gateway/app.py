@@ -327,8 +327,7 @@ class Gateway:
 
     def _take_out(self, node: str, reason: str) -> None:
         """A later audit of the node's answers failed: it serves nobody for a while, and must attest anew."""
-        if node in self.fleet.members:
-            self.fleet.members[node].contradicted(reason)
+        self.fleet.shun(node, reason)
 
     def _registry_alarm(self, network: str, alarm: Alarm) -> None:
         log.warning("network.alarm", network=network, kind=alarm.kind, notice=_words(alarm.about))

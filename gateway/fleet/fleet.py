@@ -21,7 +21,17 @@ from gateway.model.receipt import Rejected
 from gateway.model.verdict import Outcome
 from gateway.policy.prospect import prospect
 from gateway.policy.schema import CompiledPolicy
-from gateway.routing import NodeView, candidates, on_attempt, on_failure, on_success, on_wait, quarantine
+from gateway.routing import (
+    QUARANTINE_MAX_S,
+    Health,
+    NodeView,
+    candidates,
+    on_attempt,
+    on_failure,
+    on_success,
+    on_wait,
+    quarantine,
+)
 from gateway.settings import is_local
 from gateway.upstream.origin import Origin, parse_origin
 
@@ -158,6 +168,8 @@ class Fleet:
         self._configured = tuple(nodes)
         self._policies: list[CompiledPolicy] = []
         self.members: dict[str, Member] = {}
+        #: Health of nodes that went while they were quarantined, by id: going and coming back ends no quarantine.
+        self._shunned: dict[str, Health] = {}
         #: Configured nodes whose network's registry names none for them now: id -> why.
         self.unresolved: dict[str, str] = {}
         self._lookups = [
@@ -267,12 +279,19 @@ class Fleet:
                 self.unresolved[node.id] = reason
 
     def _replace(self, network: str, configured: list[Node], found: Discovered) -> None:
-        """The members of `network` are those that were found; one that is unchanged keeps its session and health."""
+        """The members of `network` are those that were found; one that is unchanged keeps its session and health.
+
+        One that is not keeps its quarantine: what a registry says of a node, its owner may change as he likes.
+        """
+        now = self._mono()
+        left = {i: m.view.health for i, m in self.members.items() if m.node.network == network}
+        known = {**self._shunned, **left}.items()
+        self._shunned = {i: h for i, h in known if h.quarantines and now - h.quarantined_until <= QUARANTINE_MAX_S}
         kept = {i: m for i, m in self.members.items() if m.node.network != network}
         for node in found.nodes:
             before = self.members.get(node.id)
             try:
-                kept[node.id] = before if before is not None and before.node == node else self._member(node)
+                kept[node.id] = before if before is not None and before.node == node else self._returned(node)
             except ConfigError as error:
                 log.warning("node.address_refused", node=node.id, reason=error.message)
         before_ids, after_ids = self.members.keys(), kept.keys()
@@ -287,6 +306,22 @@ class Fleet:
         self.unresolved.update(found.unresolved)
         for alarm in found.alarms:
             self._alarm(network, alarm)
+
+    def _returned(self, node: Node) -> Member:
+        """A new member, quarantined where an earlier one of its id was."""
+        member = self._member(node)
+        shunned = self._shunned.get(node.id)
+        if shunned is not None:
+            member.view.health = Health(quarantines=shunned.quarantines, quarantined_until=shunned.quarantined_until)
+        return member
+
+    def shun(self, node: str, reason: str) -> None:
+        """Take `node` out of service for a while, also where it is not listed at the moment."""
+        member = self.members.get(node)
+        if member is not None:
+            member.contradicted(reason)
+        else:
+            self._shunned[node] = quarantine(self._shunned.get(node, Health()), self._mono())
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 

@@ -94,6 +94,20 @@ async def test_nodes_come_stay_and_go() -> None:
     assert await world.look() == ["a"]
 
 
+async def test_a_quarantine_outlasts_another_address_and_an_absence() -> None:
+    """A node that is quarantined and has its registry entry changed, or taken out for a while, comes back quarantined."""
+    both = node("one"), node("two")
+    world = World(Discovered(both), Discovered((node("one", 9002), node("two"))), Discovered(()), Discovered(both))
+    await world.look()
+    world.fleet.shun("one", "audit_failed")
+    assert await world.look() == ["one", "two"]
+    assert {r.node: r.reason for r in await world.reasons()}["one"] == "quarantined"
+    assert await world.look() == []
+    world.fleet.shun("two", "audit_failed")
+    assert await world.look() == ["one", "two"]
+    assert {r.node: r.reason for r in await world.reasons()} == {"one": "quarantined", "two": "quarantined"}
+
+
 async def test_a_registry_is_asked_when_it_is_due_and_not_before() -> None:
     """Within the refresh time nothing is asked again."""
     world = World(Discovered((node("a"),)), Discovered(()))
