@@ -41,7 +41,7 @@ def node() -> Iterator[ScriptedNode]:
 def test_proven_numbers_leave_in_place_of_the_nodes(
     node: ScriptedNode, make_gateway: Callable[..., Gateway], tmp_path: Path
 ):
-    """The answer that is released is the one that the proof is about, and policy takes it as such."""
+    """What is released is what the proof is about, and policy takes it as such; without a proof nothing is."""
     world = Two()
     key = world.key()
     folder = tmp_path / "circuits" / "one"
@@ -58,6 +58,9 @@ def test_proven_numbers_leave_in_place_of_the_nodes(
     gateway = make_gateway([node.table()], **settings).start()
     with gateway.http() as client:
         answer = client.post("/v1/chat/completions", json=REQUEST)
+        node.script = node.json(json.dumps(ANSWER | {"c": 7}).encode())
+        bare = client.post("/v1/chat/completions", json=REQUEST)
+    assert (bare.status_code, bare.json()["error"]["checks"][0]["reason"]) == (502, "proof_absent")
     assert answer.status_code == 200, answer.text
     document = json.loads(answer.content)
     assert document["c"] == 7
