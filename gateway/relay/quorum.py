@@ -32,7 +32,7 @@ from gateway.policy.decide import Decision, decide
 from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Ending, Exchange
 from gateway.verify.checks import Phase
-from gateway.verify.proofs.agreement import NearTie
+from gateway.verify.proofs.agreement import Agreement, NearTie
 from gateway.verify.proofs.claim import Claim, claim_of
 from gateway.verify.proofs.evidence import Subject, Verdict, check_of
 from gateway.verify.proofs.quorum import MAX_MEMBERS, Answer, Quorum, Terms, judge_quorum
@@ -375,7 +375,7 @@ class Hearing:
         node = seat.member.node.id
         outcome = "agrees" if node in quorum.members else quorum.missing.get(node)
         if outcome is None:
-            outcome = "differs" if node in quorum.record.culprits else "undecided"
+            outcome = "differs" if node in quorum.record.culprits else _undecided(node, quorum)
         receipt = seat.x.receipt_id if seat.book.recorded else None
         return ProofAnswer(node, outcome, seat.member.node.operator, receipt, seat.digest())
 
@@ -439,6 +439,12 @@ def seated(order: Sequence[Member], rejected: list[Rejected]) -> tuple[Member, .
         else:
             rejected.append(Rejected(member.node.id, "operator_unknown"))
     return tuple(kept)
+
+
+def _undecided(node: str, quorum: Quorum) -> str:
+    """Why the answer of `node` agrees with no other, where no quorum contradicts it."""
+    pairs = [compared.pair for compared in quorum.pairs if node in (compared.a, compared.b)]
+    return next((pair.reason for pair in pairs if pair.agreement is not Agreement.AGREE), "undecided")
 
 
 class _Nowhere:
