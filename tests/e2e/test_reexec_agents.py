@@ -35,6 +35,21 @@ CALIBRATION = {
     "seeds": [1],
     "quantiles": [{"tokens": 16, "samples": 300, "p50": 0.0, "p95": 0.0006, "p99": 0.003}],
 }
+#: As `veriroute calibrate --toploc` measures them.
+LIMITS = {
+    "version": 1,
+    "kind": "toploc",
+    "reference": "ref-1",
+    "model": MODEL,
+    "revision": "veriroute-lm/1",
+    "made": "2026-01-31",
+    "seeds": [1],
+    "batches": 1500,
+    "exponents": 18,
+    "mantissa_mean": 3.31,
+    "mantissa_median": 3.0,
+    "signs": 9,
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +75,10 @@ def gateway_of(
     ) -> Gateway:
         (tmp_path / "again.toml").write_text(POLICY.format(require=require, more=more), "utf-8")
         calibrations = tmp_path / "calibrations"
-        calibrations.mkdir()
+        calibrations.mkdir(exist_ok=True)
         if calibrated:
             (calibrations / "greedy.json").write_text(json.dumps(CALIBRATION), "utf-8")
+            (calibrations / "toploc.json").write_text(json.dumps(LIMITS), "utf-8")
         gateway = make_gateway(
             [node_table(nodes[node], node, [MODEL])],
             policy={"default": "again", "dir": str(tmp_path)},
@@ -125,6 +141,23 @@ def test_a_dishonest_node_is_refused(gateway_of: Callable[..., Gateway], node: s
         assert (receipt["verdict"], receipt["release"]) == ("contraindicated", "withheld")
         assert receipt["proofs"][0]["reason"] == "margin_too_large"
         assert next(c["status"] for c in receipt["claims"] if c["name"] == "model_bound") == "refuted"
+
+
+def test_hidden_states_are_held_against_the_reference(gateway_of: Callable[..., Gateway]):
+    """A node's TOPLOC proofs pass where the reference's model made them, and another model's fail."""
+    states = f'{{ all = [{SIGNED}, "proof_toploc"] }}'
+    found = ask(gateway_of("honest", require=states)).model_extra["verification"]
+    part = proofs(found)["toploc"]
+    assert (found["verdict"], part["verdict"], part["assurance"]) == ("affirming", "pass", "statistical")
+    assert "toploc=true" in found["added_params"]
+    error = refused(gateway_of("other", require=states))
+    assert (error["code"], error["reason"]) == ("evidence_rejected", "proof_toploc")
+
+
+def test_toploc_is_off_until_it_is_calibrated(gateway_of: Callable[..., Gateway]):
+    """Without limits for this model no proof is looked at, and none passes."""
+    error = refused(gateway_of("honest", require=f'{{ all = [{SIGNED}, "proof_toploc"] }}', calibrated=False))
+    assert (error["code"], error["reason"]) == ("evidence_missing", "proof_toploc")
 
 
 def test_a_stream_waits_for_its_reexecution(gateway_of: Callable[..., Gateway]):
