@@ -1,1 +1,19 @@
 """Stands here so that helper modules of this folder can be imported from every test below it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command sets logging up for its process; a test that runs one in this process leaves the next what it found."""
+    configured, before = structlog.is_configured(), structlog.get_config()
+    yield
+    if configured:
+        structlog.configure(**before)
+    elif structlog.is_configured():
+        structlog.reset_defaults()
