@@ -31,6 +31,7 @@ from gateway.upstream.errors import ChannelError, NotReached
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.sealed import Channel
 from gateway.verify.checks import PROOFS
+from gateway.verify.proofs.evidence import ProofRecord, Verdict
 
 from .book import Book
 from .judged import Facts
@@ -77,6 +78,7 @@ class Ends:
         self.sink = sink
         self.started = False
         self.connection: Connection | None = None
+        self.records: tuple[ProofRecord, ...] = ()  # the proofs of the last answer
         self.left_out: tuple[str, ...] = ()  # of the request, by the last network that policy did not let have it
 
     async def reject(self, member: Member, facts: Facts) -> None:
@@ -104,8 +106,8 @@ class Ends:
         elif decision.verdict is Outcome.CONTRAINDICATED:
             if not PROOFS.isdisjoint(decision.failing):  # honest nodes fail one now and then, and never many in a row
                 member.failed(reason)
-        elif not PROOFS.issuperset(decision.missing):  # that a reference is down is not the node's doing
-            member.failed(reason)
+        elif not PROOFS.issuperset(decision.missing) or any(r.verdict is Verdict.ABSENT for r in self.records):
+            member.failed(reason)  # that a reference is down is not the node's doing; what it leaves out is
         await self.till.withheld(reason)
         return reason
 

@@ -165,7 +165,7 @@ class Quorate(Run):
         if self.sink.gone:
             await self.abandon()
             return
-        self.records, self.heard = (quorum.record,), hearing.answers()
+        self.given, self.heard = (quorum.record,), hearing.answers()
         await self.blame_culprits(hearing, quorum)
         seat = hearing.winner()
         if seat is None or seat.got is None or not (quorum.members or self.may_leave(seat.got)):
@@ -177,7 +177,7 @@ class Quorate(Run):
     def may_leave(self, got: Got) -> bool:
         """Whether policy could release the answer without its quorum, if every other proof held."""
         judged = got.facts.judged
-        told = proved(judged.result, self.records, self.policy, got.answer)
+        told = proved(judged.result, self.given, self.policy, got.answer)
         others = self.policy.plan.proofs - {QUORUM}
         checks = tuple([Check(c.id, Outcome.AFFIRMING) if c.id in others else c for c in told.checks])
         hoped = msgspec.structs.replace(told, checks=checks)
@@ -226,7 +226,7 @@ class Quorate(Run):
     async def divided(self, hearing: Hearing, quorum: Quorum) -> None:
         """There is no quorum, and nothing leaves. Raises `Done`."""
         x, check = self.x, check_of(quorum.record)
-        x.proofs = parts_of(self.records, x.salt("proof"), self.heard)
+        x.proofs = parts_of(self.given, x.salt("proof"), self.heard)
         x.mode = "buffer"
         for seat in hearing.seats.values():
             await seat.till.withheld(QUORUM)

@@ -78,6 +78,7 @@ REMEDIES = {
 class Run(Ends):
     """One exchange under way."""
 
+    given: tuple[ProofRecord, ...] = ()  # what was gathered before there was an answer to conclude
     heard: tuple[ProofAnswer, ...] = ()  # every node of the quorum
 
     def __init__(self, relay: Relay, x: Exchange, terms: Terms, sink: Sink, nonce: str, pick: float) -> None:
@@ -88,7 +89,6 @@ class Run(Ends):
         self.sent_at = 0.0
         self.task = asyncio.current_task()
         self.nonce = nonce
-        self.records: tuple[ProofRecord, ...] = ()  # what was gathered before the answer that is concluded
         self.asked = self._question(x.body)
 
     def forward_as(self, body: bytes, added: tuple[str, ...]) -> None:
@@ -161,6 +161,7 @@ class Run(Ends):
     async def attempt(self, member: Member) -> Got:
         """One try at one node. Raises `Next` when another may be tried, `Done` when the exchange has ended."""
         member.enter()
+        self.records, self.x.proofs = self.given, ()  # what was found of another node's answer is not about this one's
         try:
             self.supported(member)
             if self.till.denied(member):
@@ -385,13 +386,16 @@ class Run(Ends):
     async def proven(self, got: Got) -> Got:
         """`got`, judged with every proof that policy names. They are gathered when they can change the decision."""
         x, judged, policy = self.x, got.facts.judged, self.policy
-        rest = policy.plan.proofs - {f"proof_{r.kind.value}" for r in self.records}
-        body = None
+        rest = policy.plan.proofs - {f"proof_{r.kind.value}" for r in self.given}
+        self.records, body = self.given, None
         if rest and self.relay.prover is not None and not _settled(judged, policy):
             self.sink.on_leave(None)
             answer = got.answer if got.answer is not None else b""
             gathered = await self.relay.prover.gather(rest, policy, x.head.model, x.forwarded, answer)
-            self.records, body = (*self.records, *gathered.records), gathered.body
+            self.records, body = (*self.given, *gathered.records), gathered.body
+            if self.sink.gone:
+                await self.abandon()
+                raise Done
         if body is not None and got.end is None:  # proven numbers took the place of the node's: that is the answer now
             got = msgspec.structs.replace(got, body=body, form="rebuilt", answer=body)
         result = proved(judged.result, self.records, policy, got.answer)

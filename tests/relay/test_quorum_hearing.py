@@ -159,6 +159,12 @@ POLICIES = {
         ("[quorum]\nn = 2\nm = 3", ""),
     ],
     "later": [('durability = "durable"', 'durability = "async"')],
+    "alone": [('  "proof_quorum",', '  "proof_reexec",'), ("[quorum]\nn = 2\nm = 3", "[reexec]\nmin_tokens = 16")],
+    "elsewhere": [
+        ('  "proof_quorum",', '  "proof_reexec",'),
+        ('on_failure = "refuse"', 'on_failure = "next_node"\nretry_after_send = true'),
+        ("[quorum]\nn = 2\nm = 3", "[reexec]\nmin_tokens = 16"),
+    ],
     "again": [
         ('on_failure = "refuse"', 'on_failure = "next_node"\nretry_after_send = true'),
         ('  "proof_quorum",', '  "proof_quorum", "proof_reexec",'),
@@ -608,3 +614,38 @@ async def test_a_quorum_reserves_for_each_node(make: Callable[..., Any], tmp_pat
         assert answer.status == 502
         assert states == ["paid_unverified"]
     money.close()
+
+
+async def test_a_node_that_leaves_out_what_proofs_need_is_put_aside(make: Callable[..., Any]) -> None:
+    """Without token ids nothing can be run again: five in a row are failures like any other, and others are asked."""
+    bare = {**choice(), "logprobs": None}
+    world = await make(sends(document(bare)))
+    for _ in range(5):
+        answer = await world.ask(policy="alone")
+        assert (answer.error["code"], answer.error["reason"]) == ("evidence_missing", "proof_reexec")
+    assert (await world.ask(policy="alone")).error["code"] == "no_eligible_node"
+    assert world.health("n0").circuit_until > 0
+    assert world.health("n0").quarantines == 0
+
+
+async def test_that_there_is_no_reference_is_no_fault_of_a_node(make: Callable[..., Any]) -> None:
+    """A node that tells all that is asked for stays in service, however often nobody can hold it against anything."""
+    told = {**choice(), "token_ids": list(range(len(WORDS)))}
+    whole = json.loads(document(told)) | {"prompt_token_ids": [1, 2]}
+    world = await make(sends(json.dumps(whole).encode()))
+    for _ in range(6):
+        answer = await world.ask(policy="alone")
+        assert (answer.error["code"], answer.error["reason"]) == ("evidence_missing", "proof_reexec")
+    assert world.health("n0").failures == 0
+
+
+async def test_the_next_node_has_proofs_of_its_own(make: Callable[..., Any]) -> None:
+    """What was found of one node's answer is not held against the next one's, nor kept in its receipt."""
+    bare = {**choice(), "logprobs": None}
+    told = json.loads(document({**choice(), "token_ids": list(range(len(WORDS)))})) | {"prompt_token_ids": [1, 2]}
+    world = await make(sends(document(bare)), sends(json.dumps(told).encode()))
+    answer = await world.ask(policy="elsewhere")
+    assert answer.error["code"] == "no_eligible_node"
+    assert {n["node"]: n["reason"] for n in answer.error["nodes"]} == {"n0": "proof_reexec", "n1": "proof_reexec"}
+    (receipt,) = [row.predicate for row in world.ledger().receipts]
+    assert [(p["kind"], p["reason"]) for p in receipt["proofs"]] == [("reexec", "reference_absent")]
