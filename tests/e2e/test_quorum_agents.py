@@ -218,8 +218,8 @@ def test_an_undecided_quorum_may_pass_with_a_warning(gateway_of: Callable[..., G
     )
 
 
-def test_each_receipt_of_a_quorum_opens_to_what_the_node_was_sent(gateway_of: Callable[..., Gateway]):
-    """The digest of the forwarded request is that of the agent's bytes with the added members behind them."""
+def test_each_receipt_of_a_quorum_opens_to_what_the_node_was_sent(gateway_of: Callable[..., Gateway], tmp_path: Path):
+    """What the node signed is the agent's bytes with the added members behind them, as an auditor makes them again."""
     gateway = gateway_of({"a": "op-a", "b": "op-b"}, more='[audit]\nstore_payload = "full"\n\n')
     found = ask(gateway).model_extra["verification"]
     child = proofs_of(found)["quorum"]["answers"][0]["receipt"]
@@ -228,6 +228,11 @@ def test_each_receipt_of_a_quorum_opens_to_what_the_node_was_sent(gateway_of: Ca
     body = base64.b64decode(bundle["openings"]["request.body"]["bytes"])
     assert json.loads(body)["messages"] == PROMPT
     assert "temperature" not in json.loads(body)
+    saved = tmp_path / "child.json"
+    saved.write_text(json.dumps(bundle), "utf-8")
+    shown = json.loads(gateway.cli("verify", str(saved), "--trust", str(gateway.trust), "--json", check=False))
+    again = {line["about"]: line["outcome"] for line in shown["files"][0]["lines"] if line["step"] == "appraisal"}
+    assert again["request_bound"] == "affirming"
 
 
 def proofs_of(verification: dict[str, Any]) -> dict[str, Any]:
