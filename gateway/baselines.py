@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import secrets
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
+from .durable import write_durably
 from .errors import FormatError
 
 #: Further models of nodes have no baseline.
@@ -110,19 +109,7 @@ class Baselines:
         return self.folder / f"{hashlib.sha256(name).hexdigest()}.json"
 
     def _write(self, baseline: Baseline) -> None:
-        data = msgspec.json.encode(baseline)
-        path = self._path(baseline.node, baseline.model)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        write_durably(self._path(baseline.node, baseline.model), msgspec.json.encode(baseline))
 
 
 def _read(path: Path) -> Baseline:

@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_what_there_was(store: Baselines, monkeypatch: pytest
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(baselines.os, "replace", full)
+    monkeypatch.setattr("gateway.durable.os.replace", full)
     with pytest.raises(OSError, match="No space"):
         store.update(msgspec.structs.replace(FIRST, runs=9))
     assert store.read("n", "m") == FIRST

@@ -29,6 +29,7 @@ RANKS = {
     "gateway.routing": 4,
     "gateway.adapter": 4,
     "gateway.offline": 4,
+    "gateway.durable": 4,
     "gateway.policy_files": 5,
     "gateway.keyfiles": 5,
     "gateway.storage": 5,

@@ -74,7 +74,7 @@ def amend(body: bytes, members: Mapping[str, object]) -> tuple[bytes, tuple[str,
     return inside + (b"," if there else b"") + text + body[len(inside) :], tuple(added)
 
 
-def needed(kinds: Collection[str], endpoint: str, stream: bool, *, seeded: bool = False) -> dict[str, object]:
+def needed(kinds: Collection[str], endpoint: str, *, seeded: bool = False) -> dict[str, object]:
     """The members that proofs of `kinds` (check ids) need in a request to `endpoint`, streamed or not.
 
     `seeded`: the answer will be judged by the request's own seed, so its temperature is left alone. Empty for an
@@ -123,7 +123,7 @@ def _completed(
 ) -> tuple[bytes, tuple[str, ...]]:
     if policy.proofs.request != COMPLETE:
         return request, ()
-    members = needed(kinds, endpoint, bool(document.get("stream")), seeded=_seeded(kinds, policy, document))
+    members = needed(kinds, endpoint, seeded=_seeded(kinds, policy, document))
     if document.get("logprobs", True) is not True:  # alternatives without log-probs are an error to most servers
         members.pop("top_logprobs", None)
     return amend(request, members)

@@ -14,13 +14,12 @@ is there to prevent.
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
+from gateway.durable import write_durably
 from gateway.errors import ConfigError
 
 _MAX_BYTES = 524_288
@@ -67,8 +66,8 @@ class CollateralStore:
         before = self._record(name)
         for role, digest in roles.items():
             if self._blob(digest) is None:
-                _write(self._blobs / digest, blobs[role])
-        _write(self._parts / f"{name}.json", msgspec.json.encode(roles))
+                write_durably(self._blobs / digest, blobs[role])
+        write_durably(self._parts / f"{name}.json", msgspec.json.encode(roles))
         # What the record no longer names goes after it, unless another part shares it, as AMD's chains do.
         if before is not None:
             self._drop(set(before.values()) - set(roles.values()))
@@ -76,7 +75,7 @@ class CollateralStore:
     def save_evaluations(self, numbers: Mapping[str, int]) -> None:
         """Keep the highest evaluation numbers. Raises `OSError`."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self._evaluations, msgspec.json.encode(dict(sorted(numbers.items()))))
+        write_durably(self._evaluations, msgspec.json.encode(dict(sorted(numbers.items()))))
 
     def _drop(self, digests: set[str]) -> None:
         if not digests:
@@ -112,22 +111,3 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     return data if len(data) <= _MAX_BYTES else None
-
-
-def _write(path: Path, data: bytes) -> None:
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -106,10 +106,9 @@ def test_bytes_of_anybody(data: bytes) -> None:
         ({"proof_drift"}, CHAT, False, {}),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("stream", [False, True])
-def test_needed(kinds: set[str], endpoint: str, seeded: bool, stream: bool, expected: dict[str, Any]) -> None:
+def test_needed(kinds: set[str], endpoint: str, seeded: bool, expected: dict[str, Any]) -> None:
     """Each kind's members, where it can be judged at all."""
-    assert needed(kinds, endpoint, stream, seeded=seeded) == expected
+    assert needed(kinds, endpoint, seeded=seeded) == expected
 
 
 @pytest.mark.parametrize(
