@@ -15,13 +15,12 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
-from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from gateway.errors import VerirouteError
 from gateway.model.verdict import Outcome
 from tui.actions import bindings
-from tui.chain import Line, chain, problems
+from tui.chain import Line, chain
 from tui.columns import short_id
 from tui.proofs import add_proofs
 from tui.reverify import Findings, reverify, step_lines
@@ -29,21 +28,22 @@ from tui.source import Row
 from tui.text import line, lines
 from tui.verdicts import COLOURS, MARKS, mark, outcome
 from tui.widgets.explain_pane import ExplainPane
-from tui.widgets.line_view import LineView
 from tui.widgets.provenance_tree import ProvenanceTree
 from tui.widgets.status_bar import StatusBar
 
 from .raw import RawScreen, parts_of
+from .tree import TreeScreen
 
 if TYPE_CHECKING:
     from tui.app import VerirouteApp
 
 
-class ReceiptScreen(Screen[None]):
+class ReceiptScreen(TreeScreen):
     """The provenance of `row`."""
 
     app: VerirouteApp
 
+    NO_PROBLEM = "no problem in this exchange: every check affirms"
     CONTEXTS = ("receipt", "list", "app")
     BINDINGS: ClassVar[list[BindingType]] = bindings("receipt")
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-wide")]  # noqa: RUF012  Textual declares it so
@@ -66,10 +66,6 @@ class ReceiptScreen(Screen[None]):
     def on_mount(self) -> None:
         self.tree_view.focus()
         self.open_row(self.row)
-
-    @property
-    def tree_view(self) -> ProvenanceTree:
-        return self.query_one("#tree", ProvenanceTree)
 
     def open_row(self, row: Row) -> None:
         """Show another exchange."""
@@ -118,43 +114,11 @@ class ReceiptScreen(Screen[None]):
         loud = self.findings is not None and bool(self.findings.differs)
         self.query_one("#banner", Static).set_class(loud, "-differs")
 
-    def on_line_view_moved(self, event: LineView.Moved) -> None:
-        self.query_one("#explain", ExplainPane).explain(self.tree_view.selected)
-
-    def on_line_view_chosen(self, event: LineView.Chosen) -> None:
-        self.tree_view.fold()
-
     # --- keys
-
-    def action_back(self) -> None:
-        self.dismiss()
-
-    def action_fold(self) -> None:
-        self.tree_view.fold()
-
-    def action_fold_to(self, closed: bool) -> None:
-        self.tree_view.fold(closed)
-
-    def action_problem(self, step: int) -> None:
-        tree = self.tree_view
-        found = problems(tree.root) if tree.root is not None else []
-        if not found:
-            self.app.say("no problem in this exchange: every check affirms")
-            return
-        at = next((number for number, item in enumerate(found) if item is tree.selected), -1 if step > 0 else 0)
-        tree.select(found[(at + step) % len(found)])
-        self.query_one("#explain", ExplainPane).explain(tree.selected)
 
     def action_verify(self) -> None:
         self.query_one("#banner", Static).update(line((" checking …", "$text-muted")))
         self.run_worker(self._check(), group="check", exclusive=True)
-
-    def action_copy(self) -> None:
-        selected = self.tree_view.selected
-        if selected is None or not selected.copy:
-            self.app.say("this line has nothing to copy: no digest, no id", severity="warning")
-            return
-        self.app.copy(selected.copy)
 
     def action_raw(self) -> None:
         if self._data is None or self.findings is None:
