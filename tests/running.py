@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +179,17 @@ class Gateway:
 def node_table(process: Process, name: str, models: list[str] | None = None, **more: Any) -> dict[str, Any]:
     table = {"id": name, "base_url": process.url, "models": models or [MODEL, EMBED], "pin": process.ready["pin"]}
     return {**table, **more}
+
+
+@contextlib.contextmanager
+def reference_nodes(folder: Path, ways: dict[str, list[str]]) -> Iterator[dict[str, Process]]:
+    """Reference nodes by name, each started with its own arguments; they stop at the end."""
+    started: dict[str, Process] = {}
+    try:
+        for name, way in ways.items():
+            arguments = ["node", "--port", "0", "--identity", str(folder / f"{name}.json"), "--json", *way]
+            started[name] = Process(arguments, cwd=folder)
+        yield started
+    finally:
+        for process in started.values():
+            process.stop()

@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from running import MODEL, Gateway, Process, node_table
+from running import MODEL, Gateway, Process, node_table, reference_nodes
 
 QUORUM = """
 name = "two"
@@ -36,13 +36,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proces
     folder = tmp_path_factory.mktemp("quorum-nodes")
     ways = {"a": ["--precision", "fp32"], "b": ["--precision", "bf16"], "liar": ["--model-variant", "other"]}
     ways["liar2"] = ["--precision", "int3"]
-    started: dict[str, Process] = {}
-    for name, way in ways.items():
-        arguments = ["node", "--port", "0", "--identity", str(folder / f"{name}.json"), "--json", *way]
-        started[name] = Process(arguments, cwd=folder)
-    yield started
-    for process in started.values():
-        process.stop()
+    with reference_nodes(folder, ways) as started:
+        yield started
 
 
 @pytest.fixture

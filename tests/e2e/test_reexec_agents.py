@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from running import MODEL, Gateway, Process, node_table
+from running import MODEL, Gateway, Process, node_table, reference_nodes
 
 POLICY = """
 name = "again"
@@ -57,13 +57,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proces
     folder = tmp_path_factory.mktemp("reexec-nodes")
     ways = {"reference": [], "honest": ["--precision", "bf16"], "other": ["--model-variant", "other"]}
     ways["hot"] = ["--dishonest", "sample-hot"]
-    started: dict[str, Process] = {}
-    for name, way in ways.items():
-        arguments = ["node", "--port", "0", "--identity", str(folder / f"{name}.json"), "--json", *way]
-        started[name] = Process(arguments, cwd=folder)
-    yield started
-    for process in started.values():
-        process.stop()
+    with reference_nodes(folder, ways) as started:
+        yield started
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 import zk_kit
-from running import MODEL, Gateway, Process, node_table
+from running import MODEL, Gateway, Process, node_table, reference_nodes
 
 pytestmark = pytest.mark.skipif(zk_kit.missing("ezkl"), reason="ezkl is not installed (extra zk)")
 
@@ -32,13 +32,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Proces
     proving = ["--prove", str(folder / "zk")]
     ways = {"proving": proving, "plain": [], "other-text": [*proving, "--dishonest", "other-text"]}
     ways["wrong-score"] = [*proving, "--dishonest", "wrong-score"]
-    started: dict[str, Process] = {}
-    for name, way in ways.items():
-        arguments = ["node", "--port", "0", "--identity", str(folder / f"{name}.json"), "--json", *way]
-        started[name] = Process(arguments, cwd=folder)
-    yield started
-    for process in started.values():
-        process.stop()
+    with reference_nodes(folder, ways) as started:
+        yield started
 
 
 @pytest.fixture
