@@ -1,8 +1,9 @@
 """The single writer: entries in, durable entries with index, inclusion proof and signed checkpoint out.
 
-One thread takes whatever waits (natural batching: a lone entry pays one commit, a crowd shares one; no timer), stores
-it in one transaction (`gateway.storage.writer`), and after the commit resolves the batch's futures with one hop to the
-event loop. Nothing is answered for before it is durable.
+One thread takes whatever waits (natural batching: a lone entry pays one commit, a crowd shares one), stores it in one
+transaction (`gateway.storage.writer`), and after the commit resolves the batch's futures with one hop to the event
+loop. In a crowd it starts when a turn of the loop brought nothing more, so that the two do not fight for the
+interpreter, and after `LINGER_S` at the latest. Nothing is answered for before it is durable.
 
 When storing fails, the batch's waiters get `LogUnavailable` and nothing of it is stored. Full disk, lock and read-only
 file pass: the next batch tries afresh. An I/O error does not: after a failed fsync nobody knows what the disk holds, a
@@ -42,6 +43,8 @@ DEADLINE_S = 5.0
 FOLD_BUSY, FOLD_IDLE = 4 << 20, 256 << 10
 IDLE_S = 0.005
 LOCK_STEP_S = 0.5
+#: How long entries that keep coming may hold a batch up.
+LINGER_S = 0.004
 
 
 class Sequencer:
@@ -82,6 +85,9 @@ class Sequencer:
         self._wake = threading.Lock()
         self._wake.acquire()
         self._signalled = False
+        self._crowd = False  # the last batch had more than one
+        self._seen = 0
+        self._start_by = 0.0
         self._closing = False
         self._stopped: str | None = None
         self._ended: asyncio.Future[None] | None = loop.create_future()
@@ -172,8 +178,18 @@ class Sequencer:
             # Woken in the middle of this turn of the event loop, the writer would fight it for the interpreter and
             # take one entry; at the turn's end it takes all that the turn brought.
             self._signalled = True
-            self._loop.call_soon(self._wake.release)
+            self._seen, self._start_by = 0, time.monotonic() + LINGER_S
+            self._loop.call_soon(self._rouse)
         return future
+
+    def _rouse(self) -> None:
+        """Wake the writer; in a crowd, not before a turn of the event loop that brought nothing."""
+        waiting = len(self._queue)
+        if self._crowd and self._seen < waiting < self._batch and time.monotonic() < self._start_by:
+            self._seen = waiting
+            self._loop.call_soon(self._rouse)
+        else:
+            self._wake.release()
 
     def _signal(self) -> None:
         if not self._signalled:
@@ -203,9 +219,12 @@ class Sequencer:
                 self._wait()
                 while self._queue:
                     self._current = self._take()
+                    self._crowd = len(self._current) > 1
                     self._serve(self._current)
                     self._current = []
                     self._keep_house(FOLD_BUSY)
+                    if self._signalled and not self._closing:
+                        break  # what came meanwhile has its own signal, at the end of its turn
                 if self._folds:
                     self._fold_all()
         finally:

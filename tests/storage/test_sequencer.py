@@ -58,6 +58,37 @@ async def test_a_crowd_gets_dense_indices_and_good_proofs(log: Sequencer, tmp_pa
     assert sorted(check_log(tmp_path)) == sorted(entry.id for entry in entries)
 
 
+async def test_what_keeps_coming_shares_a_batch(log: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a batch of more than one, entries of later turns join until a turn brings none; a lone one never waits."""
+    monkeypatch.setattr("gateway.storage.sequencer.LINGER_S", 60.0)
+    await asyncio.gather(log.append(receipt(0)), log.append(receipt(1)))
+    begun = log.batches
+    futures = []
+    for n in range(2, 7):
+        futures.append(log.append(receipt(n)))
+        await asyncio.sleep(0)
+    assert {committed.size for committed in await asyncio.gather(*futures)} == {7}
+    assert log.batches == begun + 1
+    for n in range(7, 10):
+        assert (await log.append(receipt(n))).size == n + 1
+
+
+async def test_what_keeps_coming_is_not_waited_for_without_end(log: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once its time is up a batch starts, though every turn still brings an entry."""
+    monkeypatch.setattr("gateway.storage.sequencer.LINGER_S", 0.01)
+    first, _ = log.append(receipt(0)), log.append(receipt(1))
+    await first
+    entries = [receipt(n) for n in range(2, 4000)]
+    futures = []
+    for entry in entries:
+        futures.append(log.append(entry))
+        await asyncio.sleep(0)
+        if futures[0].done():
+            break
+    assert futures[0].done()
+    await asyncio.gather(*futures)
+
+
 async def test_every_checkpoint_grows_from_the_one_before(log: Sequencer, tmp_path: Path) -> None:
     """Each checkpoint that was handed out is consistent with the next."""
     notes = [log.checkpoint]
