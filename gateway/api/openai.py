@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,11 +24,38 @@ from .errors import render
 from .strict import read_body
 from .terms import TermsBook
 
-_urandom = os.urandom
-_random = random.SystemRandom().random
-
 #: After a stop has ended the exchanges that still ran: how long their receipts and last words may take.
 LAST_S = 3.0
+
+
+class Randomness:
+    """The system's random bytes, fetched many at a time: a system call for each exchange costs more than its salts."""
+
+    SIZE = 8192
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Hand out nothing of what was fetched: a forked child has the same bytes."""
+        self._bytes, self._at = b"", 0
+
+    def take(self, count: int) -> bytes:
+        """`count` bytes, at most `SIZE`; none of them is handed out again."""
+        at, end = self._at, self._at + count
+        if end > len(self._bytes):
+            self._bytes, at, end = os.urandom(self.SIZE), 0, count
+        self._at = end
+        return self._bytes[at:end]
+
+
+_randomness = Randomness()
+os.register_at_fork(after_in_child=_randomness.forget)
+
+
+def _pick(eight: bytes) -> float:
+    """A fraction in [0, 1) of eight random bytes."""
+    return (int.from_bytes(eight, "big") >> 11) / (1 << 53)
 
 
 class Inference:
@@ -122,17 +148,16 @@ class Inference:
         principal = self._keys.principal(authorization, api_key).needs("inference")
         self._room()
         declared = int(length) if length is not None and length.isdigit() else None
-        deadline = asyncio.get_running_loop().time() + self._body_s
-        body = await read_body(receive, self._max_body, deadline, declared=declared)
+        body = await read_body(receive, self._max_body, self._body_s, declared=declared)
         head = parse_head(scope["path"], body)
         terms = self._terms.resolve(principal.policy, policies, head)
         self._relay.known(head)
         now_ms = time.time_ns() // 1_000_000
         found = client_id if client_id is not None else other_id
-        randomness = _urandom(90)
+        randomness = _randomness.take(98)
         self._room()  # again: others may have come while the body was read
         return Incoming(
-            self._ulids.mint(now_ms, int.from_bytes(randomness[80:], "big")),
+            self._ulids.mint(now_ms, int.from_bytes(randomness[80:90], "big")),
             now_ms,
             t0,
             randomness[:80],
@@ -141,7 +166,7 @@ class Inference:
             head,
             body,
             terms,
-            _random(),
+            _pick(randomness[90:]),
         )
 
     def _room(self) -> None:

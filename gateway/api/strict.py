@@ -233,8 +233,8 @@ async def refuse(error: VerirouteError, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def read_body(receive: Receive, limit: int, deadline: float, *, declared: int | None = None) -> bytes:
-    """The whole body, at most `limit` bytes, by `deadline` in loop time.
+async def read_body(receive: Receive, limit: int, within_s: float, *, declared: int | None = None) -> bytes:
+    """The whole body, at most `limit` bytes, within `within_s` seconds.
 
     Raises BodyTooLarge from the `declared` length before anything is read (no 100 Continue is sent then) and at the
     cap, RequestTimeout at the deadline, and BadRequest when the client goes before the end.
@@ -245,7 +245,7 @@ async def read_body(receive: Receive, limit: int, deadline: float, *, declared: 
     if getattr(getattr(receive, "__self__", None), "more_body", True) is False:
         return await _read(receive, limit)
     try:
-        async with asyncio.timeout_at(deadline):
+        async with asyncio.timeout(within_s):
             return await _read(receive, limit)
     except TimeoutError:
         raise RequestTimeout("The request body did not arrive in time.") from None

@@ -182,7 +182,15 @@ class Fleet:
                 self.unresolved[node.id] = "discovery_pending"
             else:
                 self.members[node.id] = self._member(node)
+        self._listed()
+
+    def _listed(self) -> None:
+        """Work out what every request asks of `members`, which have changed."""
         self._views = [m.view for m in self.members.values()]
+        self._offered: dict[str, set[str]] = {}  # model -> where it is offered by any node, whatever its state
+        for node in (*self._configured, *(m.node for m in self.members.values())):
+            for model in node.models:
+                self._offered.setdefault(model, set()).update(node.endpoints)
 
     def use_policies(self, policies: Iterable[CompiledPolicy]) -> None:
         """Policies whose decisions about a session are worked out when it begins, not when it is asked for."""
@@ -192,10 +200,10 @@ class Fleet:
 
     def known(self, head: Head) -> None:
         """Raises `ModelUnknown` or `EndpointUnknown` when no node, whatever its state, could serve `head`."""
-        offers = (*self._configured, *(m.node for m in self.members.values()))
-        if not any(head.model in node.models for node in offers):
+        endpoints = self._offered.get(head.model)
+        if endpoints is None:
             raise ModelUnknown("No node offers this model; GET /v1/models lists those that are.", param="model")
-        if not any(head.model in node.models and head.endpoint in node.endpoints for node in offers):
+        if head.endpoint not in endpoints:
             raise EndpointUnknown(f"No node offers {head.model!r} at {head.endpoint}.", param="model")
 
     async def choose(self, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None, pick: float) -> Choice:
@@ -300,7 +308,7 @@ class Fleet:
         for new in after_ids - before_ids:
             log.info("node.discovered", node=new, network=network, url=kept[new].node.base_url)
         self.members = kept
-        self._views = [m.view for m in kept.values()]
+        self._listed()
         for node in configured:
             self.unresolved.pop(node.id, None)
         self.unresolved.update(found.unresolved)

@@ -87,7 +87,7 @@ class Run(Ends):
         self.relay = relay
         self.pick = pick
         self.sent_at = 0.0
-        self.task = asyncio.current_task()
+        self.task: asyncio.Task[None] | None = None  # set when it is performed
         self.nonce = nonce
         self.asked = self._question(x.body)
 
@@ -180,12 +180,14 @@ class Run(Ends):
         connection: Connection | None = None
         try:
             assert member.session is not None
-            connection = await self.reach(member)
+            connection = await self.reach(member, look=False)
             x.node, x.session = member.node, member.session
             await self.intend()
-            if not connection.untouched():  # it was an idle one, and its peer ended it while the intent was written
+            if not connection.untouched():  # it was an idle one, and its peer has ended it
                 connection.abort()
+                x.node = x.session = None
                 connection = await self.reach(member)
+                x.node, x.session = member.node, member.session
             self.connection = connection
             self.sink.on_leave(connection.abort)
             if self.sink.gone:
@@ -229,14 +231,14 @@ class Run(Ends):
             raise Next(UNSUPPORTED)
         self.x.unsupported = (*left_out.dropped, *left_out.defaulted)
 
-    async def reach(self, member: Member) -> Connection:
+    async def reach(self, member: Member, *, look: bool = True) -> Connection:
         """A connection to the node, over which nothing was sent. Raises `Next`."""
         assert member.session is not None
         # Over TLS the keys that the session names, and no others. One that names none has the web's rules, and
         # channel_bound is then none: whether that will do was the policy's to say.
         pins = frozenset(member.session.spki_pins) or None if member.origin.tls else None
         try:
-            return await self.relay.pool.acquire(member.origin, pins, self.policy.deadlines.connect_s)
+            return await self.relay.pool.acquire(member.origin, pins, self.policy.deadlines.connect_s, look=look)
         except NotReached as error:
             member.failed(error.reason or "connect_failed")
             raise Next(error.reason or "connect_failed") from None

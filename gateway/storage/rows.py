@@ -1,7 +1,7 @@
 """The rows of one batch, written with as few statements as there are tables.
 
 Every `execute` lets go of the interpreter lock and has to win it back from a busy event loop, and costs more than the
-row it carries; so rows go in by multi-row INSERTs of 256, 128, … 1 rows, each prepared once.
+row it carries; so rows go in by multi-row INSERTs of 256, 128, 64, 32 and 16 down to 1 rows, each prepared once.
 
 What the driver binds fast is exact int, float, str and bytearray; bytes, None and bool take a detour of almost a
 microsecond each (CPython's adapter lookup). Hence `bytearray(…)` below, and NULLs spelled `nullif(?, '')`.
@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from gateway.model.entry import Entry
 
 MAX_ROWS = 256
+#: Up to so many rows go in by one statement of exactly that size.
+EXACT = 16
 
 
 class Insert:
@@ -24,13 +26,14 @@ class Insert:
 
     def __init__(self, head: str, row: str) -> None:
         self.width = row.count("?")
-        self._sql = {count: f"{head} VALUES {','.join([row] * count)}" for count in (1 << n for n in range(9))}
+        counts = (*range(1, EXACT), *(1 << n for n in range(4, 9)))
+        self._sql = {count: f"{head} VALUES {','.join([row] * count)}" for count in counts}
 
     def run(self, connection: sqlite3.Connection, values: list[object]) -> None:
         """Insert `values`, rows one after the other."""
         left, at = len(values) // self.width, 0
         while left:
-            count = min(1 << left.bit_length() - 1, MAX_ROWS)
+            count = left if left < EXACT else min(1 << left.bit_length() - 1, MAX_ROWS)
             end = at + count * self.width
             connection.execute(self._sql[count], values[at:end])
             left, at = left - count, end

@@ -75,12 +75,15 @@ class UpstreamPool:
         """Connections kept for reuse to `origin`."""
         return sum(len(site.idle) for key, site in self._sites.items() if key in (origin.key + _WEB, origin.key + _PIN))
 
-    async def acquire(self, origin: Origin, pins: frozenset[bytes] | None, connect_deadline_s: float) -> Connection:
+    async def acquire(
+        self, origin: Origin, pins: frozenset[bytes] | None, connect_deadline_s: float, *, look: bool = True
+    ) -> Connection:
         """A connection on which nothing was sent yet, to `origin`; give it back with `release`, whatever happens.
 
         `pins` are SHA-256 digests of SubjectPublicKeyInfo: the peer's leaf must be one of them (an empty set refuses
         all), and nothing else about its certificate matters. None: the web's rules, chain and host name, hold instead.
-        Raises `NotReached` and its kinds: no byte of a request has left.
+        Without `look` an idle connection's socket is not asked whether anything came: the caller does it (`untouched`)
+        before it sends. Raises `NotReached` and its kinds: no byte of a request has left.
         """
         key = origin.key + (_WEB if pins is None else _PIN)
         site = self._sites.get(key)
@@ -88,7 +91,8 @@ class UpstreamPool:
             while site.idle:
                 connection = site.idle.pop()
                 connection.parked = False
-                if connection.untouched() and (pins is None or accepts(pins, connection.spki)):
+                usable = connection.untouched() if look else connection.reusable
+                if usable and (pins is None or accepts(pins, connection.spki)):
                     return connection
                 connection.abort()
         return await self._connect(key, origin, pins, connect_deadline_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -65,7 +64,7 @@ class TinyApp:
     async def chat(self, scope, receive, send) -> None:
         if scope["method"] != "POST":
             raise MethodNotAllowed("POST only.")
-        body = await read_body(receive, BODY_LIMIT, asyncio.get_running_loop().time() + 5)
+        body = await read_body(receive, BODY_LIMIT, 5)
         try:
             document = strict_json(body, max_bytes=BODY_LIMIT)
         except FormatError as error:

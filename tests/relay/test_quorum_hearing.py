@@ -204,7 +204,7 @@ async def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         await gateway.open()
         for n in range(len(nodes)):  # the quicker a node was, the earlier it is asked
             gateway.fleet.members[f"n{n}"].served(float(10**n))
-        monkeypatch.setattr("gateway.api.openai._random", lambda: 0.0)
+        monkeypatch.setattr("gateway.api.openai._pick", lambda _: 0.0)
         made.append(World(gateway, nodes, tmp_path / "audit.db"))
         return made[-1]
 

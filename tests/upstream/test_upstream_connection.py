@@ -447,6 +447,9 @@ async def test_what_reached_the_socket_but_not_the_loop_is_seen_before_reuse(poo
         writer.write(SECOND)
         await asyncio.sleep(0.03)
         assert not connection.untouched()
+        # Who asks for no look is given it, and has to look.
+        assert (await pool.acquire(node.origin, None, 2.0, look=False)) is connection
+        pool.release(connection)
         assert (await pool.acquire(node.origin, None, 2.0)) is not connection
 
 
