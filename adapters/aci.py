@@ -51,7 +51,7 @@ class AciAdapter:
         return headers
 
     def response(self, headers: list[tuple[bytes, bytes]]) -> Sealed:
-        found = [value for name, value in headers if name.lower() == b"x-aci-receipt"]
+        found = [value for name, value in headers if name == b"x-aci-receipt"]
         if len(found) != 1:
             return Sealed(None, "no_receipt" if not found else "malformed: two receipts")
         try:

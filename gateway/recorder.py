@@ -7,7 +7,6 @@ The order that callers keep: intent durable -> prompt leaves; receipt durable ->
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 from collections.abc import Callable, Mapping
 
@@ -16,9 +15,11 @@ import msgspec
 from . import __version__
 from .backlog import Backlog
 from .crypto.canonical import jcs
+from .crypto.encoding import b64
 from .errors import VerirouteError
 from .exchange.answer import Content
 from .exchange.head import Head
+from .exchange.render import VerificationPolicy
 from .log import receipt as documents
 from .log.dsse import parse_envelope, seal, wrap
 from .log.note import NoteSigner
@@ -66,16 +67,16 @@ Append = Callable[[Entry], "asyncio.Future[Committed]"]
 
 _encoder = msgspec.json.Encoder()
 _ANNOTATE = {form: Annotations(form) for form in (FORM_BYTES, FORM_SSE, FORM_UTF8, FORM_TOOLCALLS)}
-_b64 = base64.standard_b64encode
 
 
 class PolicyUse(msgspec.Struct, frozen=True):
-    """What receipts say of a policy, prepared once: the `verifier` member, and whether payloads are kept."""
+    """What receipts and answers say of a policy, prepared once (`verifier`, `shown`), and whether payloads are kept."""
 
     name: str
     digest: str
     verifier: Verifier
     store: str
+    shown: VerificationPolicy
 
     @classmethod
     def of(cls, policy: CompiledPolicy) -> PolicyUse:
@@ -84,7 +85,8 @@ class PolicyUse(msgspec.Struct, frozen=True):
         named = [(policy.name, policy.version, policy.digest), *((f.name, f.version, f.digest) for f in files)]
         refs = tuple([PolicyRef(n, f"veriroute:policy/{n}@{version}", Sha256(d)) for n, version, d in named])
         verifier = Verifier(f"urn:veriroute:verifier:{__version__}", refs)
-        return cls(policy.name, policy.digest, verifier, policy.audit.store_payload)
+        shown = VerificationPolicy(policy.name, policy.digest)
+        return cls(policy.name, policy.digest, verifier, policy.audit.store_payload, shown)
 
 
 class Exchange:
@@ -105,12 +107,13 @@ class Exchange:
         "key_id",
         "mode",
         "node",
-        "nonce16",
+        "nonce",
         "parent",
         "payment",
         "policy",
         "proofs",
         "receipt_id",
+        "received",
         "received_ms",
         "rejected",
         "request_digest",
@@ -145,7 +148,8 @@ class Exchange:
         self.received_ms = received_ms
         self.t0 = t0
         self.seed = seed
-        self.nonce16 = nonce16
+        self.nonce = b64(nonce16)
+        self.received = instant(received_ms)
         self.key_id = key_id
         self.client_request_id = client_request_id
         self.head = head
@@ -249,8 +253,8 @@ class Recorder:
                 subject=(Subject(REQUEST_BODY, x.request_digest, _ANNOTATE[FORM_BYTES]),),
                 predicate=_IntentPredicate(
                     x.receipt_id,
-                    _b64(x.nonce16).decode(),
-                    instant(x.received_ms),
+                    x.nonce,
+                    x.received,
                     RequestPart(x.request_digest, x.head.endpoint, x.head.model, x.head.stream),
                     Caller(x.key_id, x.client_request_id),
                     x.policy.verifier,
@@ -301,7 +305,7 @@ class Recorder:
         sent = x.sent
         predicate = Receipt(
             receipt_id=x.receipt_id,
-            nonce=_b64(x.nonce16).decode(),
+            nonce=x.nonce,
             verifier=x.policy.verifier,
             time_created=instant(self._now_ms()),
             request=RequestPart(
@@ -353,8 +357,8 @@ class Recorder:
             key_id=x.key_id,
             client_request_id=x.client_request_id,
             created_ms=x.received_ms,
-            verdict=end.verdict.value,
-            release=end.release.value,
+            verdict=end.verdict._value_,
+            release=end.release._value_,
             reason=end.reason,
             policy=x.policy.name,
             network=x.node.network if x.node else None,
@@ -427,7 +431,7 @@ class Recorder:
 
     def _timings(self, x: Exchange) -> Timings:
         return Timings(
-            instant(x.received_ms),
+            x.received,
             _ms(x.t0, x.t_first),
             _ms(x.t0, x.t_done),
             None if x.verify_ms is None else round(x.verify_ms, 3),

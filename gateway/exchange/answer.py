@@ -127,7 +127,7 @@ def parse_answer(body: bytes) -> tuple[dict[str, Any], Answer]:
 
 def foreign_members(document: dict[str, Any]) -> tuple[str, ...]:
     """The members of an answer that only we may set: a node must not be able to speak in our name."""
-    if OURS_SET.isdisjoint(document) and not any("veriroute" in name for name in document):
+    if OURS_SET.isdisjoint(document) and "veriroute" not in "\n".join(document):
         return ()
     return tuple(name for name in document if name in OURS or name.startswith(("x_veriroute", "x-veriroute")))
 
@@ -198,6 +198,8 @@ def _completion(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call
 
 
 def _choices_problem(head: Head, choices: list[Choice]) -> str | None:
+    if head.n == 1 and len(choices) == 1 and choices[0].index == 0:
+        return None
     indices = sorted(c.index for c in choices)
     if indices != list(range(head.n)):
         return f"choices {indices[:8]} where {head.n} were asked for"

@@ -68,6 +68,7 @@ class _Body(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Body).decode
+_NO_TOOLS: frozenset[str] = frozenset()
 
 
 def parse_head(endpoint: str, body: bytes) -> Head:
@@ -114,6 +115,8 @@ def clean_request_id(value: bytes) -> str | None:
 
 
 def _tools(parsed: _Body) -> frozenset[str]:
+    if not parsed.tools and not parsed.functions:
+        return _NO_TOOLS
     names = set()
     for tool in _list("tools", parsed.tools, list[_Tool]):
         # Chat completions nest the name under `function`; responses and messages have it on the tool.

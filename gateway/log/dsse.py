@@ -9,8 +9,9 @@ a copy from elsewhere. `keyid` says which key to try and nothing more.
 
 from __future__ import annotations
 
-import binascii
+from binascii import b2a_base64
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple, Protocol
 
@@ -25,7 +26,7 @@ from gateway.errors import FormatError, ProofError
 MAX_ENVELOPE_BYTES = 4 << 20
 MAX_SIGNATURES = 16
 
-_string = msgspec.json.Encoder().encode
+_string = lru_cache(maxsize=64)(msgspec.json.Encoder().encode)  # of payload types and key ids, which are few
 
 
 class Signer(Protocol):
@@ -73,10 +74,10 @@ def seal(payload: bytes, payload_type: str, signer: Signer) -> Sealed:
     message = pae(payload_type, payload)
     # Written by hand: base64 needs no escaping, and this is on the path of every answer.
     envelope = b'{"payload":"%b","payloadType":%b,"signatures":[{"keyid":%b,"sig":"%b"}]}' % (
-        binascii.b2a_base64(payload, newline=False),
+        b2a_base64(payload, newline=False),
         _string(payload_type),
         _string(signer.keyid),
-        binascii.b2a_base64(signer.sign(message), newline=False),
+        b2a_base64(signer.sign(message), newline=False),
     )
     return Sealed(envelope, sha256(message).digest())
 
@@ -89,7 +90,7 @@ def sign_envelope(payload: bytes, payload_type: str, signer: Signer) -> bytes:
 def wrap(payload: bytes, payload_type: str) -> Sealed:
     """`payload` in the form of an envelope, signed by nobody: for a document that the log's checkpoint vouches for."""
     envelope = b'{"payload":"%b","payloadType":%b,"signatures":[]}' % (
-        binascii.b2a_base64(payload, newline=False),
+        b2a_base64(payload, newline=False),
         _string(payload_type),
     )
     return Sealed(envelope, sha256(pae(payload_type, payload)).digest())

@@ -10,6 +10,7 @@ index <n>
 
 from __future__ import annotations
 
+from binascii import b2a_base64
 from collections.abc import Sequence
 
 import msgspec
@@ -24,6 +25,7 @@ from .note import MAX_NOTE_BYTES, parse_note
 HEADER = "c2sp.org/tlog-proof@v1"
 #: An inclusion proof in a tree of 2**63 leaves has 63 hashes.
 MAX_HASHES = 63
+_LENGTHS = frozenset((HASH_BYTES,))
 #: Room for the head of the file: `extra` is bounded with it.
 MAX_PROOF_BYTES = MAX_NOTE_BYTES + (64 << 10)
 
@@ -39,16 +41,15 @@ class TlogProof(msgspec.Struct, frozen=True):
 
 def format_tlog_proof(index: int, hashes: Sequence[bytes], checkpoint_note: bytes, extra: bytes | None = None) -> str:
     """The text of a proof; `FormatError` when the parts could not be read back."""
-    if not 0 <= index <= MAX_COUNT or len(hashes) > MAX_HASHES or any(len(value) != HASH_BYTES for value in hashes):
+    if not 0 <= index <= MAX_COUNT or len(hashes) > MAX_HASHES or not _LENGTHS.issuperset(map(len, hashes)):
         raise FormatError(f"a tlog-proof has an index from 0 and at most {MAX_HASHES} hashes of {HASH_BYTES} bytes")
     try:
         note = checkpoint_note.decode()
     except UnicodeDecodeError:
         raise FormatError("the checkpoint is not UTF-8") from None
-    head = [HEADER, f"index {index}", *map(b64, hashes)]
-    if extra is not None:
-        head.insert(1, f"extra {b64(extra)}")
-    return "\n".join([*head, "", note])
+    more = "" if extra is None else f"extra {b64(extra)}\n"
+    path = b"".join(map(b2a_base64, hashes)).decode()  # each on a line of its own
+    return f"{HEADER}\n{more}index {index}\n{path}\n{note}"
 
 
 def parse_tlog_proof(text: str) -> TlogProof:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,13 @@ import structlog
 from gateway.adapter import Sealed
 from gateway.auditing import Released
 from gateway.backlog import LOG_FAILED
+from gateway.crypto.encoding import b64
 from gateway.crypto.ohttp_keys import parse_key_config
 from gateway.errors import EvidenceRejected, FormatError, LogUnavailable, PaymentRefused, UnsupportedParameter
 from gateway.exchange.amend import completed, unprovable
 from gateway.exchange.assemble import assemble
 from gateway.exchange.release import Hold
-from gateway.exchange.render import Verification, VerificationPolicy, splice, verification_event
+from gateway.exchange.render import Verification, splice, verification_event
 from gateway.exchange.reply import Question, Reply
 from gateway.exchange.rules import RULES
 from gateway.exchange.sse import Framer
@@ -457,16 +457,16 @@ class Run(Ends):
         x, full = self.x, self.policy.attach == "full"
         assert x.node is not None
         assert x.session is not None
-        salts = {name: _b64(x.salt(name)) for name in self._opened(facts)}
+        salts = {name: b64(x.salt(name)) for name in self._opened(facts)}
         return Verification(
-            verdict=facts.judged.decision.verdict.value,
+            verdict=facts.judged.decision.verdict,
             level="degraded" if committed is None or self.book.degraded else "logged",
-            policy=VerificationPolicy(self.terms.use.name, self.terms.use.digest),
+            policy=self.terms.use.shown,
             network=x.node.network,
             node=x.node.id,
             model=x.head.model,
             executed_in=facts.judged.executed_in,
-            release=Release.RELEASED.value,
+            release=Release.RELEASED,
             reason=facts.judged.decision.reason,
             claims=facts.judged.claims_shown,
             checks=facts.judged.checks if full else None,
@@ -527,9 +527,7 @@ def _settled(judged: Judged, policy: CompiledPolicy) -> bool:
 
 
 def _charset_ok(content_type: bytes) -> bool:
+    if content_type == JSON:
+        return True
     parameters = content_type.lower().split(b";")[1:]
     return all(p.strip() in (b"", b"charset=utf-8", b'charset="utf-8"') for p in parameters)
-
-
-def _b64(data: bytes) -> str:
-    return base64.standard_b64encode(data).decode()

@@ -19,6 +19,7 @@ import re
 import select
 import ssl
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from .answer import AnswerReader
@@ -444,7 +445,7 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _encode(self, method: bytes, target: bytes, headers: Headers, length: int) -> bytes:
-        names = [name for name, _ in headers]
+        names = tuple([name for name, _ in headers])
         lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity" % (method, target, self.origin.authority)]
         lines += [b"%b: %b" % field for field in headers]
         if length or method != b"GET":
@@ -456,15 +457,20 @@ class Connection(asyncio.Protocol):
             head.count(b"\r") != breaks
             or head.count(b"\n") != breaks
             or b"\0" in head
-            or not all(names)
-            or not _NAMES.fullmatch(b"\n".join(names))
             or not _TARGET.fullmatch(target)
             or not method.isalpha()
             or method in (b"HEAD", b"CONNECT")
-            or not _OURS.isdisjoint(map(bytes.lower, names))
+            or not _may_be_sent(names)
         ):
             raise ValueError("request line or header fields cannot be sent as given")
         return head
+
+
+@lru_cache(maxsize=256)  # a network's requests have the same few names
+def _may_be_sent(names: tuple[bytes, ...]) -> bool:
+    """Whether all of `names` are header names, and none is ours to write."""
+    whole = all(names) and _NAMES.fullmatch(b"\n".join(names)) is not None
+    return whole and _OURS.isdisjoint(map(bytes.lower, names))
 
 
 def accepts(pins: frozenset[bytes], spki: bytes | None) -> bool:

@@ -13,7 +13,6 @@ Everything here takes bytes and raises `FormatError` only; whether a thing is *a
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import re
@@ -100,7 +99,7 @@ def decode_inline(text: bytes) -> bytes:
     if len(text) > MAX_RECEIPT * 4 // 3 + 4:
         raise FormatError("an inline receipt is over the size limit")
     try:
-        return base64.b64decode(text, validate=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError):
         raise FormatError("an inline receipt is not standard base64") from None
 
