@@ -94,7 +94,7 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
     # the young generation may grow further before it is looked at.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
     config = serve_config(
         gateway.app,
         host=settings.server.host,
