@@ -20,7 +20,7 @@ demo: $(STAMP)
 	@$(BIN)/veriroute demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check --output-format concise .

@@ -74,6 +74,11 @@ def test_a_member_that_is_not_there_is_missing_evidence(name: str, null: bool) -
 SIGNATURE = GOOD["tee_signature"]
 
 
+def _id(value: Any) -> str:
+    """Keys are new in every run and must not become part of a test's name."""
+    return value if isinstance(value, str) and value in GOOD else type(value).__name__
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -110,6 +115,7 @@ SIGNATURE = GOOD["tee_signature"]
         ("tee_signature", "A" * 1028),
         ("tee_signature", SIGNATURE.encode()),
     ],
+    ids=_id,
 )
 def test_a_member_has_one_spelling(name: str, value: Any) -> None:
     """What is not spelled as the node spells it is malformed, whatever a lenient reader would make of it."""
