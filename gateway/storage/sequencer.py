@@ -241,7 +241,8 @@ class Sequencer:
         """Until something arrives; idle moments go to housekeeping."""
         woken = self._wake.acquire(timeout=IDLE_S)
         if not woken:
-            self._keep_house(FOLD_IDLE)
+            if not self._signalled:  # else the loop is in the middle of a long turn, and this is no idle moment
+                self._keep_house(FOLD_IDLE)
             woken = self._wake.acquire(timeout=SYNC_EVERY_S if self._writer.memory.dirty else -1)
         if woken:
             self._signalled = False

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from gateway.log.checkpoint import open_checkpoint
 from gateway.model.entry import Entry, Opening
 from gateway.storage.blobs import erase_openings, put_evidence, put_session
 from gateway.storage.reads import Reader
-from gateway.storage.sequencer import Sequencer
+from gateway.storage.sequencer import FOLD_IDLE, Sequencer
 
 
 @pytest_asyncio.fixture
@@ -87,6 +88,20 @@ async def test_what_keeps_coming_is_not_waited_for_without_end(log: Sequencer, m
             break
     assert futures[0].done()
     await asyncio.gather(*futures)
+
+
+async def test_a_long_turn_is_no_idle_moment(log: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While entries wait for the end of a turn, the writer does not take the time for housekeeping; later it does."""
+    kept: list[tuple[int, int]] = []
+    monkeypatch.setattr(log._writer, "keep_house", lambda fold_at: kept.append((fold_at, log.lag)))
+    await log.append(receipt(0))
+    await asyncio.sleep(0.02)
+    assert (FOLD_IDLE, 0) in kept
+    for n in range(1, 6):
+        future = log.append(receipt(n))
+        time.sleep(0.02)  # the loop is held up
+        await future
+    assert {lag for fold_at, lag in kept if fold_at == FOLD_IDLE} == {0}
 
 
 async def test_every_checkpoint_grows_from_the_one_before(log: Sequencer, tmp_path: Path) -> None:
