@@ -64,7 +64,6 @@ class Cycle:
         self._protocol = protocol
         self.scope = scope
         scope["veriroute.on_leave"] = self.on_leave
-        scope["veriroute.answer"] = self.answer
         self._on_leave: Callable[[], None] | None = None
         self.expect_continue = expect_continue
         self.keep_alive = keep_alive
@@ -185,18 +184,6 @@ class Cycle:
             self._start(message["status"], message.get("headers", ()))
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
-
-    async def answer(self, status: int, headers: Any, body: bytes) -> None:
-        """`send` of a whole answer, head and body: a step instead of two."""
-        protocol = self._protocol
-        if protocol.flow.write_paused and not self.disconnected:
-            await protocol.flow.drain()
-        if self.disconnected:
-            raise ClientGone("the client closed the connection, or stopped reading")
-        if self.response_started:
-            raise RuntimeError("a second answer to one request")
-        self._start(status, headers)
-        self._body(body, False)
 
     def _start(self, status: int, headers: Any) -> None:
         content = [STATUS_LINE[status]]

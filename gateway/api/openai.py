@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from gateway.errors import BadRequest, Busy, NotFound, VerirouteError
@@ -190,7 +190,6 @@ class AsgiSink:
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self._send = send
-        self._whole = scope.get("veriroute.answer")  # on our own server: head and body in one step
         self._callback: Callable[[], None] | None = None
         self.gone = False
         self._watcher: asyncio.Task[None] | None = None
@@ -205,43 +204,40 @@ class AsgiSink:
 
     async def answer(self, headers: Headers, body: bytes) -> None:
         headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        if self._whole is not None:
-            await self._put(self._whole, 200, headers, body)
-            return
-        await self._put(self._send, {"type": "http.response.start", "status": 200, "headers": headers})
-        await self._put(self._send, {"type": "http.response.body", "body": body})
+        await self._put({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._put({"type": "http.response.body", "body": body})
 
     async def begin(self, headers: Headers) -> None:
-        await self._put(self._send, {"type": "http.response.start", "status": 200, "headers": headers})
+        await self._put({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def write(self, data: bytes) -> None:
-        await self._put(self._send, {"type": "http.response.body", "body": data, "more_body": True})
+        await self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, data: bytes) -> None:
-        await self._put(self._send, {"type": "http.response.body", "body": data})
+        await self._put({"type": "http.response.body", "body": data})
 
     async def refuse(self, error: VerirouteError, receipt: str, extra: dict[str, object], headers: Headers) -> None:
         status, own, body = render(error, receipt, extra)
         names = {name for name, _ in headers}
         own = [(name, value) for name, value in own if name not in names]
-        await self._put(self._send, {"type": "http.response.start", "status": status, "headers": [*headers, *own]})
-        await self._put(self._send, {"type": "http.response.body", "body": body})
+        await self._put({"type": "http.response.start", "status": status, "headers": [*headers, *own]})
+        await self._put({"type": "http.response.body", "body": body})
 
     async def cut(self, data: bytes) -> None:
         # No message without `more_body` follows: the server cuts the body, so that its end can't look like success.
         if data:
-            await self._put(self._send, {"type": "http.response.body", "body": data, "more_body": True})
+            await self._put({"type": "http.response.body", "body": data, "more_body": True})
 
     def close(self) -> None:
         self._callback = None
         if self._watcher is not None:
             self._watcher.cancel()
 
-    async def _put(self, write: Callable[..., Awaitable[None]], *what: Any) -> None:
+    async def _put(self, message: dict[str, Any]) -> None:
         if self.gone:
             raise ClientGone("the client left")
         try:
-            await write(*what)
+            await self._send(message)
         except OSError:
             self.gone = True
             raise

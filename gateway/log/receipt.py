@@ -63,7 +63,7 @@ def leaf(kind: str, payload_type: str, payload: bytes) -> bytes:
 
 def leaf_of(kind: str, digest: bytes) -> bytes:
     """The log entry when SHA-256 of the PAE is known already (the hot path signs over the same PAE)."""
-    return f"veriroute/1 {kind} sha256:{digest.hex()}\n".encode()
+    return f"veriroute/1 {kind} sha256:{digest.hex()}\n".encode("ascii")
 
 
 def parse_leaf(entry: bytes) -> Leaf:
@@ -84,8 +84,6 @@ def salt_for(seed: bytes, name: str) -> bytes:
 
 def salted(salt: bytes, data: bytes) -> str:
     """SHA-256 of `salt || data`, as lower-case hex: the digest that stands in a receipt."""
-    if len(data) < 16384:
-        return hashlib.sha256(salt + data).hexdigest()
     digest = hashlib.sha256(salt)
     digest.update(data)
     return digest.hexdigest()
