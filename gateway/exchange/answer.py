@@ -198,8 +198,6 @@ def _completion(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call
 
 
 def _choices_problem(head: Head, choices: list[Choice]) -> str | None:
-    if head.n == 1 and len(choices) == 1 and choices[0].index == 0:
-        return None
     indices = sorted(c.index for c in choices)
     if indices != list(range(head.n)):
         return f"choices {indices[:8]} where {head.n} were asked for"
