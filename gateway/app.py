@@ -34,6 +34,7 @@ from .auditing import Auditor, Journal, audited_by
 from .backlog import LOG_FAILED, Backlog
 from .baselines import Baselines
 from .canaries import Canaries
+from .crypto.signatures import accelerate
 from .errors import ConfigError, VerirouteError
 from .exchange.head import Head
 from .fleet.attest import Attestation, Attester
@@ -102,6 +103,7 @@ class Gateway:
         adapters = load_adapters(settings.node_values, settings.networks)
         path = database(settings)
         memory = memory_path(settings)
+        self._ed25519 = "aws-lc" if accelerate() else "libsodium"  # before the first signer is made
         signers = load_or_make(keys_dir(settings), settings.log.origin, log_exists=has_log(path, memory))
         self.sequencer = await open_log(
             settings.storage.url, signers.log, settings.log.origin, memory, accept_rollback=accept_rollback
@@ -270,7 +272,7 @@ class Gateway:
         await asyncio.gather(*[self.recorder.crashed(envelope) for _, envelope in self.sequencer.open_intents])
         for intent_id, _ in self.sequencer.open_intents:
             log.warning("intent.abandoned", receipt=intent_id, reason="crash")
-        log.info("log.opened", size=self.sequencer.size, origin=self.sequencer.origin)
+        log.info("log.opened", size=self.sequencer.size, origin=self.sequencer.origin, ed25519=self._ed25519)
 
     # -- what goes on beside the exchanges ----------------------------------------------------------------------------
 

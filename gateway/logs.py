@@ -18,7 +18,7 @@ import structlog
 FIELDS = frozenset(
     (
         "event", "level", "timestamp", "logger", "receipt", "release", "verdict", "reason", "node", "network", "policy",
-        "error", "exception", "failures", "outcome", "keyset", "size", "known_size", "path", "url", "count",
+        "error", "exception", "failures", "outcome", "keyset", "size", "known_size", "ed25519", "path", "url", "count",
         "open_intents",
         "signal", "seconds", "version", "origin", "notice", "kind", "key", "seq", "nodes", "policies", "connections",
     )

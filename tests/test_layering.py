@@ -169,3 +169,12 @@ def test_commands_do_no_cryptography() -> None:
         for target in imports(name, tree, path):
             tree_hashes = target.startswith("gateway.crypto.merkle.")  # the log's format; it judges nothing
             assert tree_hashes or not target.startswith("gateway.crypto"), f"{name} imports {target}"
+
+
+def test_only_the_gateway_lets_aws_lc_in() -> None:
+    """What an auditor runs believes libsodium and nothing else: only the composition root accelerates."""
+    found = set()
+    for package in ("gateway", "adapters", "tui"):
+        for name, tree, path in modules(package):
+            found |= {name for target in imports(name, tree, path) if target.endswith("signatures.accelerate")}
+    assert found == {"gateway.app"}

@@ -1,11 +1,19 @@
-"""Ed25519, through libsodium alone.
+"""Ed25519, as libsodium decides it.
 
 Other libraries differ at the edges of RFC 8032: some accept public keys of small order, under which an all-zero
 signature holds for any message. libsodium refuses those, non-canonical points and S >= L, so every Ed25519 signature
 that this project makes or believes passes through this file.
+
+A gateway may let AWS-LC do the work (`accelerate`). It can only confirm, and only where the two cannot differ: under a
+key that libsodium calls a point of prime order (and so canonical), for an R that is not the identity. Its equation then
+holds without the cofactor, so libsodium's holds too; R is what the equation gave, so it is canonical and, like the key,
+of prime order. Everything that is not confirmed is decided by libsodium.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
 
 from nacl.bindings import (
     crypto_core_ed25519_is_valid_point,
@@ -17,9 +25,26 @@ from nacl.exceptions import BadSignatureError
 
 from gateway.errors import FormatError
 
+from . import aws_lc
+
 SEED_BYTES = 32
 PUBLIC_KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+_IDENTITY = b"\1" + bytes(31)
+#: Keys whose order is remembered; a node signs with one or two.
+_KEYS = 4096
+
+_fast: aws_lc.AwsLc | None = None
+
+
+def accelerate(on: bool = True) -> bool:
+    """Let AWS-LC work for this process from here on, where the extra `fast` brings it; whether it does.
+
+    For signers made afterwards and for every check. Without `on`: libsodium alone again.
+    """
+    global _fast
+    _fast = aws_lc.load() if on else None
+    return _fast is not None
 
 
 class Ed25519Signer:
@@ -29,19 +54,24 @@ class Ed25519Signer:
     seed is not kept in a readable attribute and never appears in `repr`.
     """
 
-    __slots__ = ("_secret", "public_key")
+    __slots__ = ("_sign", "public_key")
 
     def __init__(self, seed32: bytes) -> None:
         if len(seed32) != SEED_BYTES:
             raise FormatError(f"an Ed25519 seed has {SEED_BYTES} bytes, not {len(seed32)}")
-        self.public_key, self._secret = crypto_sign_seed_keypair(seed32)
+        self.public_key, secret = crypto_sign_seed_keypair(seed32)
+        self._sign = _fast.signer(seed32) if _fast is not None else _libsodium_signer(secret)
 
     def sign(self, message: bytes) -> bytes:
         """The 64-byte signature over `message`."""
-        return crypto_sign(message, self._secret)[:SIGNATURE_BYTES]
+        return self._sign(message)
 
     def __repr__(self) -> str:
         return f"Ed25519Signer(public_key={self.public_key.hex()})"
+
+
+def _libsodium_signer(secret: bytes) -> Callable[[bytes], bytes]:
+    return lambda message: crypto_sign(message, secret)[:SIGNATURE_BYTES]
 
 
 def verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
@@ -51,11 +81,26 @@ def verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """
     if len(public_key) != PUBLIC_KEY_BYTES or len(signature) != SIGNATURE_BYTES:
         return False
+    if _fast is not None and _confirmed(_fast, public_key, message, signature):
+        return True
     try:
         crypto_sign_open(signature + message, public_key)
     except BadSignatureError:
         return False
     return True
+
+
+def _confirmed(fast: aws_lc.AwsLc, public_key: bytes, message: bytes, signature: bytes) -> bool:
+    return (
+        _of_prime_order(public_key)
+        and not signature.startswith(_IDENTITY)
+        and fast.confirms(public_key, message, signature)
+    )
+
+
+@lru_cache(_KEYS)
+def _of_prime_order(public_key: bytes) -> bool:
+    return not is_weak_ed25519(public_key)
 
 
 def is_weak_ed25519(public_key: bytes) -> bool:
