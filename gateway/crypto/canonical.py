@@ -92,26 +92,21 @@ def strict_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
         raise FormatError(f"JSON is nested deeper than {max_depth} levels") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         _explain(data, str(error))
-    _check_depth(data, max_depth)
+    if data.count(b"[") + data.count(b"{") > max_depth:
+        _check_depth(data, max_depth)
     # Every member has a colon, every other colon stands in a string. When none of those is spelled as an escape, the
     # re-encoded value has fewer colons than the input exactly when the decoder dropped a member, that is a duplicate.
-    escaped = b"\\" in data and b"\\u003" in data
-    if again.count(b":") != data.count(b":") or escaped or _may_hold_a_long_integer(data):
+    doubtful = again.count(b":") != data.count(b":") or (b"\\" in data and b"\\u003" in data)
+    digits = data.translate(_DIGITS)
+    if _LONG_RUN in digits:  # this search skips faster than the next, having no space in its needle
+        doubtful = doubtful or _LONG_INTEGER in digits or digits.startswith(_LONG_RUN)
+    if doubtful:
         _inspect(data)
     return value
 
 
-def _may_hold_a_long_integer(data: bytes) -> bool:
-    digits = data.translate(_DIGITS)
-    if _LONG_RUN not in digits:  # the first search skips faster, having no space in its needle
-        return False
-    return _LONG_INTEGER in digits or digits.startswith(_LONG_RUN)
-
-
 def _check_depth(data: bytes, max_depth: int) -> None:
-    """Measure nesting on the bytes of a document already known to be well formed."""
-    if data.count(b"[") + data.count(b"{") <= max_depth:
-        return
+    """Measure nesting on the bytes of a document already known to be well formed; strings may hold brackets too."""
     if b"\\" in data:  # after this, every quote opens or closes a string
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     between = data.translate(None, _NOT_BRACKET_OR_QUOTE).split(b'"')[::2]

@@ -45,9 +45,17 @@ class Framer:
         blocks: list[Block] = []
         start = 0
         if b"\r" not in buffer:
-            # The usual case by far: LF only, and most often exactly one event in a read.
-            while (end := buffer.find(b"\n\n", start)) >= 0:
-                blocks.append(self._block(buffer[start : end + 2]))
+            find, starts, longest = buffer.find, buffer.startswith, self._max - 2
+            while (end := find(b"\n\n", start)) >= 0:
+                raw = buffer[start : end + 2]
+                # By far the most are one line of data or one comment, for which `parse_block` would say the same.
+                one_line = not self._first and end - start <= longest and find(b"\n", start, end) < 0
+                if one_line and starts(b"data: ", start):
+                    blocks.append(Block(raw, raw[6:-2]))
+                elif one_line and starts(b": ", start):
+                    blocks.append(Block(raw, None, b"", (raw[2:-2],), False))
+                else:
+                    blocks.append(self._block(raw))
                 start = end + 2
         else:
             while (match := _BLANK.search(buffer, start)) is not None:
@@ -74,10 +82,6 @@ class Framer:
 
 def parse_block(raw: bytes) -> Block:
     """One block from its raw bytes (ending in a blank line)."""
-    if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-        return Block(raw, raw[6:-2])
-    if raw.startswith(b": ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-        return Block(raw, None, b"", (raw[2:-2],), False)
     data: list[bytes] = []
     comments: list[bytes] = []
     event = b""

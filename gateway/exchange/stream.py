@@ -42,8 +42,9 @@ class Wire(msgspec.Struct, frozen=True):
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """`out` may go to the agent under the release rules for `kind`. For CHAIN, `out` is the comment's text and
-    `covered` the SHA-256, not yet asked for its digest, over all covered bytes before it."""
+    """`out` may go to the agent under the release rules for `kind`. For CHAIN, `out` is the comment's text, and
+    `covered` the SHA-256, not yet asked for its digest, over all covered bytes before it; None when a later one came
+    with it, which covers all that it does."""
 
     kind: str
     out: bytes
@@ -79,15 +80,22 @@ class StreamReader:
         self._protocol: _Protocol = _PROTOCOLS[head.endpoint](head)
         self._malformed: str | None = None
         self._grammar: str | None = None
-        self._covered_at_end: str | None = None
 
     def feed(self, data: bytes) -> list[Piece]:
         """The pieces that `data` completes. Raises `UpstreamError`; `FormatError` when an event is over the limit."""
         pieces: list[Piece] = []
+        covered: list[bytes] = []
+        chains = before = 0
         for block in self._framer.feed(data):
-            piece = self._block(block)
+            piece = self._block(block, covered)
             if piece is not None:
                 pieces.append(piece)
+                if piece.kind == CHAIN:
+                    chains, before = len(pieces), len(covered)
+        if chains:
+            self._covered.update(b"".join(covered[:before]))
+            pieces[chains - 1] = Piece(CHAIN, pieces[chains - 1].out, self._covered.copy())
+        self._covered.update(b"".join(covered[before:]))
         return pieces
 
     def finish(self) -> str | None:
@@ -128,17 +136,17 @@ class StreamReader:
     def content(self) -> Content:
         return Content("".join(self._protocol.text), toolcall_bytes(tuple(self._protocol.finished_calls())))
 
-    def _block(self, block: Block) -> Piece | None:
+    def _block(self, block: Block, covered: list[bytes]) -> Piece | None:
         if block.event == self._wire.receipt_event:
             self._take_receipt(block)
             return None
-        chain = self._chain(block)
-        if chain is not None:
-            return chain
-        self._covered.update(block.raw)
         if block.data is None:
-            self.rebuilt = True  # comments, retry and empty blocks stay here
-            return None
+            chain = self._chain(block)
+            if chain is None:
+                covered.append(block.raw)
+                self.rebuilt = True  # comments, retry and empty blocks stay here
+            return chain
+        covered.append(block.raw)
         if self.ended:
             self._grammar = self._grammar or "data after the terminator"
             return None
@@ -182,13 +190,13 @@ class StreamReader:
         return Piece(kind, format_event(data, block.event if self._protocol.named else b""))
 
     def _chain(self, block: Block) -> Piece | None:
-        """A chain comment, when the block is exactly one; any other block is covered like the rest."""
-        if block.data is not None or len(block.comments) != 1:
+        """A chain comment, when the block, which has no data, is exactly one; any other is covered like the rest."""
+        if len(block.comments) != 1:
             return None
         comment = block.comments[0]
         if not comment.startswith(self._chain_prefix) or block.raw != b": " + comment + b"\n\n":
             return None
-        return Piece(CHAIN, comment, self._covered.copy())
+        return Piece(CHAIN, comment)
 
     def _take_receipt(self, block: Block) -> None:
         if not self.ended:
@@ -252,8 +260,10 @@ class _Chat(_Protocol):
             if self.answer_id is not None and chunk.id != self.answer_id:
                 self.problem = self.problem or "the id changes between events"
             self.answer_id = chunk.id
-        self._model(chunk.model)
-        self._usage(chunk.usage)
+        if chunk.model not in self.models:
+            self._model(chunk.model)
+        if chunk.usage is not None:
+            self._usage(chunk.usage)
         kind = TEXT
         for choice in chunk.choices or ():
             kind = self._choice(choice, kind)

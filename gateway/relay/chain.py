@@ -6,7 +6,7 @@ from gateway.errors import FormatError
 from gateway.exchange.reply import Question
 from gateway.exchange.stream import Piece
 from gateway.model.node import AttestedSession
-from gateway.verify.aci import chain_message, parse_chain
+from gateway.verify.aci import chain_message, next_chain, parse_chain
 from gateway.verify.response import verify_chain
 
 
@@ -20,32 +20,37 @@ class Chain:
         self._receipt_id = (receipt_id or b"").decode("ascii", "replace")
         self._next = 1
 
-    def holds(self, piece: Piece, *, verify: bool) -> bool:
-        """Whether `piece` is the next signature and, with `verify`, holds over its digest. Once one fails, none does.
+    def holds(self, piece: Piece) -> bool:
+        """Whether `piece` is the next signature and holds over its digest. Once one fails, none does.
 
-        Without `verify` only its place is looked at, and the answer is no: nothing may leave by it.
+        Of one without a digest only its form and place are looked at, and the answer is no: nothing may leave by it.
         """
         if self.broken is not None:
             return False
-        try:
-            parsed = parse_chain(piece.out)
-        except FormatError as error:
-            self.broken = str(error)
-            return False
-        if parsed is None or parsed[0] != self._next:
-            self.broken = "chain_order"
-            return False
-        if not verify:
-            self._next += 1
-            return False
-        asked = self._asked
-        message = chain_message(self._receipt_id, asked.nonce, asked.sha256, asked.head.model, parsed[0], piece.digest)
-        if verify_chain(self._session, None, message, parsed[1]) is None:
-            self.broken = "chain_signature"
+        k = self._next
+        signature = next_chain(piece.out, k)
+        if signature is None:
+            self.broken = _wrong(piece.out)
             return False
         self._next += 1
+        if piece.covered is None:
+            return False
+        asked = self._asked
+        message = chain_message(self._receipt_id, asked.nonce, asked.sha256, asked.head.model, k, piece.digest)
+        if verify_chain(self._session, None, message, bytes.fromhex(signature.decode())) is None:
+            self.broken = "chain_signature"
+            return False
         return True
 
     def unused(self, mode: str) -> str | None:
         """A problem when chained mode saw no signature at all."""
         return "chain_absent" if mode == "chained" and self._next == 1 else None
+
+
+def _wrong(comment: bytes) -> str:
+    """Why a comment is not the next of its chain."""
+    try:
+        parse_chain(comment)
+    except FormatError as error:
+        return str(error)
+    return "chain_order"

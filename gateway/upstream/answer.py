@@ -53,6 +53,11 @@ class AnswerReader:
         self._tail = b""
         self._remaining = self._framing_bytes = self._head_bytes = self._interim = 0
 
+    @property
+    def chunked(self) -> bool:
+        """Whether what comes next is part of a chunked body."""
+        return self._parser is not None
+
     def feed(self, data: bytes) -> None:
         """The next bytes, at least one. Not to be called once `done`. Raises `AnswerRefused`."""
         head = self.head

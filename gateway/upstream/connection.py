@@ -44,6 +44,8 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]+)*|")
 _NEVER = float("inf")
 _JOIN_BELOW = 64 * 1024  # a larger body is not copied behind its head
+_HOLD_BELOW = 16 * 1024  # so much may come unparsed while a reader gathers
+_LAST_CHUNK = b"0\r\n\r\n"
 
 
 class State(enum.Enum):
@@ -69,6 +71,8 @@ class Connection(asyncio.Protocol):
         "_error",
         "_first_at",
         "_gathering",
+        "_held",
+        "_held_bytes",
         "_in_head",
         "_limits",
         "_loop",
@@ -124,6 +128,8 @@ class Connection(asyncio.Protocol):
         self._timer_at = self._rx = self._first_at = self._total_at = self._progress_at = self._away_since = 0.0
         self._took_at = 0.0
         self._in_head = self._paused = self._collecting = self._gathering = False
+        self._held: list[bytes] = []  # came while a reader gathers: parsed together, when it looks
+        self._held_bytes = 0
 
     # --------------------------------------------------------------------------------------------- the caller's side
 
@@ -221,6 +227,8 @@ class Connection(asyncio.Protocol):
         finally:
             self._gathering = False
             alarm.cancel()
+            if self._held:
+                self._feed(answer, self._unheld())
 
     async def read_all(self, max_bytes: int | None = None) -> bytes:
         """The rest of the body, whole. More than `max_bytes` is refused; before reading, where its length was said."""
@@ -254,6 +262,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it at once, whatever was under way; whoever waits gets `ChannelClosed`. Does no harm twice."""
+        self._held.clear()
         self._fail(ChannelClosed("closed", sent=self.sent))
         if self._answer is not None:
             self._answer.drop()
@@ -319,6 +328,22 @@ class Connection(asyncio.Protocol):
             self._poison()
             return
         self._rx = self._loop.time()
+        if self._gathering and answer.chunked:
+            # A chunked body says itself where it ends, so nothing is missed but by its last chunk.
+            self._held.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes <= _HOLD_BELOW and not data.endswith(_LAST_CHUNK):
+                return
+            data = self._unheld()
+        self._feed(answer, data)
+
+    def _unheld(self) -> bytes:
+        data = b"".join(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        return data
+
+    def _feed(self, answer: AnswerReader, data: bytes) -> None:
         try:
             answer.feed(data)
         except AnswerRefused as error:
@@ -356,6 +381,8 @@ class Connection(asyncio.Protocol):
 
     def _ended(self, *, clean: bool) -> None:
         """The peer closed its side, or the connection was lost."""
+        if self._held and self._answer is not None:
+            self._feed(self._answer, self._unheld())
         if self._error is not None:
             return
         if self._answer is None:

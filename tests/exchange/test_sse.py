@@ -47,6 +47,29 @@ def test_a_byte_order_mark_is_skipped() -> None:
     assert blocks(b"\xef\xbb\xbfdata: x\n\n") == [(b"x", b"", False)]
 
 
+def test_a_cr_at_the_end_may_be_half_of_a_crlf() -> None:
+    """Where a read ends in a CR, what follows decides where the block ends."""
+    framer = Framer(1000)
+    assert framer.feed(b"data: a\r\r") == []
+    assert [block.raw for block in framer.feed(b"data: b\r\n\r")] == [b"data: a\r\r"]
+    assert [block.raw for block in framer.feed(b"\n")] == [b"data: b\r\n\r\n"]
+
+
+_LINE = st.lists(
+    st.sampled_from([b"data", b"event", b"id", b": ", b":", b" ", b"x", b"\n", b"\xef\xbb\xbf", b"\xff"]), max_size=8
+).map(b"".join)
+
+
+@given(st.lists(_LINE, max_size=6))
+@settings(max_examples=500, deadline=None)
+def test_the_short_way_says_what_the_long_one_says(lines: list[bytes]) -> None:
+    """Blocks of one line, read in passing, are what `parse_block` makes of them."""
+    framer = Framer(1000)
+    framer.feed(b": first\n\n")
+    found = framer.feed(b"".join(line + b"\n\n" for line in lines))
+    assert found == [parse_block(block.raw) for block in found]
+
+
 @given(st.lists(st.integers(1, 40), max_size=30), st.sampled_from([b"\n", b"\r\n"]))
 @settings(max_examples=200, deadline=None)
 def test_cutting_changes_nothing(cuts: list[int], end: bytes) -> None:

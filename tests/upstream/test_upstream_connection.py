@@ -652,6 +652,53 @@ async def test_gathering_ends_with_the_connection_and_with_a_full_buffer(pool):
         pool.release(connection)
 
 
+@pytest.mark.parametrize(
+    ("behind", "reason"),
+    [
+        ([b"1\r\nb\r\n", b"0\r\n", b"\r\n"], None),  # an end in two parts is found when the peer closes
+        ([b"1\r\nb\r\n", b"1\r\nc\r\n"], "truncated"),
+        ([b"1\r\nb\r\n", b"1\r\nc"], "truncated"),
+        ([b"1\r\nb\r\n", b"no size\r\n"], "bad_framing"),
+        ([b"1\r\nb\r\n", b"0\r\n\r\nmore"], "bad_framing"),
+    ],
+)
+async def test_what_gathers_is_read_before_the_connections_end(pool, behind, reason):
+    """What came while a reader gathers is read, and judged, when the peer closes: nothing of it is lost or let pass."""
+    async with peer(pieces(CHUNKED + b"1\r\na\r\n", *behind, gap_s=0.02)) as node:
+        connection = await pool.acquire(node.origin, None, 2.0)
+        await connection.request(b"POST", b"/", [], b"")
+        assert await connection.read_some(30.0) == b"a"
+        found = bytearray()
+
+        async def read():
+            while data := await connection.read_some(30.0):
+                found.extend(data)
+
+        if reason is None:
+            await asyncio.wait_for(read(), 2)
+            assert found == b"b"
+        else:
+            with pytest.raises(ChannelError) as caught:
+                await asyncio.wait_for(read(), 2)
+            assert caught.value.reason == reason
+            if reason == "truncated":
+                assert found == b"b" + behind[1][3:4]
+        pool.release(connection)
+
+
+async def test_a_peer_that_falls_silent_loses_nothing_that_gathered(pool):
+    """The idle deadline ends the gathering; what came before it can still be read, then the deadline is told."""
+    async with peer(pieces(CHUNKED + b"1\r\na\r\n", b"1\r\nb\r\n", *[b""] * 50, gap_s=0.02)) as node:
+        connection = await pool.acquire(node.origin, None, 2.0)
+        await connection.request(b"POST", b"/", [], b"", Deadlines(5, 0.2, 5))
+        assert await connection.read_some(30.0) == b"a"
+        assert await asyncio.wait_for(connection.read_some(30.0), 2) == b"b"
+        with pytest.raises(ChannelTimeout) as caught:
+            await connection.read_some(30.0)
+        assert caught.value.reason == "timeout_idle"
+        pool.release(connection)
+
+
 async def test_the_total_deadline_can_count_from_before_the_request(pool):
     """`started` charges what earlier attempts took."""
     async with peer(answers(b"")) as node:
