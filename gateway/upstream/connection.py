@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it at once, whatever was under way; whoever waits gets `ChannelClosed`. Does no harm twice."""
-        self._held.clear()
+        self._unheld()
         self._fail(ChannelClosed("closed", sent=self.sent))
         if self._answer is not None:
             self._answer.drop()

@@ -205,8 +205,6 @@ def chain_message(receipt_id: str, nonce: str, request_sha256: str, model: str, 
 
 
 _CHAIN = re.compile(rb"aci\.chain ([1-9][0-9]{0,8}) ([0-9a-f]{128})")
-
-
 _HEX = b"0123456789abcdef"
 
 
