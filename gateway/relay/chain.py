@@ -30,7 +30,11 @@ class Chain:
         k = self._next
         signature = next_chain(piece.out, k)
         if signature is None:
-            self.broken = _wrong(piece.out)
+            self.broken = "chain_order"
+            try:
+                parse_chain(piece.out)
+            except FormatError as error:
+                self.broken = str(error)
             return False
         self._next += 1
         if piece.covered is None:
@@ -45,12 +49,3 @@ class Chain:
     def unused(self, mode: str) -> str | None:
         """A problem when chained mode saw no signature at all."""
         return "chain_absent" if mode == "chained" and self._next == 1 else None
-
-
-def _wrong(comment: bytes) -> str:
-    """Why a comment is not the next of its chain."""
-    try:
-        parse_chain(comment)
-    except FormatError as error:
-        return str(error)
-    return "chain_order"
