@@ -23,3 +23,5 @@ async def desk(tmp_path: Path) -> AsyncIterator[Callable[..., Desk]]:
     for one in made:
         if hasattr(one, "log") and one.log.healthy:
             await one.crash()
+        if hasattr(one, "reader"):
+            one.reader.close()  # a test that looks after the end opens it again

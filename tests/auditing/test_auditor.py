@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -25,9 +26,10 @@ Make = Callable[..., Desk]
 
 def recomputed(path: str) -> dict[str, tuple[set[str], set[str]]]:
     """What an auditor works out with nothing but the database's envelopes: who had to be audited, and who was."""
-    rows = sqlite3.connect(path).execute(
-        "SELECT idx, envelope, 'receipt' FROM receipt UNION ALL SELECT idx, envelope, kind FROM record ORDER BY 1"
-    )
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        rows = database.execute(
+            "SELECT idx, envelope, 'receipt' FROM receipt UNION ALL SELECT idx, envelope, kind FROM record ORDER BY 1"
+        ).fetchall()
     said = [(kind, json.loads(base64.b64decode(json.loads(e)["payload"]))["predicate"]) for _, e, kind in rows]
     committed = {p["epoch"]: p["commitment"] for kind, p in said if kind == "epoch"}
     seeds = {p["epoch"]: bytes.fromhex(p["seed"]) for kind, p in said if kind == "reveal"}

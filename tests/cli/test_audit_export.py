@@ -9,6 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -291,7 +292,7 @@ def test_k12_a_folder_that_cannot_be_written_is_refused(log: StoredLog, tmp_path
 def test_a_gap_is_not_exported(tmp_path: Path):
     """A range with a missing entry is refused, not shortened."""
     log = StoredLog(tmp_path, 5)
-    with sqlite3.connect(log.path) as connection:
+    with closing(sqlite3.connect(log.path)) as connection, connection:
         connection.execute("DELETE FROM leaf WHERE idx = 4")
     assert export(log, tmp_path / "x") == 2
     assert not (tmp_path / "x").exists()
@@ -300,7 +301,7 @@ def test_a_gap_is_not_exported(tmp_path: Path):
 def test_a_database_without_a_checkpoint_is_not_exported(tmp_path: Path):
     """Without a signed tree head there is nothing to be part of."""
     log = StoredLog(tmp_path, 1)
-    with sqlite3.connect(log.path) as connection:
+    with closing(sqlite3.connect(log.path)) as connection, connection:
         connection.execute("DELETE FROM checkpoint")
     assert export(log, tmp_path / "x") == 2
 
@@ -308,7 +309,7 @@ def test_a_database_without_a_checkpoint_is_not_exported(tmp_path: Path):
 def test_k11_damaged_entries_are_exported_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Stored bytes that are no document are exported by rule; the check says which entry it was, and the root holds."""
     log = StoredLog(tmp_path, 5)
-    with sqlite3.connect(log.path) as connection:
+    with closing(sqlite3.connect(log.path)) as connection, connection:
         connection.execute("UPDATE receipt SET envelope = x'ff00fe' WHERE idx = 4")
         connection.execute("UPDATE receipt SET node = CAST(x'00ff41' AS TEXT), model = ? WHERE idx = 6", ("a\0b",))
     assert export(log, tmp_path / "x") == 0
