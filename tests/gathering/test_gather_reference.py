@@ -118,7 +118,7 @@ async def test_an_honest_answer_passes_all(proofs: Make, answer: Any) -> None:
 )
 async def test_a_cheat_fails(proofs: Make, answer: Any, node: str, expected: dict[str, str]) -> None:
     """Coarser weights fail every kind; a hotter sampler fails the one that looks at the choice."""
-    found = verdicts(await gather(proofs(), answer(node)))
+    found = verdicts(await gather(proofs(), answer(node, **ASKED, seed=1)))
     assert {kind: said for kind, said in found.items() if said[0] is FAIL} == {
         k: (FAIL, r) for k, r in expected.items()
     }
