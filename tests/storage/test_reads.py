@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ SIZE = 600
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     directory = tmp_path_factory.mktemp("reads")
 
     async def fill() -> None:
@@ -43,7 +44,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
         await log.close()
 
     asyncio.run(fill())
-    return Reader(f"{directory}/log.db")
+    with Reader(f"{directory}/log.db") as reader:
+        yield reader
 
 
 def test_single_receipts(reader: Reader) -> None:
