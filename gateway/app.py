@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from . import __version__
+from . import __version__, aws_lc
 from .adapter import Alarm
 from .adapter import load as load_adapters
 from .api.auth import KeyRing, StoredKey
@@ -103,7 +103,7 @@ class Gateway:
         adapters = load_adapters(settings.node_values, settings.networks)
         path = database(settings)
         memory = memory_path(settings)
-        self._ed25519 = "aws-lc" if accelerate() else "libsodium"  # before the first signer is made
+        self._ed25519 = "aws-lc" if accelerate(aws_lc.load()) else "libsodium"  # before the first signer is made
         signers = load_or_make(keys_dir(settings), settings.log.origin, log_exists=has_log(path, memory))
         self.sequencer = await open_log(
             settings.storage.url, signers.log, settings.log.origin, memory, accept_rollback=accept_rollback

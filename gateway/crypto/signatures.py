@@ -4,10 +4,10 @@ Other libraries differ at the edges of RFC 8032: some accept public keys of smal
 signature holds for any message. libsodium refuses those, non-canonical points and S >= L, so every Ed25519 signature
 that this project makes or believes passes through this file.
 
-A gateway may let AWS-LC do the work (`accelerate`). It can only confirm, and only where the two cannot differ: under a
-key that libsodium calls a point of prime order (and so canonical), for an R that is not the identity. Its equation then
-holds without the cofactor, so libsodium's holds too; R is what the equation gave, so it is canonical and, like the key,
-of prime order. Everything that is not confirmed is decided by libsodium.
+A gateway may let another library do the work (`accelerate`). It can only confirm, and only where the two cannot differ:
+under a key that libsodium calls a point of prime order (and so canonical), for an R that is not the identity. Its
+equation then holds without the cofactor, so libsodium's holds too; R is what the equation gave, so it is canonical and,
+like the key, of prime order. Everything that is not confirmed is decided by libsodium.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nacl.exceptions import BadSignatureError
 
 from gateway.errors import FormatError
 
-from . import aws_lc
+from .accelerator import Accelerator, answers_rightly
 
 SEED_BYTES = 32
 PUBLIC_KEY_BYTES = 32
@@ -34,16 +34,16 @@ _IDENTITY = b"\1" + bytes(31)
 #: Keys whose order is remembered; a node signs with one or two.
 _KEYS = 4096
 
-_fast: aws_lc.AwsLc | None = None
+_fast: Accelerator | None = None
 
 
-def accelerate(on: bool = True) -> bool:
-    """Let AWS-LC work for this process from here on, where the extra `fast` brings it; whether it does.
+def accelerate(library: Accelerator | None) -> bool:
+    """Let `library` work for this process from here on, if it answers rightly; whether it does.
 
-    For signers made afterwards and for every check. Without `on`: libsodium alone again.
+    For signers made afterwards and for every check. None: libsodium alone.
     """
     global _fast
-    _fast = aws_lc.load() if on else None
+    _fast = library if library is not None and answers_rightly(library) else None
     return _fast is not None
 
 
@@ -90,7 +90,7 @@ def verify_ed25519(public_key: bytes, message: bytes, signature: bytes) -> bool:
     return True
 
 
-def _confirmed(fast: aws_lc.AwsLc, public_key: bytes, message: bytes, signature: bytes) -> bool:
+def _confirmed(fast: Accelerator, public_key: bytes, message: bytes, signature: bytes) -> bool:
     return (
         _of_prime_order(public_key)
         and not signature.startswith(_IDENTITY)
