@@ -260,10 +260,8 @@ class _Chat(_Protocol):
             if self.answer_id is not None and chunk.id != self.answer_id:
                 self.problem = self.problem or "the id changes between events"
             self.answer_id = chunk.id
-        if chunk.model not in self.models:
-            self._model(chunk.model)
-        if chunk.usage is not None:
-            self._usage(chunk.usage)
+        self._model(chunk.model)
+        self._usage(chunk.usage)
         kind = TEXT
         for choice in chunk.choices or ():
             kind = self._choice(choice, kind)

@@ -6,7 +6,7 @@ from gateway.errors import FormatError
 from gateway.exchange.reply import Question
 from gateway.exchange.stream import Piece
 from gateway.model.node import AttestedSession
-from gateway.verify.aci import chain_message, next_chain, parse_chain
+from gateway.verify.aci import chain_message, parse_chain
 from gateway.verify.response import verify_chain
 
 
@@ -27,21 +27,20 @@ class Chain:
         """
         if self.broken is not None:
             return False
-        k = self._next
-        signature = next_chain(piece.out, k)
-        if signature is None:
+        try:
+            parsed = parse_chain(piece.out)
+        except FormatError as error:
+            self.broken = str(error)
+            return False
+        if parsed is None or parsed[0] != self._next:
             self.broken = "chain_order"
-            try:
-                parse_chain(piece.out)
-            except FormatError as error:
-                self.broken = str(error)
             return False
         self._next += 1
         if piece.covered is None:
             return False
         asked = self._asked
-        message = chain_message(self._receipt_id, asked.nonce, asked.sha256, asked.head.model, k, piece.digest)
-        if verify_chain(self._session, None, message, bytes.fromhex(signature.decode())) is None:
+        message = chain_message(self._receipt_id, asked.nonce, asked.sha256, asked.head.model, parsed[0], piece.digest)
+        if verify_chain(self._session, None, message, parsed[1]) is None:
             self.broken = "chain_signature"
             return False
         return True

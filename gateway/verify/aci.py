@@ -205,18 +205,6 @@ def chain_message(receipt_id: str, nonce: str, request_sha256: str, model: str, 
 
 
 _CHAIN = re.compile(rb"aci\.chain ([1-9][0-9]{0,8}) ([0-9a-f]{128})")
-_HEX = b"0123456789abcdef"
-
-
-def next_chain(comment: bytes, k: int) -> bytes | None:
-    """The signature, as hex, of a comment line that is the k-th of a chain; None for any other line.
-
-    For each event of a stream; what else a line may be, `parse_chain` says.
-    """
-    signature = comment[-128:]
-    if len(signature) != 128 or comment != b"aci.chain %d %b" % (k, signature) or signature.translate(None, _HEX):
-        return None
-    return signature
 
 
 def parse_chain(comment: bytes) -> tuple[int, bytes] | None:
