@@ -189,7 +189,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory-requests", type=int, default=20_000, help="0 leaves the memory run out")
     parser.add_argument("--nice", type=int, default=0, help="priority of the whole run; below 0 needs root")
     parser.add_argument("--soak", action="store_true", help="also memory after 100,000 requests")
-    parser.add_argument("--keep", action="store_true", help="leave the gateway's database, 11 KB a request, in place")
+    parser.add_argument("--keep", action="store_true", help="leave the gateway's database, 2 KB a request, in place")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results")
     args = parser.parse_args()
     unknown = set(args.scenarios.split(",")) - set(SCENARIOS)

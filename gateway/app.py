@@ -120,6 +120,7 @@ class Gateway:
             backlog=self.backlog,
             now_ms=_now_ms,
             mono=time.perf_counter,
+            packer=self.sequencer.packer,
         )
         await self._begin_log()
         self.reader = Reader(path)

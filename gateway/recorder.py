@@ -21,7 +21,7 @@ from .exchange.answer import Content
 from .exchange.head import Head
 from .exchange.render import VerificationPolicy
 from .log import receipt as documents
-from .log.dsse import parse_envelope, seal, wrap
+from .log.dsse import Sealed, parse_envelope, seal, wrap
 from .log.note import NoteSigner
 from .model.entry import Committed, Entry, Opening, ReceiptRow
 from .model.node import AttestedSession, Node
@@ -62,6 +62,7 @@ from .model.receipt import (
 )
 from .model.verdict import Check, Claim, Outcome, Release
 from .policy.schema import CompiledPolicy
+from .storage.packing import Packer
 
 Append = Callable[[Entry], "asyncio.Future[Committed]"]
 
@@ -210,7 +211,8 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recorder:
-    """Signs and appends. `now_ms` is the wall clock, `mono` the monotonic one in seconds."""
+    """Signs and appends. `now_ms` is the wall clock, `mono` the monotonic one in seconds; `packer` brings documents
+    into the form in which they are stored."""
 
     def __init__(
         self,
@@ -221,6 +223,7 @@ class Recorder:
         backlog: Backlog,
         now_ms: Callable[[], int],
         mono: Callable[[], float],
+        packer: Packer,
     ) -> None:
         self.backlog = backlog
         self._append = append
@@ -229,6 +232,8 @@ class Recorder:
         self._log_later = LogRef(origin, backfilled=True)
         self._now_ms = now_ms
         self._mono = mono
+        self._packer = packer
+        self._pack = packer.pack
 
     @property
     def origin(self) -> str:
@@ -266,22 +271,22 @@ class Recorder:
         )
         # Signed by nobody: it is not handed out by itself, and the checkpoint that commits to its leaf is signed.
         wrapped = wrap(payload, PAYLOAD_TYPE)
-        return Entry("intent", x.receipt_id, documents.leaf_of("intent", wrapped.pae_sha256), wrapped.envelope)
+        return Entry("intent", x.receipt_id, documents.leaf_of("intent", wrapped.pae_sha256), self._pack(wrapped))
 
-    def receipt(self, x: Exchange, end: Ending) -> tuple[asyncio.Future[Committed], Entry]:
-        """The one receipt of `x`: a future that resolves once it is durable, with its proof; and the entry."""
-        entry = self._receipt(x, end, self._log)
-        return self._append(entry), entry
+    def receipt(self, x: Exchange, end: Ending) -> tuple[asyncio.Future[Committed], Entry, Sealed]:
+        """The one receipt of `x`: a future that resolves once it is durable, with its proof; the entry; the receipt."""
+        entry, sealed = self._receipt(x, end, self._log)
+        return self._append(entry), entry, sealed
 
-    def receipt_later(self, x: Exchange, end: Ending, error: VerirouteError | None) -> bytes | None:
-        """The receipt of `x`, marked, kept until the log takes it: its envelope, or None when there is no room.
+    def receipt_later(self, x: Exchange, end: Ending, error: VerirouteError | None) -> Sealed | None:
+        """The receipt of `x`, marked, kept until the log takes it; None when there is no room.
 
         Without an `error` it has to wait for its intent, which is kept already.
         """
-        entry = self._receipt(x, end, self._log_later)
-        return entry.envelope if self._keep(entry, error, due=x.sent) else None
+        entry, sealed = self._receipt(x, end, self._log_later)
+        return sealed if self._keep(entry, error, due=x.sent) else None
 
-    def entry(self, x: Exchange, end: Ending) -> Entry:
+    def entry(self, x: Exchange, end: Ending) -> tuple[Entry, Sealed]:
         """The receipt of `x`, for `append` in its time."""
         return self._receipt(x, end, self._log)
 
@@ -293,14 +298,14 @@ class Recorder:
         return self._keep(entry, error, due=True)
 
     def _keep(self, entry: Entry, error: VerirouteError | None, *, due: bool) -> bool:
-        size = len(entry.envelope) + len(entry.evidence or b"")
+        size = len(entry.document) + len(entry.evidence or b"")
         if entry.opening is not None:
             size += len(entry.opening.request or b"") + len(entry.opening.response or b"")
         if error is not None:
             self.backlog.failed(error)
         return self.backlog.keep(lambda: self._append(entry), size, due=due, intent=entry.kind == "intent")
 
-    def _receipt(self, x: Exchange, end: Ending, log: LogRef) -> Entry:
+    def _receipt(self, x: Exchange, end: Ending, log: LogRef) -> tuple[Entry, Sealed]:
         head = x.head
         sent = x.sent
         predicate = Receipt(
@@ -351,7 +356,7 @@ class Recorder:
             log=log,
         )
         payload = documents.encode_receipt(_subjects(x, end), predicate)
-        leaf, envelope = self._sign("receipt", payload)
+        leaf, sealed = self._sign("receipt", payload)
         row = ReceiptRow(
             id=x.receipt_id,
             key_id=x.key_id,
@@ -373,7 +378,9 @@ class Recorder:
         if x.policy.store != "none":
             full = x.policy.store == "full"
             opening = Opening(x.receipt_id, x.seed, x.body if full else None, end.body if full else None)
-        return Entry("receipt", x.receipt_id, leaf, envelope, row, opening, True, end.evidence)
+        evidence = self._packer.pack_evidence(end.evidence) if end.evidence else None
+        entry = Entry("receipt", x.receipt_id, leaf, self._pack(sealed), row, opening, True, evidence)
+        return entry, sealed
 
     def crashed(self, envelope: bytes) -> asyncio.Future[Committed]:
         """The receipt of an intent that a crash left open: a prompt may have left, and nobody knows the end."""
@@ -418,16 +425,16 @@ class Recorder:
             status=0,
             latency_ms=0.0,
         )
-        return self._append(Entry("receipt", intent.receipt_id, leaf, sealed, row))
+        return self._append(Entry("receipt", intent.receipt_id, leaf, self._pack(sealed), row))
 
     def event(self, kind: str, event_id: str, predicate: Mapping[str, object]) -> asyncio.Future[Committed]:
         """A log entry of any other kind: start, stop, key, policy, config, export, alarm."""
-        leaf, envelope = self._sign(kind, documents.event_statement(kind, None, predicate))
-        return self._append(Entry(kind, event_id, leaf, envelope))
+        leaf, sealed = self._sign(kind, documents.event_statement(kind, None, predicate))
+        return self._append(Entry(kind, event_id, leaf, self._pack(sealed)))
 
-    def _sign(self, kind: str, payload: bytes) -> tuple[bytes, bytes]:
+    def _sign(self, kind: str, payload: bytes) -> tuple[bytes, Sealed]:
         sealed = seal(payload, PAYLOAD_TYPE, self._signer)
-        return documents.leaf_of(kind, sealed.pae_sha256), sealed.envelope
+        return documents.leaf_of(kind, sealed.pae_sha256), sealed
 
     def _timings(self, x: Exchange) -> Timings:
         return Timings(

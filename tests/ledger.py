@@ -22,6 +22,8 @@ from agents import prompt_of
 from running import Gateway
 from scripted import ScriptedNode
 
+from gateway.storage.packing import Unpacker
+
 
 class Row(NamedTuple):
     index: int
@@ -57,17 +59,19 @@ class Ledger:
 
     def __init__(self, database: Path) -> None:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
+            connection.create_function("unpacked", 1, Unpacker(connection))
             connection.execute("BEGIN")
             self.size, self.highest = connection.execute("SELECT count(*), max(idx) FROM leaf").fetchone()
             self.receipts = [
                 Row(*row)
                 for row in connection.execute(
-                    "SELECT idx, id, client_request_id, release, verdict, reason, status, intent, envelope FROM receipt"
-                    " ORDER BY idx"
+                    "SELECT idx, id, client_request_id, release, verdict, reason, status, intent, unpacked(envelope)"
+                    " FROM receipt ORDER BY idx"
                 )
             ]
             self.events = [
-                Event(*row) for row in connection.execute("SELECT idx, kind, id, envelope FROM record ORDER BY idx")
+                Event(*row)
+                for row in connection.execute("SELECT idx, kind, id, unpacked(envelope) FROM record ORDER BY idx")
             ]
 
     def of(self, client: str) -> Row:

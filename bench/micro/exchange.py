@@ -25,6 +25,7 @@ from gateway.model.verdict import Check, Claim, Outcome, Release
 from gateway.policy import Phase, decide
 from gateway.policy_files import read_policies
 from gateway.recorder import Ending, Exchange, Recorder
+from gateway.storage.packing import Packer
 from gateway.verify.aci import parse_receipt
 from gateway.verify.response import Exchanged, appraise_response
 
@@ -94,7 +95,7 @@ def main() -> None:
         return None
 
     recorder = Recorder(append, NoteSigner("o/receipts", b"\1" * 32), "o", backlog=Backlog(append, now_ms=lambda: 1),
-                        now_ms=lambda: 1, mono=time.perf_counter)  # fmt: skip
+                        now_ms=lambda: 1, mono=time.perf_counter, packer=Packer(0, b"", lambda *_: asyncio.Future()))  # fmt: skip
     ulids = UlidFactory()
 
     def exchange() -> Exchange:

@@ -54,10 +54,21 @@ class Envelope(msgspec.Struct, frozen=True):
 
 
 class Sealed(NamedTuple):
-    """A signed envelope, and the SHA-256 of its PAE that the log's leaf holds."""
+    """A document with its one signature, and the SHA-256 of its PAE that the log's leaf holds.
 
-    envelope: bytes
+    `keyid` and `signature` are empty where nobody signed it.
+    """
+
+    payload: bytes
+    payload_type: str
+    keyid: str
+    signature: bytes
     pae_sha256: bytes
+
+    @property
+    def envelope(self) -> bytes:
+        """It as the compact JSON of a DSSE envelope."""
+        return write_envelope(self.payload, self.payload_type, self.keyid, self.signature)
 
 
 def pae(payload_type: str, body: bytes) -> bytes:
@@ -70,16 +81,14 @@ def pae(payload_type: str, body: bytes) -> bytes:
 
 
 def seal(payload: bytes, payload_type: str, signer: Signer) -> Sealed:
-    """Sign `payload`: the envelope as compact JSON, with the digest for its leaf from the same pass."""
+    """Sign `payload`; the digest for its leaf is of the same pass."""
     message = pae(payload_type, payload)
-    # Written by hand: base64 needs no escaping, and this is on the path of every answer.
-    envelope = b'{"payload":"%b","payloadType":%b,"signatures":[{"keyid":%b,"sig":"%b"}]}' % (
-        b2a_base64(payload, newline=False),
-        _string(payload_type),
-        _string(signer.keyid),
-        b2a_base64(signer.sign(message), newline=False),
-    )
-    return Sealed(envelope, sha256(message).digest())
+    return Sealed(payload, payload_type, signer.keyid, signer.sign(message), sha256(message).digest())
+
+
+def wrap(payload: bytes, payload_type: str) -> Sealed:
+    """`payload` signed by nobody: for a document that the log's checkpoint vouches for."""
+    return Sealed(payload, payload_type, "", b"", sha256(pae(payload_type, payload)).digest())
 
 
 def sign_envelope(payload: bytes, payload_type: str, signer: Signer) -> bytes:
@@ -87,13 +96,15 @@ def sign_envelope(payload: bytes, payload_type: str, signer: Signer) -> bytes:
     return seal(payload, payload_type, signer).envelope
 
 
-def wrap(payload: bytes, payload_type: str) -> Sealed:
-    """`payload` in the form of an envelope, signed by nobody: for a document that the log's checkpoint vouches for."""
-    envelope = b'{"payload":"%b","payloadType":%b,"signatures":[]}' % (
+def write_envelope(payload: bytes, payload_type: str, keyid: str, signature: bytes) -> bytes:
+    """The compact JSON of an envelope with one signature, or without any where `keyid` is empty."""
+    # Written by hand: base64 needs no escaping, and whoever reads a whole log writes every envelope of it.
+    signed = b'{"keyid":%b,"sig":"%b"}' % (_string(keyid), b2a_base64(signature, newline=False)) if keyid else b""
+    return b'{"payload":"%b","payloadType":%b,"signatures":[%b]}' % (
         b2a_base64(payload, newline=False),
         _string(payload_type),
+        signed,
     )
-    return Sealed(envelope, sha256(pae(payload_type, payload)).digest())
 
 
 def parse_envelope(data: bytes, *, max_bytes: int = MAX_ENVELOPE_BYTES, unsigned: bool = False) -> Envelope:

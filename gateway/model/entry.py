@@ -41,16 +41,17 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One entry for the log: `leaf` is the exact leaf bytes, `envelope` the signed document it commits to.
+    """One entry for the log: `leaf` is the exact leaf bytes, `document` what it commits to, as it is to be stored: an
+    envelope, or packed (`gateway.storage.packing`).
 
     `id` is the receipt id for receipts and intents (they share it), our own ULID for every other kind. `evidence` is
-    what the node sent for this one answer (its own receipt), kept beside ours so that the answer can be judged again.
+    what the node sent for this one answer (its own receipt), stored likewise, so that the answer can be judged again.
     """
 
     kind: str
     id: str
     leaf: bytes
-    envelope: bytes
+    document: bytes
     row: ReceiptRow | None = None
     opening: Opening | None = None
     want_proof: bool = False

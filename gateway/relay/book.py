@@ -13,6 +13,7 @@ import structlog
 
 from gateway.backlog import LOG_FAILED
 from gateway.errors import InternalError, LogUnavailable, VerirouteError
+from gateway.log.dsse import Sealed
 from gateway.model.entry import Committed, Entry
 from gateway.model.verdict import Release
 from gateway.policy.schema import CompiledPolicy
@@ -74,8 +75,8 @@ class Book:
         if isinstance(error, LOG_FAILED):
             self._intent_later(error)
 
-    async def record(self, ending: Ending) -> tuple[Committed | None, bytes]:
-        """The one receipt, and its envelope. Its place in the log is None when policy did not wait for it.
+    async def record(self, ending: Ending) -> tuple[Committed | None, Sealed | None]:
+        """The one receipt, behind its place in the log, which is None when policy did not wait for it.
 
         Raises what the log says (`LOG_FAILED`) when an answer may then not leave, and is to be refused in its stead.
         """
@@ -89,7 +90,7 @@ class Book:
         try:
             if released and self._policy.audit.durability == "async":
                 return None, self._queue(ending)
-            future, entry = self._recorder.receipt(self.x, ending)
+            future, _, sealed = self._recorder.receipt(self.x, ending)
             committed = await future
         except LOG_FAILED as error:
             if released and self._policy.audit.on_log_failure != "degrade":
@@ -99,28 +100,28 @@ class Book:
             self.recorded = False  # this entry can never be stored; one that says so can
             raise
         self._count(ending)
-        return committed, entry.envelope
+        return committed, sealed
 
-    def later(self, ending: Ending, error: VerirouteError | None) -> bytes:
-        """Keep the receipt until the log takes it, and give back its envelope. No room: no answer leaves."""
-        envelope = self._recorder.receipt_later(self.x, ending, error)
-        if envelope is None and ending.release is Release.RELEASED:
+    def later(self, ending: Ending, error: VerirouteError | None) -> Sealed | None:
+        """Keep the receipt until the log takes it, and give it back. No room: no answer leaves."""
+        sealed = self._recorder.receipt_later(self.x, ending, error)
+        if sealed is None and ending.release is Release.RELEASED:
             raise error or LogUnavailable("no more receipts can be kept until the log can be written")
         self.degraded = True
         self._count(ending)
-        return envelope or b""
+        return sealed
 
-    def _queue(self, ending: Ending) -> bytes:
-        """Hand the receipt to the log without waiting for it, and give back its envelope."""
+    def _queue(self, ending: Ending) -> Sealed:
+        """Hand the receipt to the log without waiting for it, and give it back."""
         self.degraded = True
         if self._pending is None or self._pending.done():
-            future, entry = self._recorder.receipt(self.x, ending)
+            future, entry, sealed = self._recorder.receipt(self.x, ending)
             future.add_done_callback(partial(self._written, entry))
         else:
-            entry = self._recorder.entry(self.x, ending)
+            entry, sealed = self._recorder.entry(self.x, ending)
             self._pending.add_done_callback(lambda _: self._put(entry))
         self._count(ending)
-        return entry.envelope
+        return sealed
 
     def _put(self, entry: Entry) -> None:
         """Append a receipt that waited for its intent."""

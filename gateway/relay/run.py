@@ -24,6 +24,7 @@ from gateway.exchange.rules import RULES
 from gateway.exchange.sse import Framer
 from gateway.exchange.stream import CHAIN, DONE, STREAMABLE, UpstreamError
 from gateway.fleet.fleet import Member
+from gateway.log.dsse import Sealed as Document
 from gateway.log.proof import format_tlog_proof
 from gateway.model.entry import Committed
 from gateway.model.receipt import (
@@ -360,12 +361,12 @@ class Run(Ends):
         if not facts.judged.decision.permit:
             await self.reject(member, facts)
         x.dropped_members, x.uncovered = got.dropped, got.uncovered
-        committed, envelope = await self.release(facts, got.form, got.body + (got.end or b""))
+        committed, receipt = await self.release(facts, got.form, got.body + (got.end or b""))
         self.offer(got)
         self.credit(member)
         shown = None
         if self.policy.attach != "none":
-            shown = self.verification(facts, committed, envelope)
+            shown = self.verification(facts, committed, receipt)
         if got.end is None:
             await self.sink.answer(self.headers(facts), got.body if shown is None else splice(got.body, shown))
             raise Done
@@ -415,7 +416,7 @@ class Run(Ends):
         x.sent_hash.update(data)
         await self.sink.write(data)
 
-    async def release(self, facts: Facts, form: str, rest: bytes) -> tuple[Committed | None, bytes]:
+    async def release(self, facts: Facts, form: str, rest: bytes) -> tuple[Committed | None, Document | None]:
         """Record that the answer leaves, `rest` with it, which the caller sends then. Raises `Done` if it may not."""
         x = self.x
         left = x.sent_bytes, x.sent_hash
@@ -451,7 +452,7 @@ class Run(Ends):
         x.verify_ms = (relay.mono() - start) * 1000
         return judged
 
-    def verification(self, facts: Facts, committed: Committed | None, envelope: bytes) -> Verification:
+    def verification(self, facts: Facts, committed: Committed | None, receipt: Document | None) -> Verification:
         x, full = self.x, self.policy.attach == "full"
         assert x.node is not None
         assert x.session is not None
@@ -478,7 +479,7 @@ class Run(Ends):
             added_params=x.added,
             proofs=x.proofs,
             audit=x.audit,
-            envelope=msgspec.Raw(envelope) if full else None,
+            envelope=msgspec.Raw(receipt.envelope) if full and receipt is not None else None,
         )
 
     def _opened(self, facts: Facts) -> list[str]:

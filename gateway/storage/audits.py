@@ -138,9 +138,10 @@ class AuditReads(ABC):
 
 
 _ENTERED = """
-    SELECT idx, 'receipt', CAST(id AS TEXT), release, CAST(envelope AS BLOB) FROM receipt WHERE idx >= ? AND idx < ?
+    SELECT idx, 'receipt', CAST(id AS TEXT), release, unpacked(CAST(envelope AS BLOB)) FROM receipt
+    WHERE idx >= ? AND idx < ?
     UNION ALL
-    SELECT idx, kind, CAST(id AS TEXT), NULL, CAST(envelope AS BLOB) FROM record
+    SELECT idx, kind, CAST(id AS TEXT), NULL, unpacked(CAST(envelope AS BLOB)) FROM record
     WHERE idx >= ? AND idx < ? AND kind IN ('epoch', 'audit', 'reveal', 'alarm')
     ORDER BY 1"""
 _PASSED = "SELECT max(idx) FROM audited WHERE node = ? AND passed = 1 AND idx < ?"

@@ -15,6 +15,7 @@ from pathlib import Path
 from gateway.errors import ConfigError, LogRefused
 
 from . import schema
+from .packing import Unpacker
 
 BUSY_MS = 5_000
 #: A longer write-ahead log saves fsyncs and costs latency when it is folded back (14 ms at 1,000 pages here).
@@ -77,6 +78,7 @@ def open_writer(path: str, *, busy_ms: int = BUSY_MS, layout: schema.Layout = sc
             path, isolation_level=None, check_same_thread=False, cached_statements=STATEMENTS, timeout=busy_ms / 1000
         )
         try:
+            _unpacking(connection)
             _tune(connection)
             _ensure_schema(connection, path, layout)
         except BaseException:
@@ -103,6 +105,7 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
             timeout=busy_ms / 1000,
         )
         try:
+            _unpacking(connection)
             _check_version(connection, path, schema.LOG)
             _stand_in(connection)
             connection.execute("PRAGMA query_only = ON")
@@ -141,6 +144,11 @@ def is_new(connection: sqlite3.Connection) -> bool:
     return True
 
 
+def _unpacking(connection: sqlite3.Connection) -> None:
+    """Give it the SQL function `unpacked`: the envelope in a stored value."""
+    connection.create_function("unpacked", 1, Unpacker(connection), deterministic=True)
+
+
 def _tune(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA trusted_schema = OFF")
     mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
@@ -165,9 +173,11 @@ def _ensure_schema(connection: sqlite3.Connection, path: str, layout: schema.Lay
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {layout.application_id}")
             connection.execute(f"PRAGMA user_version = {layout.version}")
-        _check_version(connection, path, layout)
+        version = _check_version(connection, path, layout)
         for statement in _missing(connection, layout):
             connection.execute(statement)
+        if version != layout.version:
+            connection.execute(f"PRAGMA user_version = {layout.version}")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
@@ -192,16 +202,17 @@ def _is_blank(connection: sqlite3.Connection) -> bool:
     return bool(tables == 0 and application == 0)
 
 
-def _check_version(connection: sqlite3.Connection, path: str, layout: schema.Layout) -> None:
+def _check_version(connection: sqlite3.Connection, path: str, layout: schema.Layout) -> int:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application != layout.application_id:
         raise LogRefused(f"{path} is not a veriroute {layout.what}", reason="foreign")
-    if version != layout.version:
+    if version not in layout.read:
         raise LogRefused(
             f"{path} has schema version {version}, this program has {layout.version}; use the version that wrote it",
             reason="version",
         )
+    return int(version)
 
 
 def _refusal(error: sqlite3.Error, path: str) -> ConfigError | LogRefused:

@@ -120,7 +120,9 @@ class Reader(TreeReads, AuditReads):
     def receipt(self, id: str, *, key_id: str | None = None) -> bytes | None:
         """The envelope of a receipt; with `key_id`, only if it is that key's."""
         found = self._one(
-            "SELECT CAST(envelope AS BLOB) FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)", id, key_id
+            "SELECT unpacked(CAST(envelope AS BLOB)) FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)",
+            id,
+            key_id,
         )
         return None if found is None else found[0]
 
@@ -196,7 +198,7 @@ class Reader(TreeReads, AuditReads):
 
     def evidence_of(self, receipt_id: str) -> bytes | None:
         """What the node sent for this one answer (its own receipt); None when it sent none."""
-        found = self._one("SELECT evidence FROM receipt WHERE id = ?", receipt_id)
+        found = self._one("SELECT unpacked(CAST(evidence AS BLOB)) FROM receipt WHERE id = ?", receipt_id)
         return None if found is None or found[0] is None else found[0]
 
     def opening(self, receipt_id: str) -> Opening | None:
@@ -262,6 +264,7 @@ class Reader(TreeReads, AuditReads):
 
 
 _ROW = f"SELECT {_COLUMNS} FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"  # noqa: S608
+_RECEIPT = "SELECT unpacked(CAST(envelope AS BLOB)) FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"
 _COUNTS = """
     SELECT NULL, count(*) FROM receipt
     UNION ALL SELECT verdict, count(*) FROM receipt WHERE verdict <> 'affirming' GROUP BY verdict"""
@@ -272,7 +275,7 @@ _API_KEYS = """
     SELECT id, name, digest, policy, scopes, created_ms, revoked_ms, last4 FROM api_key ORDER BY created_ms, id"""
 _DOCUMENTS = """
     SELECT leaf.idx, CAST(leaf.leaf AS BLOB), CAST(coalesce(receipt.id, record.id) AS TEXT),
-        CAST(coalesce(receipt.envelope, record.envelope) AS BLOB)
+        unpacked(CAST(coalesce(receipt.envelope, record.envelope) AS BLOB))
     FROM leaf LEFT JOIN receipt ON receipt.idx = leaf.idx LEFT JOIN record ON record.idx = leaf.idx
     WHERE leaf.idx >= ? AND leaf.idx < ? ORDER BY leaf.idx"""
 

@@ -115,7 +115,7 @@ def check_texts(connection: sqlite3.Connection, size: int, *, whole: int = WHOLE
 # Casts: a changed database may hold text where bytes belong.
 TEXTS = "SELECT idx, CAST(hash AS BLOB), CAST(leaf AS BLOB) FROM leaf WHERE idx >= ?"
 DOCUMENTS = """
-    SELECT leaf.idx, CAST(leaf.leaf AS BLOB), CAST(coalesce(receipt.envelope, record.envelope) AS BLOB),
+    SELECT leaf.idx, CAST(leaf.leaf AS BLOB), unpacked(CAST(coalesce(receipt.envelope, record.envelope) AS BLOB)),
         receipt.idx IS NULL
     FROM leaf LEFT JOIN receipt ON receipt.idx = leaf.idx LEFT JOIN record ON record.idx = leaf.idx
     WHERE leaf.idx >= ? ORDER BY leaf.idx"""

@@ -77,7 +77,7 @@ def insert_entries(
         if row is None:
             if entry.kind == "intent":
                 opened[entry.id] = index
-            records += (index, entry.kind, entry.id, now_ms, bytearray(entry.envelope))
+            records += (index, entry.kind, entry.id, now_ms, bytearray(entry.document))
             continue
         intent = intents.get(entry.id)
         receipts += (
@@ -98,7 +98,7 @@ def insert_entries(
             1 if row.stream else 0,
             row.status,
             row.latency_ms,
-            bytearray(entry.envelope),
+            bytearray(entry.document),
             bytearray(entry.evidence or b""),
         )
         opening = entry.opening

@@ -8,8 +8,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-VERSION = 1
+#: 2: documents are packed (`gateway.storage.packing`), which a program that writes version 1 cannot read. One of
+#: version 1 is read as it is, and is of version 2 from when it is first opened for writing.
+VERSION = 2
+READ = (1, VERSION)
 APPLICATION_ID = 0x7672_3031  # "vr01"
+
+#: What documents are packed against; a database of version 1 has none.
+DICTIONARY = """CREATE TABLE dictionary (
+        id INTEGER NOT NULL,
+        bytes BLOB NOT NULL,
+        PRIMARY KEY (id)
+    )"""
 
 #: What sampled audits keep beside the log. A database that was begun before there were any gets these tables when it is
 #: opened for writing, under the same version: a program that does not know them is not disturbed by them.
@@ -145,6 +155,7 @@ DDL: tuple[str, ...] = (
         PRIMARY KEY (name)
     )""",
     *AUDITS,
+    DICTIONARY,
 )
 
 #: Rows that every database begins with.
@@ -196,15 +207,16 @@ LEDGER_DDL: tuple[str, ...] = (
 class Layout(NamedTuple):
     """What a file of ours holds when it is new, and the numbers by which it is known again.
 
-    `added`: tables among them that a file of this version may lack.
+    `read`: the versions that can be opened. `added`: tables among them that an older file may lack.
     """
 
     what: str
     statements: tuple[str, ...]
     application_id: int
     version: int
+    read: tuple[int, ...]
     added: tuple[str, ...] = ()
 
 
-LOG = Layout("database", (*DDL, *SEED), APPLICATION_ID, VERSION, AUDITS)
-LEDGER = Layout("ledger of payments", LEDGER_DDL, LEDGER_APPLICATION_ID, LEDGER_VERSION)
+LOG = Layout("database", (*DDL, *SEED), APPLICATION_ID, VERSION, READ, (*AUDITS, DICTIONARY))
+LEDGER = Layout("ledger of payments", LEDGER_DDL, LEDGER_APPLICATION_ID, LEDGER_VERSION, (LEDGER_VERSION,))

@@ -30,6 +30,7 @@ from gateway.log.tiles import MAX_ENTRY_BYTES
 from gateway.model.entry import Committed, Entry
 
 from .failures import POISON, Lost, another_writer, is_locked, passing
+from .packing import Packer, keep
 from .rows import MAX_ROWS
 from .state import Stored
 from .writer import SYNC_EVERY_S, Job, LogWriter
@@ -50,7 +51,8 @@ LINGER_S = 0.004
 class Sequencer:
     """The writer of one log. Made by `gateway.storage.startup.open_log`; all methods are for the event loop's thread.
 
-    `open_intents`: (id, envelope) of the intents that a crash left without a receipt; the caller closes them.
+    `packer`: brings documents into the form in which they are stored. `open_intents`: (id, envelope) of the intents
+    that a crash left without a receipt; the caller closes them.
     `notices`: what start-up put right. `rollback`: set when a rollback was accepted. `failing`: why the last batch
     failed, None after one that did not.
     """
@@ -68,6 +70,7 @@ class Sequencer:
     ) -> None:
         self.path = stored.path
         self.origin = signer.name
+        self.packer = Packer(*stored.dictionary, lambda *made: self.submit(keep(*made)))
         self.open_intents = stored.open_intents
         self.notices = stored.notices
         self.rollback = stored.rollback

@@ -31,6 +31,7 @@ from gateway.log.note import NoteSigner
 from . import engine
 from .lock import WriterLock
 from .memory import CheckpointMemory
+from .packing import newest
 from .rebuild import altered, check_documents, check_texts, leaf_count, rebuild
 from .rows import CHECKPOINT
 from .sequencer import DEADLINE_S, QUEUE, Sequencer
@@ -147,7 +148,18 @@ def _check(
         memory.sync()
     intents, open_intents = _open_intents(connection, settled)
     return Stored(
-        files.path, connection, files.lock, memory, tree, note, intents, open_intents, settled, files.notices, rollback
+        path=files.path,
+        connection=connection,
+        lock=files.lock,
+        memory=memory,
+        tree=tree,
+        checkpoint=note,
+        intents=intents,
+        open_intents=open_intents,
+        settled=settled,
+        dictionary=newest(connection),
+        notices=files.notices,
+        rollback=rollback,
     )
 
 
@@ -253,7 +265,7 @@ def _open_intents(connection: sqlite3.Connection, settled: int) -> tuple[dict[st
     }
     intents, envelopes = {}, []
     for place, name, envelope in connection.execute(
-        "SELECT idx, CAST(id AS TEXT), CAST(envelope AS BLOB) FROM record"
+        "SELECT idx, CAST(id AS TEXT), unpacked(CAST(envelope AS BLOB)) FROM record"
         " WHERE idx >= ? AND kind = 'intent' ORDER BY idx",
         (settled,),
     ):

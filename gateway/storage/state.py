@@ -30,7 +30,8 @@ class Stored(msgspec.Struct):
     """The open files of one log, all of it checked. `checkpoint` is the newest signed note, over `tree`.
 
     `intents`: open intents by id, with their place in the log; `open_intents`: the same with their envelopes; every
-    intent below `settled` was closed. `notices`: what was put right, as sentences for the operator.
+    intent below `settled` was closed. `dictionary`: the newest, with its number (`packing.newest`). `notices`: what
+    was put right, as sentences for the operator.
     """
 
     path: str
@@ -42,5 +43,6 @@ class Stored(msgspec.Struct):
     intents: dict[str, int]
     open_intents: list[tuple[str, bytes]]
     settled: int
+    dictionary: tuple[int, bytes]
     notices: list[str]
     rollback: Rollback | None

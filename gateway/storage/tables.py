@@ -202,6 +202,14 @@ class Doubt(SQLModel, table=True):
     last: int
 
 
+class Dictionary(SQLModel, table=True):
+    """What documents are packed against (`gateway.storage.packing`)."""
+
+    __tablename__ = "dictionary"
+    id: int = Field(primary_key=True)
+    bytes: bytes
+
+
 class Payment(SQLModel, table=True):
     """One authorization to pay, in the ledger's own file. Amounts are decimal text: they may need 256 bits.
 

@@ -156,7 +156,7 @@ class LogWriter:
         self._intents.update(opened)
         volume = FRAMES
         for entry in batch.entries:
-            volume += len(entry.envelope) + FRAMES_PER_ENTRY
+            volume += len(entry.document) + FRAMES_PER_ENTRY
             if entry.row is not None:
                 volume += len(entry.evidence or b"")
                 self._intents.pop(entry.id, None)

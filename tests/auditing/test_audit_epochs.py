@@ -96,7 +96,7 @@ async def test_one_epoch_of_two(desk: Make, capsys: pytest.CaptureFixture[str]) 
     ("change", "code", "step"),
     [
         ("DELETE FROM record WHERE kind = 'audit'", 1, "documents"),
-        ("UPDATE record SET envelope = replace(envelope, 'a', 'b') WHERE kind = 'reveal'", 1, "documents"),
+        ("UPDATE record SET envelope = CAST(envelope || 'a' AS BLOB) WHERE kind = 'reveal'", 1, "documents"),
         ("DELETE FROM leaf WHERE idx = 2", 1, "leaves"),
     ],
 )

@@ -19,6 +19,7 @@ from gateway.auditing import epochs as epochs_module
 from gateway.errors import InternalError, LogUnavailable, VerirouteError
 from gateway.model.receipt import AuditPart
 from gateway.model.verdict import Release
+from gateway.storage.packing import Unpacker
 from gateway.verify.proofs.evidence import ProofRecord, Verdict
 
 Make = Callable[..., Desk]
@@ -27,8 +28,10 @@ Make = Callable[..., Desk]
 def recomputed(path: str) -> dict[str, tuple[set[str], set[str]]]:
     """What an auditor works out with nothing but the database's envelopes: who had to be audited, and who was."""
     with contextlib.closing(sqlite3.connect(path)) as database:
+        database.create_function("unpacked", 1, Unpacker(database))
         rows = database.execute(
-            "SELECT idx, envelope, 'receipt' FROM receipt UNION ALL SELECT idx, envelope, kind FROM record ORDER BY 1"
+            "SELECT idx, unpacked(envelope), 'receipt' FROM receipt"
+            " UNION ALL SELECT idx, unpacked(envelope), kind FROM record ORDER BY 1"
         ).fetchall()
     said = [(kind, json.loads(base64.b64decode(json.loads(e)["payload"]))["predicate"]) for _, e, kind in rows]
     committed = {p["epoch"]: p["commitment"] for kind, p in said if kind == "epoch"}

@@ -445,7 +445,7 @@ def other_log_key(gateway: Gateway) -> None:
     load_or_make(str(gateway.folder / "audit.db.keys"), "test.example/log", log_exists=False)
 
 
-RECEIPT = "UPDATE receipt SET envelope = replace(envelope, 'A', 'B') WHERE idx = (SELECT max(idx) FROM receipt)"
+RECEIPT = "UPDATE receipt SET envelope = CAST(envelope || 'A' AS BLOB) WHERE idx = (SELECT max(idx) FROM receipt)"
 LEAF = "UPDATE leaf SET leaf = CAST(replace(CAST(leaf AS TEXT), 'a', 'b') AS BLOB) WHERE idx = 3"
 HASH = "UPDATE leaf SET hash = zeroblob(32) WHERE idx = 3"
 ALTERED = "the stored log was altered"

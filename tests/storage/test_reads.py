@@ -51,13 +51,13 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
 def test_single_receipts(reader: Reader) -> None:
     """A receipt is found by its id, and for a key only when it is that key's."""
     entry = receipt(5)
-    assert reader.receipt(ulid(5)) == entry.envelope == reader.receipt(ulid(5), key_id="key_2")
+    assert reader.receipt(ulid(5)) == entry.document == reader.receipt(ulid(5), key_id="key_2")
     assert reader.receipt(ulid(5), key_id="key_1") is reader.receipt("nothing") is None
     row = reader.row(ulid(5), key_id="key_2")
     assert row is not None
     assert (row.index, row.id, row.stream, row.node, row.client_request_id) == (5, ulid(5), True, None, "mine-5")
     assert reader.row(ulid(5), key_id="key_0") is reader.row("nothing") is None
-    assert reader.document(5).envelope == entry.envelope  # type: ignore[union-attr]
+    assert reader.document(5).envelope == entry.document  # type: ignore[union-attr]
     assert reader.document(SIZE) is None
 
 

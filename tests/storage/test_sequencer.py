@@ -172,8 +172,8 @@ async def test_malformed_entries_are_refused_at_the_door(log: Sequencer) -> None
     for bad in (
         Entry("start", ulid(1), b"", b"{}"),
         Entry("start", ulid(1), bytes(65_536), b"{}"),
-        Entry("receipt", good.id, good.leaf, good.envelope),
-        Entry("start", event.id, event.leaf, event.envelope, good.row),
+        Entry("receipt", good.id, good.leaf, good.document),
+        Entry("start", event.id, event.leaf, event.document, good.row),
     ):
         with pytest.raises(FormatError):
             log.append(bad)

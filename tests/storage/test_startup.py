@@ -227,7 +227,7 @@ def resign(directory: Path, start: int, count: int) -> None:
         for n in range(start, start + count):
             entry = record("policy", 10_000 + n)
             c.execute("INSERT INTO leaf VALUES (?, ?, ?)", (n, leaf_hash(entry.leaf), entry.leaf))
-            c.execute("INSERT INTO record VALUES (?, 'policy', ?, 0, ?)", (n, entry.id, entry.envelope))
+            c.execute("INSERT INTO record VALUES (?, 'policy', ?, 0, ?)", (n, entry.id, entry.document))
         hashes = [row[0] for row in c.execute("SELECT hash FROM leaf ORDER BY idx")]
         if len(hashes) >= 256:
             c.execute("INSERT INTO node VALUES (8, 0, ?)", (subtree_root(hashes[:256]),))
@@ -383,7 +383,7 @@ async def test_open_intents_are_handed_over(tmp_path: Path) -> None:
     await log.close()
     log = await opened(tmp_path)
     assert [id for id, _ in log.open_intents] == [ulid(1), ulid(3)]
-    assert log.open_intents[0][1] == record("intent", 1).envelope
+    assert log.open_intents[0][1] == record("intent", 1).document
     await log.append(receipt(1))
     await log.close()
     log = await opened(tmp_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from asyncio import Future
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import cache
 
 from receipt_world import NODE, NOW, T0_MS, World, small_world
@@ -13,7 +15,7 @@ from gateway.crypto.encoding import b64
 from gateway.errors import FormatError
 from gateway.log import export, tiles
 from gateway.log.bundle import format_bundle, parse_bundle
-from gateway.log.dsse import parse_envelope, verify_envelope
+from gateway.log.dsse import Sealed, parse_envelope, verify_envelope
 from gateway.log.note import open_note, parse_vkey
 from gateway.log.proof import format_tlog_proof, parse_tlog_proof
 from gateway.log.receipt import parse_event, parse_receipt
@@ -22,6 +24,7 @@ from gateway.model.receipt import instant
 from gateway.model.verdict import Outcome
 from gateway.offline import verify_bundle
 from gateway.offline.saved import bundle_from_answer
+from gateway.storage.packing import Packer, Unpacker
 from gateway.verify import aci
 
 
@@ -63,6 +66,21 @@ def _proof(data: bytes) -> None:
 
 def _bundle_tile(data: bytes) -> None:
     assert tiles.encode_bundle(tiles.decode_bundle(data, 4)) == data
+
+
+@cache
+def _packed() -> bytes:
+    world, _, receipt, _ = _world()
+    envelope = parse_envelope(world.envelopes[receipt])
+    ((keyid, signature),) = envelope.signatures
+    sealed = Sealed(envelope.payload, envelope.payload_type, keyid, signature, b"")
+    return Packer(0, b"", lambda *_: Future()).pack(sealed)
+
+
+def _unpacked(data: bytes) -> None:
+    """Damaged or not, it comes back, and as bytes."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        assert isinstance(Unpacker(connection)(data), bytes)
 
 
 def _export() -> export.Manifest:
@@ -113,6 +131,7 @@ def readers() -> dict[bytes, tuple[bytes, Callable[[bytes], object]]]:
         b"a": (NODE.report(), aci.parse_report),
         b"c": (NODE.receipt(), aci.parse_receipt),
         b"i": (b64(NODE.receipt()).encode(), aci.decode_inline),
+        b"k": (_packed(), _unpacked),
         b"h": (b"aci.chain 3 " + b"00" * 64, aci.parse_chain),
     }
 
