@@ -54,10 +54,11 @@ def mark_done(seq: int) -> Callable[[Connection], None]:
 
 
 def erase_openings(receipt_ids: Iterable[str]) -> Callable[[Connection], list[str]]:
-    """Delete the openings of these receipts; returns the ids that had one. The bytes are overwritten.
+    """Delete the openings of these receipts, and what nodes sent for them; returns the ids that had an opening.
 
-    Append the `erasure` entry first. Copies of the old pages stay in the write-ahead log until it is folded:
-    `Sequencer.fold`.
+    A node's own receipt has digests of the bodies without a salt: who guesses a prompt could confirm it. The bytes are
+    overwritten. Append the `erasure` entry first. Copies of the old pages stay in the write-ahead log until it is
+    folded: `Sequencer.fold`.
     """
     wanted = list(receipt_ids)
 
@@ -67,6 +68,7 @@ def erase_openings(receipt_ids: Iterable[str]) -> Callable[[Connection], list[st
             cursor = connection.execute("DELETE FROM opening WHERE idx = (SELECT idx FROM receipt WHERE id = ?)", (id,))
             if cursor.rowcount:
                 erased.append(id)
+            connection.execute("UPDATE receipt SET evidence = NULL WHERE id = ?", (id,))
         return erased
 
     return job

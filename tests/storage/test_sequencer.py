@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_asyncio
 from storage_kit import LOG_KEY, ORIGIN, check_committed, check_log, opened, receipt, record, ulid
@@ -251,18 +252,22 @@ async def test_jobs_run_beside_entries(log: Sequencer, tmp_path: Path) -> None:
 
 
 async def test_erased_text_is_in_no_file(log: Sequencer, tmp_path: Path) -> None:
-    """After an erasure and a fold, neither payload nor seed can be found in the database or its write-ahead log."""
-    secret, seed = b"the text that has to go " * 40, b"S" * 31 + b"!"
-    await log.append(receipt(1, opening=Opening(ulid(1), seed, secret, secret)))
+    """After an erasure and a fold, neither payload nor seed nor what the node sent is in the database or its log."""
+    secret, seed, sent = b"the text that has to go " * 40, b"S" * 31 + b"!", b"digests without a salt"
+    entry = receipt(1, opening=Opening(ulid(1), seed, secret, secret))
+    await log.append(msgspec.structs.replace(entry, evidence=sent))
     await log.append(receipt(2))
     assert any(secret in file.read_bytes() for file in tmp_path.iterdir())
+    assert any(sent in file.read_bytes() for file in tmp_path.iterdir())
     assert await log.submit(erase_openings([ulid(1), ulid(7)])) == [ulid(1)]
     assert await log.fold()
     for file in tmp_path.iterdir():
         data = file.read_bytes()
         assert secret[:24] not in data
         assert seed not in data
+        assert sent not in data
     with Reader(f"{tmp_path}/log.db") as reader:
+        assert reader.evidence_of(ulid(1)) is None
         assert reader.opening(ulid(1)) is None
         assert reader.opening(ulid(2)) is not None
     assert check_log(tmp_path) == [ulid(1), ulid(2)]
