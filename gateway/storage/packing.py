@@ -5,9 +5,10 @@
     evidence  02 || number of the dictionary || one zstd frame, which holds the bytes as they came
 
 Receipts of one gateway are much alike, so each is packed against a dictionary: a few payloads that came before, kept
-in the table `dictionary`. `Packer` makes a new one when that would save a fifth, and uses it once it is durable. What
-comes out again is the envelope, byte for byte. An envelope that is not of this form, or was stored before there was
-this, lies there as it is: JSON begins with another byte.
+in the table `dictionary`. `Packer` makes a new one when that would save a fifth, and uses it once it is durable. Only
+payloads go into one: they say nothing of a prompt once its seed is erased, and evidence might. What comes out again is
+the envelope, byte for byte. An envelope that is not of this form, or was stored before there was this, lies there as it
+is: JSON begins with another byte.
 """
 
 from __future__ import annotations
@@ -74,25 +75,24 @@ class Packer:
             or len(sealed.payload) > MAX_BYTES >> 1
         ):
             return sealed.envelope
-        inner = b"%b\n%b%b" % (sealed.keyid.encode(), sealed.signature, sealed.payload)
-        return self._pack(DOCUMENT, inner, sealed.payload)
+        packed = self._pack(DOCUMENT, b"%b\n%b%b" % (sealed.keyid.encode(), sealed.signature, sealed.payload))
+        if len(sealed.payload) <= LONGEST:
+            self._remember(sealed.payload)
+        return packed
 
     def pack_evidence(self, evidence: bytes) -> bytes:
         """What a node sent for one answer, as it is stored."""
-        return evidence if len(evidence) > MAX_BYTES >> 1 else self._pack(EVIDENCE, evidence, evidence)
+        return evidence if len(evidence) > MAX_BYTES >> 1 else self._pack(EVIDENCE, evidence)
 
-    def _pack(self, kind: int, inner: bytes, sample: bytes) -> bytes:
-        packed = b"%c%b%b" % (kind, self._number.to_bytes(4, "big"), self._compress(inner))
-        if len(sample) <= LONGEST:
-            self._remember(sample)
-        return packed
+    def _pack(self, kind: int, inner: bytes) -> bytes:
+        return b"%c%b%b" % (kind, self._number.to_bytes(4, "big"), self._compress(inner))
 
-    def _remember(self, sample: bytes) -> None:
-        size = len(sample).bit_length()
+    def _remember(self, payload: bytes) -> None:
+        size = len(payload).bit_length()
         recent = self._recent.get(size)
         if recent is None:
             recent = self._recent[size] = deque(maxlen=2 * SAMPLES)
-        recent.append(sample)
+        recent.append(payload)
         self._seen += 1
         if self._seen == self._look:
             self._look *= LATER
@@ -101,10 +101,10 @@ class Packer:
     def _learn(self) -> None:
         """Store a dictionary of what came last, where it packs better; used when it is durable, else forgotten."""
         samples = [list(recent) for recent in self._recent.values()]
-        tried = [sample for recent in samples for sample in recent[SAMPLES:]]
-        dictionary = b"".join(sample for recent in samples for sample in recent[:SAMPLES])
+        tried = [payload for recent in samples for payload in recent[SAMPLES:]]
+        dictionary = b"".join(payload for recent in samples for payload in recent[:SAMPLES])
         compress = _compressor(dictionary)
-        if sum(len(compress(s)) for s in tried) > WORTH * sum(len(self._compress(s)) for s in tried):
+        if sum(len(compress(p)) for p in tried) > WORTH * sum(len(self._compress(p)) for p in tried):
             return
         number = self._last + 1
         try:

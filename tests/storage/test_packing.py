@@ -167,6 +167,16 @@ async def test_a_log_that_takes_no_dictionary(shelf: Shelf, error: Exception, at
     assert shelf.packer.pack(document(0))[1:5] == (b"\0\0\0\1" if at_once else b"\0\0\0\2")
 
 
+async def test_evidence_is_never_learnt(shelf: Shelf) -> None:
+    """A node's receipt has digests without a salt, which erasure must reach; so none of it goes into a dictionary."""
+    for n in range(8 * FIRST_LOOK):
+        shelf.packer.pack_evidence(b"a node's receipt over sha256:" + b"ab" * 32)
+        if n < FIRST_LOOK:
+            shelf.packer.pack(document(n))
+    ((_, dictionary, _),) = shelf.waiting
+    assert b"a node's receipt" not in dictionary
+
+
 async def test_what_no_dictionary_helps(shelf: Shelf) -> None:
     """Noise is not learnt, nor are long documents."""
     for _ in range(FIRST_LOOK):
