@@ -77,6 +77,10 @@ def test_defaults() -> None:
         (b'{"model":"a","model":"b"}', "model", "twice"),
         (b'{"model":"a","\\u006dodel":"b"}', "model", "twice"),
         (b'{"model":"a","stream":true,"stream":false}', "stream", "twice"),
+        (b'{"model": "a", "model": "b"}', "model", "twice"),
+        (b'{"x:y":1,"n":1,"x\\u003ay":{":":1},"n":2, "model":"a"}', "n", "twice"),
+        (b'{"model":"a","provider":{},"provider":{"aci_verified":true}}', "provider", "twice"),
+        (b'{"model":"a","x":{"model":"b"},"model":"c","x":{"n":1,"n":1}}', "model", "twice"),
         (b'{"model":"a","provider":{"aci_verified":true,"aci_verified":false}}', "aci_verified", "twice"),
         (b'{"model":"a","tools":[{"name":"f","name":"g"}]}', "tools", "not well-formed"),
         (b'{"model":"a","functions":[{"name":"f","name":"g"}]}', "functions", "not well-formed"),
@@ -94,6 +98,52 @@ def test_a_second_model_inside_a_message_is_nobodys_business() -> None:
     """The word "model" may stand in the conversation, also as a member of something deeper."""
     raw = b'{"model":"m","messages":[{"role":"user","content":"\\"model\\": x"}],"meta":{"model":"other"}}'
     assert parse_head(CHAT, raw).model == "m"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"model":"m","x":1,"x":2}',
+        b'{"model": "m", "x": 1, "x": 2}',
+        b'{"model":"m","messages":[{"n":1,"n":2,"model":"a","model":"b"}]}',
+        b'{"model":"m","tools":[{"type":"function","function":{"name":"f","parameters":{"n":{},"m":{"n":{}}}}}]}',
+        b'{"model":"m","a:b":1,"a\\u003ab":2}',
+        b' {"model" : "m" , "x":"\\u003a" } ',
+    ],
+)
+def test_what_is_not_read_may_stand_twice(raw: bytes) -> None:
+    """Members that we do not read, and those of objects inside, are the node's business."""
+    assert parse_head(CHAT, raw).model == "m"
+
+
+_NAMES = st.sampled_from(["model", "n", "x", "a:b", "é", 'q"', "stream", "\x01"])
+_VALUES = st.sampled_from(['"m"', "1", "null", "true", '{"model":"a","model":"b"}', '[":"]', '"\\u003a"', '{"n": 1 }'])
+
+
+def _spelled(name: str, how: int) -> str:
+    return json.dumps(name, ensure_ascii=how == 1) if how < 2 else '"' + "".join(f"\\u{ord(c):04x}" for c in name) + '"'
+
+
+@given(
+    st.lists(st.tuples(_NAMES, st.integers(0, 2), _VALUES), max_size=5),
+    st.sampled_from([("", ""), (" ", "  "), ("\n", "")]),
+)
+@settings(max_examples=1000, deadline=None)
+def test_a_second_of_what_is_read_is_found_however_it_is_written(
+    members: list[tuple[str, int, str]], space: tuple[str, str]
+) -> None:
+    """Whatever stands around it, however the names are spelled: refused as twice exactly when one of ours is."""
+    parts = ['"model":"m"', *(f"{_spelled(name, how)}{space[0]}:{space[1]}{value}" for name, how, value in members)]
+    raw = ("{" + f"{space[1]},".join(parts) + "}").encode()
+    names = ["model", *(name for name, _, _ in members)]
+    twice = any(names.count(name) > 1 for name in ("model", "n", "stream"))
+    said = None
+    try:
+        parse_head(CHAT, raw)
+    except BadRequest as refusal:
+        said = str(refusal)
+    assert said is not None or not twice
+    assert twice or "twice" not in (said or "")  # a wrong type may be found first
 
 
 def test_a_wide_number_in_an_unread_member_travels() -> None:
