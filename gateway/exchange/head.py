@@ -78,7 +78,9 @@ def parse_head(endpoint: str, body: bytes) -> Head:
     try:
         if not body.isascii():
             body.decode()
-        parsed = _decode(body)
+        members = _members(body)
+        # Only what we read is looked into, and no conversation of megabytes.
+        parsed = _decode(_encode({name: members[name] for name in _Body.__struct_fields__ if name in members}))
     except msgspec.ValidationError as error:
         raise _invalid(error) from None
     except UnicodeDecodeError as error:
@@ -87,7 +89,7 @@ def parse_head(endpoint: str, body: bytes) -> Head:
         raise BadRequest(f"the body is not one JSON object: {error}") from None
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
-    _refuse_seconds(body, READ)
+    _refuse_seconds(body, members, READ)
     if not parsed.model or len(parsed.model) > 256:
         raise BadRequest("model must be a text of 1 to 256 characters", param="model")
     n = 1 if parsed.n is None else parsed.n
@@ -97,7 +99,8 @@ def parse_head(endpoint: str, body: bytes) -> Head:
     verified: bool | None = None
     sessions: tuple[str, ...] | None = None
     if isinstance(provider, _Provider):
-        _refuse_seconds(bytes(_members(body)["provider"]), READ_OF_PROVIDER)
+        raw = bytes(members["provider"])
+        _refuse_seconds(raw, _members(raw), READ_OF_PROVIDER)
         verified = provider.aci_verified
         sessions = tuple(provider.aci_session_ids) if provider.aci_session_ids is not None else None
     return Head(endpoint, parsed.model, bool(parsed.stream), n, _tools(parsed), verified, sessions)
@@ -150,10 +153,12 @@ def _invalid(error: msgspec.ValidationError) -> BadRequest:
     return BadRequest(f"the body is not valid: {text}", param=param or None)
 
 
-def _refuse_seconds(data: bytes, names: tuple[str, ...]) -> None:
-    """Refuse the object `data` when one of the members `names` stands in it twice. Objects inside of it may do as they
-    like: we do not read them."""
-    if _has_each_once(data):
+def _refuse_seconds(data: bytes, members: dict[str, msgspec.Raw], names: tuple[str, ...]) -> None:
+    """Refuse the object `data`, which was read as `members`, when one of `names` stands in it twice.
+
+    Objects inside of it may do as they like: we do not read them.
+    """
+    if _has_each_once(data, members):
         return
     outermost: list[str] = []
 
@@ -169,15 +174,12 @@ def _refuse_seconds(data: bytes, names: tuple[str, ...]) -> None:
             raise BadRequest(f"the member {name!r} stands twice in the body", param=name)
 
 
-def _has_each_once(data: bytes) -> bool:
+def _has_each_once(data: bytes, members: dict[str, msgspec.Raw]) -> bool:
     """Whether the object `data` is quickly seen to have no member twice; False where it takes a closer look.
 
     Of members that stand twice the decoder keeps one, and what it keeps of each is its bytes. Written again they are
     never longer than they were, so as many bytes mean that none was dropped. Where there was space between members, as
     many colons mean it: each member has one, and every other stands in a text, unless it was spelled as an escape.
     """
-    try:
-        again = _encode(_members(data))
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return False
+    again = _encode(members)
     return len(again) == len(data) or (again.count(b":") == data.count(b":") and rb"\u003" not in data)
