@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench bench-soak bench-verify bench-opengradient bench-proofs bench-zk fuzz fuzz-atheris soak lock install clean
+.PHONY: demo test lint format bench bench-peers bench-soak bench-verify bench-opengradient bench-proofs bench-zk fuzz fuzz-atheris soak lock install clean
 
 install: $(STAMP)
 
@@ -33,6 +33,13 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python bench/run.py
+
+# Beside other people's gateways, in a network that has nothing but the loopback device: they can reach nobody.
+PEERS := litellm,tensorzero,vllm-router,portkey
+bench-peers: $(STAMP)
+	@bench/peers.sh
+	@unshare $(if $(filter-out 0,$(shell id -u)),--map-root-user) --net sh -c 'ip link set lo up && exec $(BIN)/python bench/run.py --memory-requests 0 \
+	  --targets direct,nginx,veriroute,$(PEERS) --scenarios json-1,json-16,json-16-34k,sse-16,sse-64'
 
 bench-soak: $(STAMP)
 	$(BIN)/python bench/run.py --soak

@@ -27,6 +27,7 @@ import time
 
 import measure
 import report
+from peers import PEERS
 from targets import HERE, BenchError, Direct, Nginx, PassThrough, SigningNode, Target, Veriroute, share_priority, stop
 
 #: name -> mode, connections, body, seconds, most requests
@@ -71,7 +72,7 @@ class Bench:
         self.target_core, self.load_core = (0, 1) if several else (None, None)
         self.node = SigningNode(folder, self.load_core)
         self.node.set(chunks=args.chunks, interval_us=args.interval_us)
-        self.bodies = bodies(folder, self.node.model)
+        self.bodies: dict[str, dict[tuple[str, str], pathlib.Path]] = {}  # by the model that they name
         self.targets: list[Target] = []
         self.info: dict[str, dict[str, object]] = {}
         self.rows: list[dict[str, object]] = []
@@ -93,18 +94,26 @@ class Bench:
             print(f"  {name}: ready in {target.start_s} s, PSS {idle['pss']} MB", flush=True)
 
     def make(self, name: str) -> Target:
-        kinds = {"direct": Direct, "nginx": Nginx, "passthrough": PassThrough}
+        kinds: dict[str, type[Target]] = {"direct": Direct, "nginx": Nginx, "passthrough": PassThrough, **PEERS}
         if name == "veriroute":
             return Veriroute(self.folder, self.target_core, self.node, self.args.policy, self.data)
         if name not in kinds:
-            raise BenchError(f"there is no target {name!r}; choose from direct, nginx, passthrough, veriroute")
+            raise BenchError(f"there is no target {name!r}; choose from {', '.join(kinds)}, veriroute")
         return kinds[name](self.folder, self.target_core, self.node)
+
+    def body(self, target: Target, size: str, mode: str) -> pathlib.Path:
+        if target.model not in self.bodies:
+            folder = self.folder / f"bodies-{len(self.bodies)}"
+            folder.mkdir()
+            self.bodies[target.model] = bodies(folder, target.model)
+        return self.bodies[target.model][size, mode]
 
     def load(self, target: Target, scenario: str, seconds: float, most: int) -> dict[str, object]:
         """One run of the load generator, with the CPU that the target spent meanwhile."""
         mode, conns, size, _, _ = SCENARIOS[scenario]
-        command = [str(HERE / "bin/load"), "--port", str(target.port), "--body", str(self.bodies[size, mode])]
-        command += ["--mode", mode, "--conns", str(conns), "--seconds", str(seconds), "--requests", str(most)]
+        command = [str(HERE / "bin/load"), "--port", str(target.port), "--path", target.path]
+        command += ["--body", str(self.body(target, size, mode)), "--mode", mode, "--conns", str(conns)]
+        command += ["--seconds", str(seconds), "--requests", str(most)]
         command += ["--verified", str(int(target.verified)), "--events", str(self.args.chunks + 1)]
         for header in target.headers:
             command += ["--header", header]

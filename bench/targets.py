@@ -36,10 +36,13 @@ def pinned(core: int | None, command: list[str]) -> list[str]:
     return command if core is None else ["taskset", "-c", str(core), *command]
 
 
-def start(command: list[str], log: pathlib.Path, core: int | None, stdout=None) -> subprocess.Popen[str]:
-    """Start `command` in a session of its own, pinned to `core`, with a small environment; stderr goes to `log`."""
+def start(
+    command: list[str], log: pathlib.Path, core: int | None, stdout=None, more: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start `command` in a session of its own, pinned to `core`; stderr goes to `log`. Its environment is small: `more`
+    and where things are."""
     keep = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
-    env = {name: value for name, value in os.environ.items() if name in keep}
+    env = {name: value for name, value in os.environ.items() if name in keep} | (more or {})
     with log.open("ab") as sink:
         process = subprocess.Popen(
             pinned(core, command),
@@ -101,6 +104,7 @@ class Target:
     name = "?"
     what = "?"
     verified = False
+    path = "/v1/chat/completions"
     ready_path = "/health"
     start_limit_s = 30.0
 
@@ -108,6 +112,7 @@ class Target:
         self.folder, self.core, self.node = folder, core, node
         self.port = free_port()
         self.headers: list[str] = []
+        self.model = node.model  # as its callers name it
         self.process: subprocess.Popen[str] | None = None
         self.start_s = 0.0
         self.asked = 0  # requests sent to it, all runs together
@@ -119,10 +124,14 @@ class Target:
     def command(self) -> list[str]:
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        return {}
+
     def start(self) -> None:
         self.prepare()
         begun = time.monotonic()
-        self.process = start(self.command(), self.folder / f"{self.name}.log", self.core)
+        log = self.folder / f"{self.name}.log"
+        self.process = start(self.command(), log, self.core, more=self.environment())
         while not self.is_ready():
             if self.process.poll() is not None:
                 raise BenchError(f"{self.name} ended while starting, see {self.folder / (self.name + '.log')}")
