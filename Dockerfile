@@ -16,7 +16,7 @@ ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels
 RUN python -m pip install --quiet hatchling \
  && python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m venv --without-pip /opt/veriroute \
- && python -m pip --python /opt/veriroute/bin/python install --quiet "veriroute[demo,opengradient]"
+ && python -m pip --python /opt/veriroute/bin/python install --quiet "veriroute[demo,fast,opengradient]"
 
 FROM python:3.11-slim
 RUN groupadd --gid 10001 veriroute \
