@@ -6,11 +6,14 @@ import asyncio
 import os
 from pathlib import Path
 
+import msgspec
 from receipt_world import ANSWER, ORIGIN, REQUEST, SEED, T0_MS, World
 
+from gateway.log.dsse import Sealed, parse_envelope
 from gateway.log.receipt import event_statement
 from gateway.model.entry import Entry, Opening, ReceiptRow
 from gateway.model.receipt import Receipt
+from gateway.storage.sequencer import Sequencer
 from gateway.storage.startup import open_log
 
 
@@ -44,6 +47,14 @@ def entry(world: World, index: int, predicate: Receipt | None = None, *, opening
         "none": None,
     }[opening]
     return Entry(kind, predicate.receipt_id, leaf, envelope, row, kept)
+
+
+def packed(log: Sequencer, entry: Entry) -> Entry:
+    """`entry` with its document in the form in which a gateway stores it."""
+    envelope = parse_envelope(entry.document, unsigned=True)
+    keyid, signature = envelope.signatures[0] if envelope.signatures else ("", b"")
+    sealed = Sealed(envelope.payload, envelope.payload_type, keyid, signature, b"")
+    return msgspec.structs.replace(entry, document=log.packer.pack(sealed))
 
 
 class StoredLog:
@@ -87,5 +98,5 @@ class StoredLog:
     async def _commit(self, entries: list[Entry], batch: int) -> None:
         log = await open_log(f"sqlite:///{self.path}", self.world.log, ORIGIN, self.memory)
         for at in range(0, len(entries), batch):
-            await asyncio.gather(*[log.append(e) for e in entries[at : at + batch]])
+            await asyncio.gather(*[log.append(packed(log, e)) for e in entries[at : at + batch]])
         await log.close()

@@ -25,7 +25,7 @@ RECEIPT_COLUMNS = (
 _ROWS = """
     SELECT leaf.idx, leaf.hash, leaf.leaf,
            CASE WHEN r.idx IS NOT NULL THEN 'receipt' ELSE d.kind END, coalesce(r.id, d.id),
-           unpacked(coalesce(r.envelope, d.envelope)), o.seed, o.request, o.response,
+           unpacked(CAST(coalesce(r.envelope, d.envelope) AS BLOB)), o.seed, o.request, o.response,
            r.idx, r.key_id, r.client_request_id, r.created_ms, r.verdict, r.release, r.reason, r.policy, r.network,
            r.node, r.model, r.endpoint, r.stream
     FROM leaf LEFT JOIN receipt r ON r.idx = leaf.idx LEFT JOIN record d ON d.idx = leaf.idx

@@ -23,6 +23,7 @@ from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import sign_envelope
 from gateway.log.note import NoteSigner
 from gateway.model.receipt import PAYLOAD_TYPE
+from gateway.storage.packing import Unpacker
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +83,7 @@ Act = Callable[[sqlite3.Connection], object]
 def flip(column: str, table: str, index: int) -> Act:
     def act(connection: sqlite3.Connection) -> None:
         (data,) = connection.execute(f"SELECT {column} FROM {table} WHERE idx = ?", (index,)).fetchone()
-        changed = bytes(data[:50]) + bytes((data[50] ^ 1,)) + bytes(data[51:])
+        changed = bytes(data[:-8]) + bytes((data[-8] ^ 1,)) + bytes(data[-7:])
         connection.execute(f"UPDATE {table} SET {column} = ? WHERE idx = ?", (changed, index))
 
     return act
@@ -107,6 +108,13 @@ def run(*statements: str) -> Act:
 CHANGES: dict[str, tuple[Act, str, str]] = {
     "receipt_byte_edited": (flip("envelope", "receipt", 400), "documents", "400"),
     "intent_byte_edited": (flip("envelope", "record", 401), "documents", "401"),
+    "receipt_no_text": (
+        run("UPDATE receipt SET envelope = CAST(x'7bff00fe' AS TEXT) WHERE idx = 400"),
+        "documents",
+        "400",
+    ),
+    "receipt_a_number": (run("UPDATE receipt SET envelope = 7 WHERE idx = 400"), "documents", "400"),
+    "dictionary_deleted": (run("DELETE FROM dictionary WHERE id = 1"), "documents", "entry"),
     "entry_edited": (flip("leaf", "leaf", 300), "leaves", "300"),
     "hash_edited": (lambda c: c.execute("UPDATE leaf SET hash = zeroblob(32) WHERE idx = 77"), "leaves", "77"),
     "two_entries_swapped": (swap("leaf", 100, 102), "documents", "100"),
@@ -187,7 +195,8 @@ def test_a_document_signed_by_another_key_is_not_ours(log: Copy, tmp_path: Path)
     forged = NoteSigner(ORIGIN + "/receipts", b"rcpt" * 8)
     envelope = json.loads(sign_envelope(b"{}", PAYLOAD_TYPE, forged))
     with log.sql() as connection:
-        (stored,) = connection.execute("SELECT envelope FROM receipt WHERE idx = 60").fetchone()
+        connection.create_function("unpacked", 1, Unpacker(connection))
+        (stored,) = connection.execute("SELECT unpacked(envelope) FROM receipt WHERE idx = 60").fetchone()
         document = json.loads(stored)
         document["signatures"] = envelope["signatures"]
         connection.execute("UPDATE receipt SET envelope = ? WHERE idx = 60", (json.dumps(document).encode(),))
