@@ -132,14 +132,20 @@ class Target:
         begun = time.monotonic()
         log = self.folder / f"{self.name}.log"
         self.process = start(self.command(), log, self.core, more=self.environment())
+        try:
+            self.wait(begun)
+        except BaseException:  # whatever it was, nothing that was started stays behind
+            self.stop()
+            raise
+        self.start_s = round(time.monotonic() - begun, 2)
+
+    def wait(self, begun: float) -> None:
         while not self.is_ready():
-            if self.process.poll() is not None:
+            if self.process is None or self.process.poll() is not None:
                 raise BenchError(f"{self.name} ended while starting, see {self.folder / (self.name + '.log')}")
             if time.monotonic() - begun > self.start_limit_s:
-                self.stop()
                 raise BenchError(f"{self.name} was not ready within {self.start_limit_s:.0f} s")
             time.sleep(0.01)
-        self.start_s = round(time.monotonic() - begun, 2)
 
     def is_ready(self) -> bool:
         try:
