@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -28,6 +28,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _CONTROLS = bytes(i for i in range(32) if i != 9) + b"\x7f"
 _DISCONNECT = {"type": "http.disconnect"}
 _BODILESS = (204, 304)
+_END = (b"",)  # joined behind the fields, it ends the last line
 
 #: Header names already checked. Bounded: an application has few of them, and they are its own constants.
 _names: set[bytes] = set()
@@ -186,22 +187,14 @@ class Cycle:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
 
     def _start(self, status: int, headers: Any) -> None:
-        content = [STATUS_LINE[status]]
-        for name, value in self._protocol.server_state.default_headers:
-            content += (name, b": ", value, b"\r\n")
-        values = []
-        close = False
-        for name, value in headers:
-            if name not in _names:
-                _learn(name)
-            if name == b"content-length":
-                self._left = int(value)
-            elif name == b"connection" and b"close" in value.lower():
-                close = True
-            values.append(value)
-            content += (name, b": ", value, b"\r\n")
-        joined = b"".join(values)
-        if len(joined.translate(None, _CONTROLS)) != len(joined):
+        found = dict(headers)
+        if not _names.issuperset(found):
+            _learn(found)
+        if b"content-length" in found:
+            self._left = int(found[b"content-length"])
+        fields = [*self._protocol.server_state.default_headers, *headers, _END]
+        lines = b"\r\n".join(map(b": ".join, fields))
+        if len(lines.translate(None, _CONTROLS)) != len(lines) - 2 * (len(fields) - 1):  # the line ends in between
             raise RuntimeError("a response header value holds a control character")
         if self.more_body:  # answered before its request was read: what follows must not be read as the next request
             self.keep_alive = False
@@ -209,19 +202,18 @@ class Cycle:
         if self._left is None and not bodiless:
             if self.scope["http_version"] == "1.1":
                 self.chunked = True
-                content.append(b"transfer-encoding: chunked\r\n")
+                lines += b"transfer-encoding: chunked\r\n"
             else:
                 self.keep_alive = False
-        if close:
+        if b"connection" in found and b"close" in found[b"connection"].lower():
             self.keep_alive = False
         elif not self.keep_alive:
-            content.append(b"connection: close\r\n")
+            lines += b"connection: close\r\n"
         if bodiless:
             self.head_only, self._left = True, None
-        content.append(b"\r\n")
         self.response_started = True
         self.expect_continue = False
-        head = b"".join(content)
+        head = b"%b%b\r\n" % (STATUS_LINE[status], lines)
         if self._left is None:
             self._protocol.transport.write(head)
         else:
@@ -253,8 +245,9 @@ class Cycle:
             self._protocol.answered(self)
 
 
-def _learn(name: bytes) -> None:
-    if not _TOKEN.fullmatch(name):
-        raise RuntimeError(f"{name!r} is not a header name in lower case")
-    if len(_names) < 256:
-        _names.add(name)
+def _learn(names: Iterable[bytes]) -> None:
+    for name in names:
+        if not _TOKEN.fullmatch(name):
+            raise RuntimeError(f"{name!r} is not a header name in lower case")
+        if len(_names) < 256:
+            _names.add(name)

@@ -130,30 +130,21 @@ class Inference:
         return not self.in_flight
 
     async def _accept(self, scope: Any, receive: Any, t0: float) -> Incoming:
-        authorization = api_key = length = client_id = other_id = None
+        headers = scope["headers"]
+        find = dict(headers).get  # of one that stands twice, the last
         policies: list[bytes] = []
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"content-length":
-                length = value
-            elif name == b"x-api-key":
-                api_key = value
-            elif name == b"x-veriroute-policy":
-                policies.append(value)
-            elif name == b"x-client-request-id":
-                client_id = value
-            elif name == b"x-request-id":
-                other_id = value
-        principal = self._keys.principal(authorization, api_key).needs("inference")
+        if find(b"x-veriroute-policy") is not None:
+            policies = [value for name, value in headers if name == b"x-veriroute-policy"]
+        principal = self._keys.principal(find(b"authorization"), find(b"x-api-key")).needs("inference")
         self._room()
+        length = find(b"content-length")
         declared = int(length) if length is not None and length.isdigit() else None
         body = await read_body(receive, self._max_body, self._body_s, declared=declared)
         head = parse_head(scope["path"], body)
         terms = self._terms.resolve(principal.policy, policies, head)
         self._relay.known(head)
         now_ms = time.time_ns() // 1_000_000
-        found = client_id if client_id is not None else other_id
+        client_id = find(b"x-client-request-id", find(b"x-request-id"))
         randomness = _randomness.take(98)
         self._room()  # again: others may have come while the body was read
         return Incoming(
@@ -162,7 +153,7 @@ class Inference:
             t0,
             randomness[:80],
             principal.key_id,
-            clean_request_id(found) if found is not None else None,
+            clean_request_id(client_id) if client_id is not None else None,
             head,
             body,
             terms,

@@ -22,6 +22,7 @@ import functools
 import select
 import socket
 import urllib.parse
+from itertools import chain
 from typing import Any
 
 import httptools
@@ -231,8 +232,8 @@ class FrontProtocol(HttpToolsProtocol):
     # -- parser callbacks: they note, `data_received` acts -----------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["asgi"]["spec_version"] = "2.4"
+        self.url = b""
+        self.headers = []
         self._phase = _HEAD
         self._messages += 1
         self._head_size = self._header_count = 0
@@ -249,10 +250,7 @@ class FrontProtocol(HttpToolsProtocol):
             if self._header_count > self.limits.headers:
                 self._refuse(HeadersTooLarge(f"A request may have {self.limits.headers} headers."))
             return
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self._phase = _BODY
@@ -269,7 +267,7 @@ class FrontProtocol(HttpToolsProtocol):
             return self._refuse(MethodNotAllowed(f"This gateway does not know the method {method.decode('ascii')}."))
         if len(headers) > limits.headers:
             return self._refuse(HeadersTooLarge(f"A request may have {limits.headers} headers."))
-        if sum([len(name) + len(value) + 4 for name, value in headers]) > limits.head_bytes:
+        if sum(map(len, chain.from_iterable(headers))) + 4 * len(headers) > limits.head_bytes:
             return self._refuse(HeadersTooLarge(f"Request headers may take {limits.head_bytes} bytes."))
         if self.url[:1] != b"/":
             return self._refuse(BadRequest("The request target must be a path.", param="path"))
@@ -277,16 +275,25 @@ class FrontProtocol(HttpToolsProtocol):
             return self._refuse(Busy("Too many pipelined requests."))
         raw_path, _, query = self.url.partition(b"?")
         path = raw_path.decode("latin-1")
-        scope = self.scope
-        scope["method"] = method.decode("ascii")
-        scope["http_version"] = version
-        scope["path"] = self.root_path + (urllib.parse.unquote(path) if "%" in path else path)
-        scope["raw_path"] = self.root_path.encode("ascii") + raw_path
-        scope["query_string"] = query
+        scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.4"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "method": method.decode("ascii"),
+            "root_path": self.root_path,
+            "path": self.root_path + (urllib.parse.unquote(path) if "%" in path else path),
+            "raw_path": self.root_path.encode("ascii") + raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
         cycle = Cycle(
             self,
             scope,
-            expect_continue=self.expect_100_continue,
+            expect_continue=dict(headers).get(b"expect", b"").lower() == b"100-continue",
             keep_alive=version == "1.1" and parser.should_keep_alive(),
         )
         self._starting.append(cycle)

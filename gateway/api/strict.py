@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -33,8 +34,10 @@ from gateway.model.node import ENDPOINTS
 
 from .errors import render
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[Any]]
+
+_value = itemgetter(1)
 
 LOOPBACK = frozenset((b"127.0.0.1", b"localhost", b"[::1]"))
 _CREDENTIALS = (b"authorization", b"api-key", b"x-api-key")
@@ -91,13 +94,16 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def single_valued(headers: Headers) -> dict[bytes, bytes]:
-    """The headers that may stand once, by name. Raises BadRequest for a second one, or for two credentials."""
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in _ONCE:
-            if name in found:
+    """The headers by name. Raises BadRequest for a second one of those that may stand once, or for two credentials.
+
+    Of any other that stands twice it has the last.
+    """
+    found = dict(headers)
+    if len(found) != len(headers):
+        names = [name for name, _ in headers]
+        for name in found:
+            if name in _ONCE and names.count(name) > 1:
                 raise BadRequest(f"The header {name.decode()} is there twice.", param=name.decode())
-            found[name] = value
     if (b"authorization" in found) + (b"api-key" in found) + (b"x-api-key" in found) > 1:
         raise BadRequest("The request carries two credentials; send one.", param="authorization")
     return found
@@ -105,7 +111,7 @@ def single_valued(headers: Headers) -> dict[bytes, bytes]:
 
 def check_values(headers: Headers) -> None:
     """Raises BadRequest when a header value holds a control character other than a tab."""
-    joined = b"".join([value for _, value in headers])
+    joined = b"".join(map(_value, headers))
     if len(joined.translate(None, _CONTROLS)) != len(joined):
         raise BadRequest("A header value holds a control character.")
 
