@@ -372,7 +372,7 @@ class Recorder:
             endpoint=head.endpoint,
             stream=head.stream,
             status=end.status,
-            latency_ms=round((self._mono() - x.t0) * 1000, 3),
+            latency_ms=milliseconds(self._mono() - x.t0),
         )
         opening = None
         if x.policy.store != "none":
@@ -437,12 +437,7 @@ class Recorder:
         return documents.leaf_of(kind, sealed.pae_sha256), sealed
 
     def _timings(self, x: Exchange) -> Timings:
-        return Timings(
-            x.received,
-            _ms(x.t0, x.t_first),
-            _ms(x.t0, x.t_done),
-            None if x.verify_ms is None else round(x.verify_ms, 3),
-        )
+        return Timings(x.received, _ms(x.t0, x.t_first), _ms(x.t0, x.t_done), x.verify_ms)
 
 
 class _Destination(msgspec.Struct, frozen=True):
@@ -519,7 +514,12 @@ def _evidence(end: Ending) -> tuple[EvidenceRef, ...]:
 
 
 def _ms(start: float, end: float | None) -> float | None:
-    return None if end is None else round((end - start) * 1000, 3)
+    return None if end is None else milliseconds(end - start)
+
+
+def milliseconds(seconds: float) -> float:
+    """`seconds`, at least 0, in milliseconds to three places; `round` takes twice as long."""
+    return int(seconds * 1_000_000) / 1000
 
 
 def document_digest(document: dict[str, object]) -> str:

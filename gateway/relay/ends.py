@@ -297,7 +297,7 @@ class Ends:
         level = b"degraded" if self.book.degraded else b"logged"
         found: Headers = [
             (b"x-veriroute-receipt", receipt),
-            (b"x-veriroute-verdict", shown.value.encode() if shown is not None else b"pending"),
+            (b"x-veriroute-verdict", shown.encode() if shown is not None else b"pending"),
             (b"x-veriroute-level", level if facts is not None or shown is not None else b"pending"),
             (b"x-veriroute-policy", self.terms.use.name.encode()),
             (b"x-receipt-id", receipt),

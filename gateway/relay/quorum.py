@@ -39,7 +39,7 @@ from gateway.verify.proofs.quorum import MAX_MEMBERS, Answer, Quorum, Terms, jud
 from gateway.verify.proofs.spelling import stops_of
 from gateway.verify.proofs.structured import form_of
 
-from .ends import PASSING, Done, Next
+from .ends import PASSING, Next
 from .judged import Facts, Got
 from .proving import QUORUM, assumed, parts_of, proved
 from .run import Run
@@ -98,7 +98,7 @@ class Seat(Run):
                 await self.book.record(self.failure(502, self.problem))
 
     async def conclude(self, member: Member, got: Got) -> None:
-        """Record what came, and keep it. Raises `Done`."""
+        """Record what came, and keep it."""
         facts = got.facts
         assert self.x.t_done is not None
         decision = supposed(facts, self.policy)
@@ -111,7 +111,6 @@ class Seat(Run):
         else:
             self.problem = reason = await self.blame(member, decision)
         await self.book.record(self.ending(facts, Release.WITHHELD, 200, "none", reason))
-        raise Done
 
     async def refuse(  # type: ignore[override]
         self,

@@ -38,7 +38,7 @@ from gateway.model.receipt import (
 from gateway.model.verdict import Outcome, Release
 from gateway.policy.decide import decide
 from gateway.policy.schema import CompiledPolicy
-from gateway.recorder import Ending, Exchange
+from gateway.recorder import Ending, Exchange, milliseconds
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import ChannelError, NotReached
 from gateway.upstream.head import ResponseHead
@@ -119,6 +119,8 @@ class Run(Ends):
                 if self.sink.gone:
                     await self.abandon()
                     return
+            else:
+                return
         await self.none_left(choice)
 
     async def sampled(self) -> None:
@@ -354,7 +356,8 @@ class Run(Ends):
         return Got(facts, form, rest, hold.end, reader.dropped_members, reader.uncovered, answer)
 
     async def conclude(self, member: Member, got: Got) -> None:
-        """What follows from the verdict: the receipt, and with it the answer or the error. Raises `Next`, `Done`."""
+        """What follows from the verdict: the receipt, and with it the answer. Raises `Next`, and `Done` behind an
+        error."""
         if self.policy.plan.proofs:
             got = await self.proven(got)
         x, facts = self.x, got.facts
@@ -369,7 +372,7 @@ class Run(Ends):
             shown = self.verification(facts, committed, receipt)
         if got.end is None:
             await self.sink.answer(self.headers(facts), got.body if shown is None else splice(got.body, shown))
-            raise Done
+            return
         last = b""
         if shown is not None:
             last = verification_event(x.head.endpoint, facts.reply.observation.answer_id, x.head.model, shown)
@@ -377,7 +380,6 @@ class Run(Ends):
             await self.sink.begin(self.headers(facts, stream=True))
             self.started = True
         await self.sink.end(got.body + last + got.end)
-        raise Done
 
     def credit(self, member: Member) -> None:
         """The node served, in the time that it took."""
@@ -449,7 +451,7 @@ class Run(Ends):
         if chain_problem is not None:
             result = with_chain(result, chain_problem)
         judged = relay.judged(result, x.session, self.policy)
-        x.verify_ms = (relay.mono() - start) * 1000
+        x.verify_ms = milliseconds(relay.mono() - start)
         return judged
 
     def verification(self, facts: Facts, committed: Committed | None, receipt: Document | None) -> Verification:

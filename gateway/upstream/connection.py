@@ -20,6 +20,7 @@ import select
 import ssl
 from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final
 
 from .answer import AnswerReader
@@ -43,6 +44,7 @@ _OURS = frozenset(
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _NAMES = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]+)*|")
 _NEVER = float("inf")
+_name = itemgetter(0)
 _JOIN_BELOW = 64 * 1024  # a larger body is not copied behind its head
 _HOLD_BELOW = 16 * 1024  # so much may come unparsed while a reader gathers
 _LAST_CHUNK = b"0\r\n\r\n"
@@ -472,32 +474,33 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _encode(self, method: bytes, target: bytes, headers: Headers, length: int) -> bytes:
-        names = tuple([name for name, _ in headers])
-        lines = [b"%b %b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity" % (method, target, self.origin.authority)]
-        lines += [b"%b: %b" % field for field in headers]
-        if length or method != b"GET":
-            lines.append(b"content-length: %d" % length)
-        lines.append(b"\r\n")
-        head = b"\r\n".join(lines)
-        breaks = len(lines) + 2
-        if (
-            head.count(b"\r") != breaks
-            or head.count(b"\n") != breaks
-            or b"\0" in head
-            or not _TARGET.fullmatch(target)
-            or not method.isalpha()
-            or method in (b"HEAD", b"CONNECT")
-            or not _may_be_sent(names)
-        ):
+        fields = b"\r\n".join([b"%b: %b" % field for field in headers])
+        ours = max(0, 2 * len(headers) - 2)  # of the bytes that no value may hold, those between the fields
+        clean = len(fields.translate(None, b"\0\r\n")) == len(fields) - ours
+        if not clean or not _may_be_sent(method, target, tuple(map(_name, headers))):
             raise ValueError("request line or header fields cannot be sent as given")
-        return head
+        return b"%b %b HTTP/1.1\r\nhost: %b\r\naccept-encoding: identity\r\n%b%b%b\r\n" % (
+            method,
+            target,
+            self.origin.authority,
+            fields,
+            b"\r\n" if headers else b"",
+            b"content-length: %d\r\n" % length if length or method != b"GET" else b"",
+        )
 
 
-@lru_cache(maxsize=256)  # a network's requests have the same few names
-def _may_be_sent(names: tuple[bytes, ...]) -> bool:
-    """Whether all of `names` are header names, and none is ours to write."""
+@lru_cache(maxsize=256)  # a network's requests go to a few places, and have the same few names
+def _may_be_sent(method: bytes, target: bytes, names: tuple[bytes, ...]) -> bool:
+    """Whether that is a method and a target that may be asked for, and all of `names` are header names, none of them
+    ours to write."""
     whole = all(names) and _NAMES.fullmatch(b"\n".join(names)) is not None
-    return whole and _OURS.isdisjoint(map(bytes.lower, names))
+    return (
+        whole
+        and _OURS.isdisjoint(map(bytes.lower, names))
+        and _TARGET.fullmatch(target) is not None
+        and method.isalpha()
+        and method not in (b"HEAD", b"CONNECT")
+    )
 
 
 def accepts(pins: frozenset[bytes], spki: bytes | None) -> bool:

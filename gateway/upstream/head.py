@@ -35,11 +35,13 @@ class Framing(enum.Enum):
 class ResponseHead:
     """The head of a final answer. Header names are lower-case, values as sent but for the white space around them."""
 
-    __slots__ = ("content_length", "framing", "headers", "keep_alive", "status")
+    __slots__ = ("_once", "content_length", "framing", "headers", "keep_alive", "status")
 
     def __init__(self, status: int, headers: Headers, framing: Framing, length: int | None, keep_alive: bool) -> None:
         self.status = status
         self.headers = headers
+        once = dict(headers)
+        self._once = once if len(once) == len(headers) else None  # no name stands twice
         self.framing = framing
         self.content_length = length
         self.keep_alive = keep_alive
@@ -51,6 +53,8 @@ class ResponseHead:
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the header `name` (lower-case); None when it is absent or comes with differing values."""
+        if self._once is not None:
+            return self._once.get(name)
         found: bytes | None = None
         for field, value in self.headers:
             if field == name:

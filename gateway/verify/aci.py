@@ -30,7 +30,7 @@ PURPOSE = "aci.report_data.v1"
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_SIGNATURE = re.compile(rb'"signature":"([0-9a-f]{128})",?')
+_SIGNATURE = b'"signature":"'
 
 
 class Event(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -81,17 +81,33 @@ def parse_receipt(data: bytes) -> SignedReceipt:
     """
     if len(data) > MAX_RECEIPT:
         raise FormatError(f"a receipt of {len(data)} bytes is over the limit of {MAX_RECEIPT}")
-    match = _SIGNATURE.search(data)
-    if match is not None:
-        signed = data[: match.start()] + data[match.end() :]
+    cut = _cut(data)
+    if cut is not None:
+        signature, signed = cut
         receipt = _canonical_receipt(signed)
         if receipt is not None:
-            return SignedReceipt(_judge(receipt), signed, bytes.fromhex(match[1].decode()))
+            return SignedReceipt(_judge(receipt), signed, signature)
     document = _object(strict_json(data, max_bytes=MAX_RECEIPT))
     signature = document.pop("signature", None)
     if not isinstance(signature, str) or re.fullmatch(r"[0-9a-f]{128}", signature) is None:
         raise FormatError("the receipt's signature is not 128 lower-case hex digits")
     return SignedReceipt(_receipt(document), jcs(document), bytes.fromhex(signature))
+
+
+def _cut(data: bytes) -> tuple[bytes, bytes] | None:
+    """The first signature that stands in `data`, and `data` without its member; None where there is none, or not as
+    lower-case hex. A regular expression takes three times as long."""
+    at = data.find(_SIGNATURE)
+    start, end = at + len(_SIGNATURE), at + len(_SIGNATURE) + 128
+    if at < 0 or data[end : end + 1] != b'"':
+        return None
+    try:
+        signature = binascii.unhexlify(data[start:end])
+    except binascii.Error:
+        return None
+    if binascii.hexlify(signature) != data[start:end]:
+        return None
+    return signature, data[:at] + data[end + 1 :].removeprefix(b",")
 
 
 def decode_inline(text: bytes) -> bytes:
