@@ -137,6 +137,34 @@ async def test_a_dictionary_is_learnt_and_used_once_durable(shelf: Shelf) -> Non
     assert newest(shelf.connection) == (1, dictionary)
 
 
+async def test_a_dictionary_of_bare_payloads_is_used_as_it_was(shelf: Shelf) -> None:
+    """The first dictionaries had no tables of codes; what was packed against one is read, and so is what comes now."""
+    sealed = document(0)
+    content = sealed.payload
+    inner = b"%b\n%b%b" % (sealed.keyid.encode(), sealed.signature, sealed.payload)
+    stored = b"\1\0\0\0\7" + zstd.compress(inner, zstd_dict=zstd.ZstdDict(content, is_raw=True).as_digested_dict)
+    keep(7, content)(shelf.connection)
+    assert shelf.unpack(stored) == sealed.envelope
+    again = shelf.open().pack(sealed)
+    assert again[:5] == stored[:5]
+    assert len(again) < 300
+    assert shelf.unpack(again) == sealed.envelope
+
+
+@pytest.mark.parametrize("damaged", [b"\x37\xa4\x30\xec", b"\x37\xa4\x30\xec" + bytes(300), b"short"])
+async def test_a_damaged_dictionary_stops_nothing(shelf: Shelf, damaged: bytes) -> None:
+    """With the newest dictionary damaged documents are packed without one, and the next gets a number of its own."""
+    keep(3, damaged)(shelf.connection)
+    packer = shelf.open()
+    sealed = document(0)
+    stored = packer.pack(sealed)
+    assert stored[1:5] == bytes(4)
+    assert shelf.unpack(stored) == sealed.envelope
+    for n in range(FIRST_LOOK):
+        packer.pack(document(n))
+    assert [number for number, _, _ in shelf.waiting] == [4]
+
+
 async def test_a_better_dictionary_takes_over(shelf: Shelf) -> None:
     """Documents of another kind are learnt later under the next number, and those before stay readable."""
     packed = [(sealed, shelf.packer.pack(sealed)) for sealed in map(document, range(FIRST_LOOK))]
