@@ -83,7 +83,9 @@ Act = Callable[[sqlite3.Connection], object]
 def flip(column: str, table: str, index: int) -> Act:
     def act(connection: sqlite3.Connection) -> None:
         (data,) = connection.execute(f"SELECT {column} FROM {table} WHERE idx = ?", (index,)).fetchone()
-        changed = bytes(data[:-8]) + bytes((data[-8] ^ 1,)) + bytes(data[-7:])
+        # In the middle: what is packed has its beginning at its end, and with it the key's name, which nothing covers.
+        at = len(data) // 2
+        changed = bytes(data[:at]) + bytes((data[at] ^ 1,)) + bytes(data[at + 1 :])
         connection.execute(f"UPDATE {table} SET {column} = ? WHERE idx = ?", (changed, index))
 
     return act
