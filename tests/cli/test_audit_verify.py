@@ -20,10 +20,10 @@ from gateway.cli import audit as command
 from gateway.cli import main
 from gateway.crypto.merkle import leaf_hash
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
-from gateway.log.dsse import sign_envelope
+from gateway.log.dsse import Sealed, parse_envelope, sign_envelope
 from gateway.log.note import NoteSigner
 from gateway.model.receipt import PAYLOAD_TYPE
-from gateway.storage.packing import Unpacker
+from gateway.storage.packing import Packer, Unpacker
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +81,19 @@ Act = Callable[[sqlite3.Connection], object]
 
 
 def flip(column: str, table: str, index: int) -> Act:
+    """Change one bit of what is stored; to the payload of a packed document a byte is added."""
+
     def act(connection: sqlite3.Connection) -> None:
         (data,) = connection.execute(f"SELECT {column} FROM {table} WHERE idx = ?", (index,)).fetchone()
-        # In the middle: what is packed has its beginning at its end, and with it the key's name, which nothing covers.
-        at = len(data) // 2
-        changed = bytes(data[:at]) + bytes((data[at] ^ 1,)) + bytes(data[at + 1 :])
+        whole = Unpacker(connection)(data)
+        assert isinstance(whole, bytes)
+        if whole == data:
+            changed = data[:-8] + bytes((data[-8] ^ 1,)) + data[-7:]
+        else:
+            envelope = parse_envelope(whole, unsigned=True)
+            keyid, signature = envelope.signatures[0] if envelope.signatures else ("", b"")
+            sealed = Sealed(envelope.payload + b" ", envelope.payload_type, keyid, signature, b"")
+            changed = Packer(0, b"", lambda *_: pytest.fail("nothing is to be stored")).pack(sealed)
         connection.execute(f"UPDATE {table} SET {column} = ? WHERE idx = ?", (changed, index))
 
     return act
