@@ -45,7 +45,7 @@ from .fleet.tee_roots import trust_roots
 from .keyfiles import Keys, load_or_make, trust_text
 from .model.entry import Committed, Entry
 from .model.node import Node
-from .model.ulid import UlidFactory
+from .model.ulid import RANDOM_BYTES, UlidFactory
 from .policy.build import with_test_roots
 from .policy_files import builtin_files, directory_files, files_beside, read_policies
 from .proofs import open_proofs
@@ -390,7 +390,7 @@ class Gateway:
         self._tasks.append(asyncio.create_task(coroutine))
 
     def _id(self) -> str:
-        return self.ulids.mint(_now_ms(), secrets.randbits(80))
+        return self.ulids.mint(_now_ms(), secrets.token_bytes(RANDOM_BYTES))
 
 
 def _words(about: Mapping[str, str | int]) -> str:

@@ -32,7 +32,7 @@ from .errors import FormatError, VerirouteError
 from .exchange.head import Head, parse_head
 from .fleet.fleet import Fleet, Member
 from .model.admin import CanaryView
-from .model.ulid import UlidFactory
+from .model.ulid import RANDOM_BYTES, UlidFactory
 from .relay import Headers, Incoming, Relay, Terms
 from .settings import Canaries as Settings
 from .verify.proofs.drift import Terms as DriftTerms
@@ -199,11 +199,11 @@ class Canaries:
         assert member.session is not None
         head = parse_head(PATH, body)
         terms = self._resolve(head)
-        now_ms, randomness = time.time_ns() // 1_000_000, os.urandom(90)
+        now_ms, randomness = time.time_ns() // 1_000_000, os.urandom(80 + RANDOM_BYTES)
         answer = Answer()
         await self._relay.serve(
             Incoming(
-                receipt_id=self._ulids.mint(now_ms, int.from_bytes(randomness[80:], "big")),
+                receipt_id=self._ulids.mint(now_ms, randomness[80:]),
                 received_ms=now_ms,
                 t0=time.perf_counter(),
                 randomness=randomness[:80],

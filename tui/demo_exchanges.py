@@ -108,7 +108,7 @@ def make(number: int, created_ms: int, ulids: UlidFactory) -> Made:
     network_node = _DISHONEST if plot.verdict is Outcome.CONTRAINDICATED else _NODES[seed[3] % 2]
     served = plot.release is not Release.REFUSED
     latency = 180.0 + 9 * dice
-    receipt_id = ulids.mint(created_ms, int.from_bytes(seed[:10], "big"))
+    receipt_id = ulids.mint(created_ms, seed[:16])
     bodies = _bodies(number, model, answered=plot.release is Release.RELEASED)
     subjects = [
         subject(seed, name, data, FORM_BYTES if name == REQUEST_BODY else FORM_UTF8) for name, data in bodies.items()

@@ -130,7 +130,7 @@ def main() -> None:
     steps: list[tuple[str, Callable[[], Any]]] = [
         ("parse_head", lambda: parse_head("/v1/chat/completions", BODY)),
         ("terms", lambda: book.resolve(None, [], head)),
-        ("ulid", lambda: ulids.mint(1, 2)),
+        ("ulid", lambda: ulids.mint(1, bytes(16))),
         ("Exchange()", exchange),
         ("intent (signed)", lambda: recorder.intent(x)),
         ("read_answer", lambda: read_answer(head, ANSWER)),

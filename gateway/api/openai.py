@@ -145,10 +145,10 @@ class Inference:
         self._relay.known(head)
         now_ms = time.time_ns() // 1_000_000
         client_id = find(b"x-client-request-id", find(b"x-request-id"))
-        randomness = _randomness.take(98)
+        randomness = _randomness.take(104)  # seed, nonces, id, pick
         self._room()  # again: others may have come while the body was read
         return Incoming(
-            self._ulids.mint(now_ms, int.from_bytes(randomness[80:90], "big")),
+            self._ulids.mint(now_ms, randomness[80:96]),
             now_ms,
             t0,
             randomness[:80],
@@ -157,7 +157,7 @@ class Inference:
             head,
             body,
             terms,
-            _pick(randomness[90:]),
+            _pick(randomness[96:]),
         )
 
     def _room(self) -> None:

@@ -321,7 +321,7 @@ class EventStatement(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 def instant(ms: int) -> str:
     """RFC 3339 in UTC with milliseconds, for `ms` since the epoch: `2026-11-20T23:21:05.123Z`."""
     seconds, millis = divmod(ms, 1000)
-    return f"{_to_the_second(seconds)}.{millis:03d}Z"
+    return f"{_to_the_second(seconds)}.{str(1000 + millis)[1:]}Z"
 
 
 @lru_cache(maxsize=8)  # receipts come many to the second, and the calendar costs more than the rest

@@ -39,7 +39,7 @@ LEVEL = -3
 WINDOW_LOG = 17
 #: Of each size of payload (to a power of two, so receipts apart from intents) as many go into a new dictionary as it
 #: is tried on.
-SAMPLES = 2
+SAMPLES = 1
 #: A new dictionary is looked for after so many documents, then after eight times as many, and so on.
 FIRST_LOOK, LATER = 16, 8
 #: It is made of what came last, and only so many documents before it are kept for it.

@@ -114,10 +114,12 @@ def decode_inline(text: bytes) -> bytes:
     """The receipt bytes behind the standard base64 of a header or event. Raises `FormatError`."""
     if len(text) > MAX_RECEIPT * 4 // 3 + 4:
         raise FormatError("an inline receipt is over the size limit")
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("an inline receipt is not standard base64") from None
+    try:  # as a JSON string: msgspec takes half of the time of `binascii`, and is as strict but for escapes
+        if text.find(b"\\") < 0:
+            return _decode_base64(b'"%b"' % text)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        pass
+    raise FormatError("an inline receipt is not standard base64")
 
 
 class Keyset(msgspec.Struct, frozen=True):
@@ -238,6 +240,7 @@ def session_id(document: dict[str, Any]) -> str:
     return hashlib.sha256(jcs(document)).hexdigest()
 
 
+_decode_base64 = msgspec.json.Decoder(bytes).decode
 _decode_receipt = msgspec.json.Decoder(Receipt).decode
 _encode_receipt = msgspec.json.Encoder().encode
 _REQUIRED = frozenset(Receipt.__struct_fields__) - {"request_nonce"}
