@@ -26,12 +26,15 @@ from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 from gateway.model.observation import Call, Observation
 
+from .alike import Alike, alike
 from .answer import Answer, Content, Part, Usage, foreign_members, part_call, reads_as_call, toolcall_bytes, without
 from .head import Head
 from .sse import Block, Framer, format_event
 
 DONE = b"[DONE]"
 TEXT, CALL, FINISH, END, CHAIN = "text", "call", "finish", "end", "chain"
+#: After so many events that were like none before, none is looked for any more.
+UNLIKE = 8
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -77,6 +80,9 @@ class StreamReader:
         self._framer = Framer(max_event)
         self._covered = hashlib.sha256()
         self._data = hashlib.sha256(body_salt)
+        self._said: list[bytes] = []  # what `_data` has yet to take in
+        self._alike: Alike | None = None
+        self._unlike = 0
         self._protocol: _Protocol = _PROTOCOLS[head.endpoint](head)
         self._malformed: str | None = None
         self._grammar: str | None = None
@@ -96,6 +102,9 @@ class StreamReader:
             self._covered.update(b"".join(covered[:before]))
             pieces[chains - 1] = Piece(CHAIN, pieces[chains - 1].out, self._covered.copy())
         self._covered.update(b"".join(covered[before:]))
+        if self._said:
+            self._data.update(b"\n".join([*self._said, b""]))
+            self._said.clear()
         return pieces
 
     def finish(self) -> str | None:
@@ -164,12 +173,18 @@ class StreamReader:
             if not self._protocol.started:
                 self._grammar = self._grammar or "the terminator came first"
             return END
-        self._data.update(data + b"\n")
+        self._said.append(data)
+        protocol = self._protocol
+        if self._alike is not None and (text := self._alike.text(data)) is not None:
+            protocol.another(text)
+            self._unlike = 0
+            return TEXT
+        texts = len(protocol.text)
         try:
             document = strict_json(data, max_bytes=len(data), max_depth=256)
             if not isinstance(document, dict):
                 raise FormatError("an event is not a JSON object")
-            kind = self._protocol.event(block.event, document)
+            kind = protocol.event(block.event, document)
         except msgspec.ValidationError as error:
             self._malformed = self._malformed or f"an event is not what it should be: {error}"
             return TEXT
@@ -177,6 +192,11 @@ class StreamReader:
             self._malformed = self._malformed or str(error)
             return TEXT
         self._foreign = foreign_members(document)
+        self._alike = None
+        said = kind == TEXT and len(protocol.text) == texts + 1 and not self._foreign
+        if said and protocol.way and self._unlike < UNLIKE:
+            self._unlike += 1
+            self._alike = alike(data, document, *protocol.way)
         return kind
 
     def _rewrite(self, kind: str, block: Block) -> Piece:
@@ -211,6 +231,7 @@ class _Protocol(ABC):
 
     named = False  # whether events carry `event:` names
     started = False
+    way: tuple[str, ...] = ()  # from an event's one choice to its text; empty: its events have no such thing
 
     def __init__(self, head: Head) -> None:
         self.head = head
@@ -223,6 +244,11 @@ class _Protocol(ABC):
 
     @abstractmethod
     def event(self, name: bytes, document: dict[str, Any]) -> str: ...
+
+    def another(self, text: str) -> None:
+        """An event like one before that gave TEXT, with `text` in place of its text."""
+        if text:
+            self.text.append(text)
 
     @abstractmethod
     def shape(self) -> str | None: ...
@@ -247,6 +273,7 @@ class _Chat(_Protocol):
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
+        self.way = ("delta", "content") if head.endpoint == "/v1/chat/completions" else ("text",)
         self._finished: set[int] = set()
         self._seen: set[int] = set()
         self._calls: dict[tuple[int, str, int], list[str]] = {}

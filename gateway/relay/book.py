@@ -143,7 +143,7 @@ class Book:
             log.error("exchange.unrecorded", receipt=entry.id, error=str(error))
 
     def _count(self, ending: Ending) -> None:
-        counts, key = self._counts, (ending.verdict, ending.release)
+        counts, key = self._counts, (ending.verdict._value_, ending.release._value_)
         counts[key] = counts.get(key, 0) + 1
 
     def unavailable(self) -> LogUnavailable:

@@ -101,13 +101,16 @@ def _cut(data: bytes) -> tuple[bytes, bytes] | None:
     start, end = at + len(_SIGNATURE), at + len(_SIGNATURE) + 128
     if at < 0 or data[end : end + 1] != b'"':
         return None
+    signature = _lower_hex(data[start:end])
+    return None if signature is None else (signature, data[:at] + data[end + 1 :].removeprefix(b","))
+
+
+def _lower_hex(digits: bytes) -> bytes | None:
     try:
-        signature = binascii.unhexlify(data[start:end])
+        found = binascii.unhexlify(digits)
     except binascii.Error:
         return None
-    if binascii.hexlify(signature) != data[start:end]:
-        return None
-    return signature, data[:at] + data[end + 1 :].removeprefix(b",")
+    return found if binascii.hexlify(found) == digits else None
 
 
 def decode_inline(text: bytes) -> bytes:
@@ -222,17 +225,15 @@ def chain_message(receipt_id: str, nonce: str, request_sha256: str, model: str, 
     return f"aci.chain.v1\n{receipt_id}\n{nonce}\n{request_sha256}\n{model}\n{k}\n{digest}\n".encode()
 
 
-_CHAIN = re.compile(rb"aci\.chain ([1-9][0-9]{0,8}) ([0-9a-f]{128})")
-
-
 def parse_chain(comment: bytes) -> tuple[int, bytes] | None:
     """`(k, signature)` of a comment line `aci.chain <k> <128 hex>`, None for any other comment; `FormatError`."""
     if not comment.startswith(b"aci.chain "):
         return None
-    match = _CHAIN.fullmatch(comment)
-    if match is None:
+    number, _, digits = comment[10:].partition(b" ")
+    signature = _lower_hex(digits) if len(digits) == 128 else None
+    if signature is None or not number.isdigit() or number.startswith(b"0") or len(number) > 9:
         raise FormatError("a chain comment is not `aci.chain <k> <128 hex digits>`")
-    return int(match[1]), bytes.fromhex(match[2].decode())
+    return int(number), signature
 
 
 def session_id(document: dict[str, Any]) -> str:
