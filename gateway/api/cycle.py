@@ -52,21 +52,21 @@ class Cycle:
         "_waiting",
         "chunked",
         "disconnected",
-        "expect_continue",
         "head_only",
         "keep_alive",
+        "may_continue",
         "more_body",
         "response_complete",
         "response_started",
         "scope",
     )
 
-    def __init__(self, protocol: FrontProtocol, scope: Any, *, expect_continue: bool, keep_alive: bool) -> None:
+    def __init__(self, protocol: FrontProtocol, scope: Any, *, keep_alive: bool) -> None:
         self._protocol = protocol
         self.scope = scope
         scope["veriroute.on_leave"] = self.on_leave
         self._on_leave: Callable[[], None] | None = None
-        self.expect_continue = expect_continue
+        self.may_continue = True  # it was not yet told to send its body, if it waits for that
         self.keep_alive = keep_alive
         self.head_only = scope["method"] == "HEAD"
         self.disconnected = False
@@ -150,9 +150,10 @@ class Cycle:
 
     async def receive(self) -> Any:
         """The next piece of the body, or `http.disconnect` once the client is gone or the answer is complete."""
-        if self.expect_continue:
-            self.expect_continue = False
-            if not self.disconnected and not self.response_started and self.more_body:
+        if self.more_body and self.may_continue:
+            self.may_continue = False
+            waits = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
+            if waits and not self.disconnected and not self.response_started:
                 self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not self._fresh:
             if self.disconnected or self.response_complete:
@@ -212,7 +213,6 @@ class Cycle:
         if bodiless:
             self.head_only, self._left = True, None
         self.response_started = True
-        self.expect_continue = False
         head = b"%b%b\r\n" % (STATUS_LINE[status], lines)
         if self._left is None:
             self._protocol.transport.write(head)

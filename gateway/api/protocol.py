@@ -22,7 +22,6 @@ import functools
 import select
 import socket
 import urllib.parse
-from itertools import chain
 from typing import Any
 
 import httptools
@@ -85,6 +84,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._starting: list[Cycle] = []
         self._refusal: VerirouteError | None = None
         self._messages = self._head_size = self._header_count = 0
+        self._came = 0  # what a head that ends in the segment under way can take at most
         self._body_begun = 0.0
         self._body_size = self._raw_size = 0
         self._unwritten = 0
@@ -161,6 +161,7 @@ class FrontProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         phase, messages = self._phase, self._messages
+        self._came = self._head_size + len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -267,7 +268,10 @@ class FrontProtocol(HttpToolsProtocol):
             return self._refuse(MethodNotAllowed(f"This gateway does not know the method {method.decode('ascii')}."))
         if len(headers) > limits.headers:
             return self._refuse(HeadersTooLarge(f"A request may have {limits.headers} headers."))
-        if sum(map(len, chain.from_iterable(headers))) + 4 * len(headers) > limits.head_bytes:
+        if (
+            self._came + len(headers) > limits.head_bytes  # else they cannot take more
+            and sum([len(name) + len(value) + 4 for name, value in headers]) > limits.head_bytes
+        ):
             return self._refuse(HeadersTooLarge(f"Request headers may take {limits.head_bytes} bytes."))
         if self.url[:1] != b"/":
             return self._refuse(BadRequest("The request target must be a path.", param="path"))
@@ -293,7 +297,6 @@ class FrontProtocol(HttpToolsProtocol):
         cycle = Cycle(
             self,
             scope,
-            expect_continue=dict(headers).get(b"expect", b"").lower() == b"100-continue",
             keep_alive=version == "1.1" and parser.should_keep_alive(),
         )
         self._starting.append(cycle)

@@ -58,8 +58,9 @@ def splice(body: bytes, verification: Verification) -> bytes:
     """`body`, one JSON object in its own bytes, with `verification` as its last member."""
     end = body.rfind(b"}")
     # An object without members takes no comma. The body was read strictly, so what is before `}` decides.
-    comma = b"" if body[:end].rstrip().endswith(b"{") else b","
-    return body[:end] + comma + b'"verification":' + _encode(verification) + body[end:]
+    before = body[:end]
+    member = b'"verification":' if before.rstrip().endswith(b"{") else b',"verification":'
+    return b"".join((before, member, _encode(verification), body[end:]))
 
 
 def verification_event(endpoint: str, answer_id: str | None, model: str, verification: Verification) -> bytes:

@@ -82,7 +82,7 @@ class Packer:
             or len(payload) > MAX_BYTES >> 1
         ):
             return sealed.envelope
-        packed = self._document + self._compress(b"%b\n%b%b" % (keyid.encode(), signature, payload))
+        packed = self._document + self._compress(b"".join((keyid.encode(), b"\n", signature, payload)))
         self._seen += 1
         if self._look - self._seen < SEEN_LAST:
             self._remember(payload)
