@@ -84,7 +84,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._starting: list[Cycle] = []
         self._refusal: VerirouteError | None = None
         self._messages = self._head_size = self._header_count = 0
-        self._came = 0  # what a head that ends in the segment under way can take at most
+        self._segment = self._came = 0  # bytes of the one under way, and of all that hold a part of this message
         self._body_begun = 0.0
         self._body_size = self._raw_size = 0
         self._unwritten = 0
@@ -161,7 +161,8 @@ class FrontProtocol(HttpToolsProtocol):
         if self._refusal is not None:
             return
         phase, messages = self._phase, self._messages
-        self._came = self._head_size + len(data)
+        self._segment = len(data)
+        self._came += self._segment
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -238,6 +239,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._phase = _HEAD
         self._messages += 1
         self._head_size = self._header_count = 0
+        self._came = self._segment
         self.deadline = self.loop.time() + self.limits.header_s
 
     def on_url(self, url: bytes) -> None:

@@ -1,8 +1,8 @@
 """Events that differ from an earlier one by their text alone, as nearly all of a chat's do.
 
 Reading JSON strictly is most of what an event costs. When an event has every byte of one that was read before, but for
-another plain text in the one member `content`, then it says the same but for that text: no member more or less, none
-twice, no number changed. Everything else is read anew.
+another plain text in the one member that holds it, then it says the same but for that text: no member more or less,
+none twice, no number changed. Everything else is read anew.
 """
 
 from __future__ import annotations

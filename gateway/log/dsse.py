@@ -73,17 +73,11 @@ class Sealed(NamedTuple):
 
 def pae(payload_type: str, body: bytes) -> bytes:
     """The bytes that a DSSE signature covers. `FormatError` when the type is not Unicode text."""
-    return b"".join((_before(payload_type), str(len(body)).encode(), b" ", body))
-
-
-@lru_cache(maxsize=64)
-def _before(payload_type: str) -> bytes:
-    """The PAE up to the body's length."""
     try:
         kind = payload_type.encode()
     except UnicodeEncodeError:
         raise FormatError("a DSSE payload type is Unicode text without lone surrogates") from None
-    return b"DSSEv1 %d %b " % (len(kind), kind)
+    return b"DSSEv1 %d %b %d " % (len(kind), kind, len(body)) + body
 
 
 def seal(payload: bytes, payload_type: str, signer: Signer) -> Sealed:

@@ -668,6 +668,19 @@ def test_f22_header_sections_are_bounded(front: Front, name: str) -> None:
         refused(front, post(head + b"Content-Length: 2\r\n"), status)
 
 
+def test_f22_a_head_that_begins_behind_another_request_is_counted_whole(front: Front) -> None:
+    """Two thirds of a head that is too large come in the segment that ends the body before it: 200, then 431."""
+    small = front.request()
+    large = front.request(b"GET", b"/healthz", b"X-A: " + b"a" * 12_000, b"X-B: " + b"b" * 6_000)
+    cut = large.index(b"X-B")
+    with front.connect() as sock:
+        for part in (small[:-1], small[-1:] + large[:cut], large[cut:]):
+            sock.sendall(part)
+            time.sleep(0.05)
+        replies = read_replies(sock)
+    assert replies.statuses == [200, 431]
+
+
 def test_f22_a_header_that_never_ends_is_refused_by_size(front: Front) -> None:
     """64 KiB of one header value, sent in pieces and never finished, get 431 before the deadline."""
     with front.connect() as sock:
