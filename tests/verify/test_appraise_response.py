@@ -206,7 +206,13 @@ def test_chain_signatures() -> None:
     comment = b"aci.chain 12 " + signature.hex().encode()
     assert aci.parse_chain(comment) == (12, signature)
     assert aci.parse_chain(b"something else") is None
-    for bad in (b"aci.chain 0 " + b"0" * 128, b"aci.chain 1 00", b"aci.chain x " + b"0" * 128):
+    zeros = b"0" * 128
+    forms = (b"aci.chain 0 %b", b"aci.chain 1 00", b"aci.chain x %b", b"aci.chain 1234567890 %b", b"aci.chain +1 %b")
+    for bad in (
+        *(form.replace(b"%b", zeros) for form in forms),
+        b"aci.chain 1 A" + zeros[1:],
+        b"aci.chain 1 g" + zeros[1:],
+    ):
         with pytest.raises(FormatError):
             aci.parse_chain(bad)
 
@@ -246,6 +252,7 @@ def test_receipts_in_other_spellings_are_canonicalised() -> None:
         raw(served_at=True),
         raw(model=None),
         raw().replace(b'"signature":"0', b'"signature":"Z'),
+        raw().replace(b'"signature":"0', b'"signature":"A'),
         raw().replace(b'"model":"m"', b'"model":"m","model":"m"'),
         raw()[:-1],
         raw(chat_id="x" * aci.MAX_RECEIPT),
@@ -261,7 +268,8 @@ def test_malformed_receipts(data: bytes) -> None:
 def test_inline_forms() -> None:
     """The header's base64 is standard and bounded."""
     assert aci.decode_inline(b"QUJD") == b"ABC"
-    for bad in (b"QUJ", b"QU JD", b"Q_-D", b"A" * (2 * aci.MAX_RECEIPT)):
+    odd = (b"QUJD=", b"QUJD==", b"QUJDR", b"QUJD\n", b'QUJD"', b"\\u0051UJD", b"\xffUJD")
+    for bad in (b"QUJ", b"QU JD", b"Q_-D", *odd, b"A" * (2 * aci.MAX_RECEIPT)):
         with pytest.raises(FormatError):
             aci.decode_inline(bad)
 
