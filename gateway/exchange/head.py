@@ -167,8 +167,10 @@ def _refuse_seconds(data: bytes, members: dict[str, msgspec.Raw], names: tuple[s
 
     try:
         json.loads(data, object_pairs_hook=pairs, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
+    except ValueError:  # pragma: no cover - no text is known that the decoder takes and this one does not
         raise BadRequest("the body is not one JSON object") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
     for name in names:
         if outermost.count(name) > 1:
             raise BadRequest(f"the member {name!r} stands twice in the body", param=name)

@@ -189,3 +189,15 @@ def test_the_model_is_read_as_written(model: str, other: str) -> None:
 def test_only_clean_request_ids_are_kept(value: bytes, kept: bool) -> None:
     """A caller's request id is kept when it is plain, dropped otherwise, and never cleaned into something else."""
     assert clean_request_id(value) == (value.decode() if kept else None)
+
+
+def test_nesting_is_refused_at_every_depth() -> None:
+    """Both looks at a body have a depth at which they give up, and between the two it is nested too deeply as well."""
+    said = set()
+    for depth in range(700, 1100):
+        data = b'{"model":"m","model":"m","x":' + b"[" * depth + b"]" * depth + b"}"
+        with pytest.raises(BadRequest) as caught:
+            parse_head(CHAT, data)
+        said.add(caught.value.message)
+    assert said <= {"the member 'model' stands twice in the body", "the body is nested too deeply"}
+    assert "the body is nested too deeply" in said
