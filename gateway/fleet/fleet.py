@@ -26,6 +26,7 @@ from gateway.routing import (
     Health,
     NodeView,
     candidates,
+    drop_reason,
     on_attempt,
     on_failure,
     on_success,
@@ -238,6 +239,27 @@ class Fleet:
             offered = {node.id for node in self._configured if head.model in node.models}
             dropped += tuple([Rejected(i, why) for i, why in self.unresolved.items() if i in offered])
         return Choice(order, dropped, len(order) + len(dropped))
+
+    def unchanged(self, member: Member, session: AttestedSession) -> bool:
+        """Whether `session`, under which `member` was chosen, is in force still and nothing else speaks against it."""
+        view = member.view
+        return view.session is session and not view.health.quarantined_until and self._mono() < view.lease_until
+
+    def refuses(
+        self, member: Member, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None
+    ) -> str | None:
+        """Why `member`, which was chosen a while ago, may not serve the request now; None when it still may."""
+        if self.members.get(member.node.id) is not member:
+            return "session_missing"  # it is not listed any more, or as another
+        return drop_reason(
+            member.view,
+            head.model,
+            head.endpoint,
+            policy,
+            self._mono(),
+            stream=head.stream,
+            session_ids=None if sessions is None else frozenset(sessions),
+        )
 
     # -- discovery ----------------------------------------------------------------------------------------------------
 

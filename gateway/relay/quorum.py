@@ -91,7 +91,7 @@ class Seat(Run):
     async def all(self) -> None:
         self.x.candidates = self.x.attempts = 1
         try:
-            await self.conclude(self.member, await self.attempt(self.member))
+            await self.conclude(self.member, await self.attempt(self.member, self.eligible(self.member)))
         except Next as reason:
             self.problem = str(reason)
             if self.book.intended:

@@ -27,6 +27,7 @@ from gateway.fleet.fleet import Member
 from gateway.log.dsse import Sealed as Document
 from gateway.log.proof import format_tlog_proof
 from gateway.model.entry import Committed
+from gateway.model.node import AttestedSession
 from gateway.model.receipt import (
     REQUEST_BODY,
     RESPONSE_BODY,
@@ -39,8 +40,9 @@ from gateway.model.verdict import Outcome, Release
 from gateway.policy.decide import decide
 from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Ending, Exchange, milliseconds
+from gateway.routing import stream_mode
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import ChannelError, NotReached
+from gateway.upstream.errors import ChannelError, NotReached, TooManyConnections
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.limits import Deadlines
 from gateway.upstream.sealed import Channel, SealedConnection, SealedRoute
@@ -113,7 +115,10 @@ class Run(Ends):
         for member in choice.order:
             self.x.attempts += 1
             try:
-                await self.conclude(member, await self.attempt(member))
+                # The first is tried in the very turn in which it was chosen.
+                session = self.eligible(member) if self.x.attempts > 1 else member.session
+                assert session is not None
+                await self.conclude(member, await self.attempt(member, session))
             except Next as reason:
                 self.x.rejected.append(Rejected(member.node.id, str(reason)))
                 if self.sink.gone:
@@ -161,7 +166,7 @@ class Run(Ends):
             values = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
             self.forward_as(body, tuple([f"{name}={bytes(values[name]).decode()}" for name in names]))
 
-    async def attempt(self, member: Member) -> Got:
+    async def attempt(self, member: Member, session: AttestedSession) -> Got:
         """One try at one node. Raises `Next` when another may be tried, `Done` when the exchange has ended."""
         member.enter()
         self.records, self.x.proofs = self.given, ()  # what was found of another node's answer is not about this one's
@@ -170,27 +175,51 @@ class Run(Ends):
             if self.till.denied(member):
                 raise Next("settlement_denied")
             try:
-                return await self.ask(member)
+                return await self.ask(member, session)
             except Unpaid as demand:  # nothing was served: the same request may go to the same node, paid for
                 await self.pay(member, demand)
-                return await self.ask(member)
+                return await self.ask(member, self.eligible(member))
         finally:
             member.leave()
 
-    async def ask(self, member: Member) -> Got:
-        """The request over a connection of its own. Raises `Unpaid` too."""
+    def eligible(self, member: Member) -> AttestedSession:
+        """The session under which the prompt may leave now for `member`. Raises `Next` when there is none.
+
+        A node is chosen at the beginning. Other nodes may have been tried since, and its session have ended or been
+        replaced, or an answer of it been contraindicated.
+        """
+        reason = self.fleet.refuses(member, self.x.head, self.policy, self.terms.sessions)
+        if reason is not None:
+            raise Next(reason)
+        assert member.session is not None
+        return member.session
+
+    def still(self, member: Member, session: AttestedSession) -> None:
+        """Nothing has happened to `session` while it was waited for. Raises `Next` where something has.
+
+        One that was renewed with the same keys is as good: what it says was permitted when it was taken.
+        """
+        if self.fleet.unchanged(member, session):
+            return
+        self.x.node = self.x.session = None
+        if _keys(self.eligible(member)) != _keys(session):
+            raise Next("session_expired")
+        self.x.node, self.x.session = member.node, session
+
+    async def ask(self, member: Member, session: AttestedSession) -> Got:
+        """The request over a connection of its own, under `session`. Raises `Unpaid` too."""
         relay, x = self.relay, self.x
         connection: Connection | None = None
         try:
-            assert member.session is not None
-            connection = await self.reach(member, look=False)
-            x.node, x.session = member.node, member.session
+            connection = await self.reach(member, session, look=False)
+            x.node, x.session = member.node, session
             await self.intend()
             if not connection.untouched():  # it was an idle one, and its peer has ended it
                 connection.abort()
                 x.node = x.session = None
-                connection = await self.reach(member)
-                x.node, x.session = member.node, member.session
+                connection = await self.reach(member, session)
+                x.node, x.session = member.node, session
+            self.still(member, session)
             self.connection = connection
             self.sink.on_leave(connection.abort)
             if self.sink.gone:
@@ -234,16 +263,16 @@ class Run(Ends):
             raise Next(UNSUPPORTED)
         self.x.unsupported = (*left_out.dropped, *left_out.defaulted)
 
-    async def reach(self, member: Member, *, look: bool = True) -> Connection:
+    async def reach(self, member: Member, session: AttestedSession, *, look: bool = True) -> Connection:
         """A connection to the node, over which nothing was sent. Raises `Next`."""
-        assert member.session is not None
         # Over TLS the keys that the session names, and no others. One that names none has the web's rules, and
         # channel_bound is then none: whether that will do was the policy's to say.
-        pins = frozenset(member.session.spki_pins) or None if member.origin.tls else None
+        pins = frozenset(session.spki_pins) or None if member.origin.tls else None
         try:
             return await self.relay.pool.acquire(member.origin, pins, self.policy.deadlines.connect_s, look=look)
         except NotReached as error:
-            member.failed(error.reason or "connect_failed")
+            if not isinstance(error, TooManyConnections):  # that is our own limit, and says nothing of the node
+                member.failed(error.reason or "connect_failed")
             raise Next(error.reason or "connect_failed") from None
 
     async def intend(self) -> None:
@@ -499,11 +528,8 @@ class Run(Ends):
     def _mode(self, member: Member) -> str:
         if not self.x.head.stream or self.policy.plan.proofs:
             return "buffer"
-        assert member.session is not None
-        for mode in self.policy.release.stream:
-            if mode != "chained" or "chained" in member.session.capabilities:
-                return mode
-        return "buffer"
+        assert self.x.session is not None
+        return stream_mode(self.policy, self.x.session.capabilities) or "buffer"
 
     def _deadlines(self) -> Deadlines:
         d = self.policy.deadlines
@@ -525,6 +551,11 @@ def _settled(judged: Judged, policy: CompiledPolicy) -> bool:
         return True
     decision = decide(assumed(judged.result, policy), policy, Phase.RESPONSE, node=judged.session)
     return not decision.permit or decision.verdict is Outcome.CONTRAINDICATED
+
+
+def _keys(session: AttestedSession) -> tuple[object, ...]:
+    """What a prompt is sent to, and its answer is judged by."""
+    return session.keyset_digest, session.spki_pins, session.hpke
 
 
 def _charset_ok(content_type: bytes) -> bool:

@@ -1,0 +1,179 @@
+"""What happens to a node between its choice and the prompt: another session, a quarantine, our own limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import good_script
+from ledger import Ledger
+from policy_kit import write_policy
+from scripted import ScriptedNode
+from test_stale_connection import ask
+
+from gateway.app import Gateway
+from gateway.fleet.fleet import Member
+from gateway.settings import load
+from gateway.upstream.errors import ConnectFailed, TooManyConnections
+
+Meanwhile = Callable[[Gateway], Awaitable[None]]
+
+
+@pytest.fixture
+def nodes() -> Any:
+    nodes = [ScriptedNode(), ScriptedNode(b"\x22" * 32)]
+    for node in nodes:
+        node.script = good_script(node)
+    yield nodes
+    for node in nodes:
+        node.close()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    """`n0` is asked first, then `n1`; what is asked here is asked behind the front."""
+    monkeypatch.setattr(Gateway, "_front", lambda self: None)
+    write_policy(tmp_path / "policies", "nexts", on_failure='"next_node"')
+    tables = ", ".join(
+        f'{{id = "n{i}", base_url = "{n.url}", models = ["m"], pin = "{n.pin}"}}' for i, n in enumerate(nodes)
+    )
+    text = f"""
+    auth.mode = "none"
+    storage.url = "sqlite:///{tmp_path}/audit.db"
+    policy = {{dir = "{tmp_path}/policies", default = "nexts"}}
+    nodes = [{tables}]
+    """
+    gateway = Gateway(load(text))
+    await gateway.open()
+    gateway.fleet.members["n0"].served(1.0)
+    gateway.fleet.members["n1"].served(1000.0)
+    monkeypatch.setattr("gateway.api.openai._pick", lambda _: 0.0)
+    yield gateway
+    await gateway.close()
+
+
+def while_connecting(gateway: Gateway, node: str, meanwhile: Meanwhile, *, fails: bool = False) -> None:
+    """Let `meanwhile` happen while the first connection to `node` is being made, which then may fail."""
+    acquire, origin = gateway.pool.acquire, gateway.fleet.members[node].origin
+    waiting = [meanwhile]
+
+    async def slow(to: Any, *of: Any, **how: Any) -> Any:
+        if to == origin and waiting:
+            await waiting.pop()(gateway)
+            if fails:
+                raise ConnectFailed
+        return await acquire(to, *of, **how)
+
+    gateway.pool.acquire = slow  # type: ignore[method-assign]
+
+
+def reattested(node: ScriptedNode, name: str, **keyset: Any) -> Meanwhile:
+    async def happens(gateway: Gateway) -> None:
+        node.keyset.update(keyset)
+        await gateway.fleet._fly(gateway.fleet.members[name])
+
+    return happens
+
+
+def convicted(name: str) -> Meanwhile:
+    async def happens(gateway: Gateway) -> None:
+        gateway.fleet.members[name].contradicted("signature")
+
+    return happens
+
+
+def prompts(node: ScriptedNode) -> int:
+    return sum(received.method == b"POST" for received in node.received)
+
+
+@pytest.mark.parametrize("how", ["another key", "convicted"])
+async def test_the_next_node_is_judged_again_before_it_is_tried(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path, how: str
+) -> None:
+    """One that stopped being permitted while another was tried gets no prompt."""
+    change = reattested(nodes[1], "n1", subject="another") if how == "another key" else convicted("n1")
+    while_connecting(gateway, "n0", change, fails=True)
+    answer = await ask(gateway)
+    assert (answer.status, answer.error["code"]) == (503, "no_eligible_node")
+    assert prompts(nodes[1]) == 0
+    row = Ledger(tmp_path / "audit.db").check().of("x")
+    reason = "key_bound" if how == "another key" else "quarantined"
+    assert row.predicate["route"]["rejected"] == [
+        {"node": "n0", "reason": "connect_failed"},
+        {"node": "n1", "reason": reason},
+    ]
+
+
+@pytest.mark.parametrize("how", ["another key", "expired", "convicted"])
+async def test_a_node_is_judged_again_once_it_was_waited_for(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path, how: str
+) -> None:
+    """Whoever decides how long connecting takes cannot get a prompt under a session that ended meanwhile."""
+    change = {
+        "another key": reattested(nodes[0], "n0", subject="another"),
+        "expired": reattested(nodes[0], "n0", not_after=int(time.time()) - 10),
+        "convicted": convicted("n0"),
+    }[how]
+    while_connecting(gateway, "n0", change)
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"]) == (200, "n1")
+    assert prompts(nodes[0]) == 0
+    row = Ledger(tmp_path / "audit.db").check().of("x")
+    assert [r["node"] for r in row.predicate["route"]["rejected"]] == ["n0"]
+    assert row.predicate["served"]["node"] == "n1"
+
+
+async def test_a_session_renewed_with_the_same_keys_is_as_good(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
+) -> None:
+    """The renewal of a session refuses nobody; the receipt names the session that the prompt left under."""
+    before = gateway.fleet.members["n0"].session
+    while_connecting(gateway, "n0", reattested(nodes[0], "n0"))
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"], answer.verification["verdict"]) == (200, "n0", "affirming")
+    after = gateway.fleet.members["n0"].session
+    assert before is not None
+    assert after is not before
+    assert Ledger(tmp_path / "audit.db").check().of("x").predicate["served"]["session"] == before.id
+
+
+async def test_keys_that_changed_within_what_policy_permits_are_not_mixed(
+    gateway: Gateway, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection made for the old keys carries nothing under the new ones."""
+    monkeypatch.setattr("gateway.relay.run._keys", lambda session: id(session))
+    while_connecting(gateway, "n0", reattested(nodes[0], "n0"))
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"]) == (200, "n1")
+    assert prompts(nodes[0]) == 0
+
+
+async def test_a_node_that_is_not_listed_any_more_gets_no_prompt(gateway: Gateway, nodes: list[ScriptedNode]) -> None:
+    """A registry may take a node away while another one is tried."""
+
+    async def taken_away(gateway: Gateway) -> None:
+        del gateway.fleet.members["n1"]
+
+    while_connecting(gateway, "n0", taken_away, fails=True)
+    answer = await ask(gateway)
+    assert [n["reason"] for n in answer.error["nodes"]] == ["connect_failed", "session_missing"]
+    assert prompts(nodes[1]) == 0
+
+
+async def test_our_own_limit_of_connections_does_not_count_against_a_node(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it to, callers could take a node from each other."""
+    failed: list[str] = []
+    monkeypatch.setattr(Member, "failed", lambda self, reason: failed.append(reason))
+
+    async def full(*of: Any, **how: Any) -> Any:
+        raise TooManyConnections
+
+    monkeypatch.setattr(gateway.pool, "acquire", full)
+    answer = await ask(gateway)
+    assert [n["reason"] for n in answer.error["nodes"]] == ["busy", "busy"]
+    assert not failed
