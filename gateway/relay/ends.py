@@ -49,9 +49,9 @@ PASSING = frozenset(
 ) | {"timeout_connect", "tls_failed"}
 
 
-#: Statuses by which a node says that the request is at fault: were they to count against it, one caller's odd requests
-#: could take a node from all the others.
-OF_THE_REQUEST = frozenset((400, 413, 422))
+#: Of the statuses that say that the request is at fault, those that may be the node's own doing. The others do not
+#: count against it: one caller's odd requests could take a node from all the others.
+OF_THE_NODE = frozenset((401, 402, 403, 407, 408, 429))
 
 #: Reason for passing a node over whose network would drop or change members of the request.
 UNSUPPORTED = "unsupported_parameters"
@@ -128,7 +128,7 @@ class Ends:
         connection.abort()
         status = head.status
         reason = "redirect" if 300 <= status < 400 else f"status_{status}"
-        if status not in OF_THE_REQUEST:
+        if not 400 <= status < 500 or status in OF_THE_NODE:
             member.failed(reason)
         error = UpstreamFailed(f"Node {member.node.id} answered with HTTP status {status}.", reason=reason)
         headers: Headers = []
