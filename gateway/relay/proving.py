@@ -48,7 +48,8 @@ def assumed(result: AttestationResult, policy: CompiledPolicy) -> AttestationRes
     # A quorum covers calls that its members agree on; what it comes to, nobody knows yet.
     open_ = UNCOVERED if QUORUM in policy.plan.proofs else None
     checks = [Check(c.id, Outcome.AFFIRMING) if c.id == open_ else c for c in result.checks]
-    return AttestationResult((*checks, *held), result.claims)
+    checks += held
+    return AttestationResult(tuple(checks), _claims(result.claims, checks))
 
 
 def parts_of(

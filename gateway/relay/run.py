@@ -547,8 +547,6 @@ def assembled(stream: bytes) -> bytes | None:
 
 def _settled(judged: Judged, policy: CompiledPolicy) -> bool:
     """Whether the decision stands, whatever proofs may show: the answer may leave without them, or in no case."""
-    if judged.decision.verdict is Outcome.AFFIRMING:
-        return True
     decision = decide(assumed(judged.result, policy), policy, Phase.RESPONSE, node=judged.session)
     return not decision.permit or decision.verdict is Outcome.CONTRAINDICATED
 
