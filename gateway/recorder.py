@@ -113,6 +113,7 @@ class Exchange:
         "payment",
         "policy",
         "proofs",
+        "rebuilt",
         "receipt_id",
         "received",
         "received_ms",
@@ -170,6 +171,7 @@ class Exchange:
         self.t_first: float | None = None
         self.t_done: float | None = None
         self.verify_ms: float | None = None
+        self.rebuilt = False  # what has left is not the node's bytes
         self.dropped_members: tuple[str, ...] = ()
         self.uncovered: tuple[str, ...] = ()
         self.unsupported: tuple[str, ...] = ()
@@ -181,6 +183,13 @@ class Exchange:
         self.asked_through = False  # nodes were asked, in exchanges of their own
         self.proofs: tuple[ProofPart, ...] = ()
         self.audit: AuditPart | None = None
+
+    @property
+    def form(self) -> str:
+        """How that which has left relates to what the node sent."""
+        if not self.sent_bytes:
+            return "none"
+        return "rebuilt" if self.rebuilt else "verbatim"
 
     def salt(self, name: str) -> bytes:
         """The salt of a subject, worked out once."""

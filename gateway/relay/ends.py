@@ -96,7 +96,7 @@ class Ends:
             f"{self.terms.use.name}.",
             reason=reason,
         )
-        await self.refuse(error, self.ending(facts, Release.WITHHELD, error.status, "none", reason), facts)
+        await self.refuse(error, self.ending(facts, Release.WITHHELD, error.status, self.x.form, reason), facts)
 
     async def blame(self, member: Member, decision: Decision) -> str:
         """What a verdict that keeps an answer back says of its node and of what was paid; its reason."""
@@ -224,8 +224,9 @@ class Ends:
         """The agent left. Nothing more leaves; what was spent is recorded."""
         if self.connection is not None:
             self.connection.abort()
+        release, reason = Release.ABANDONED, "client_left"
         await self.book.record(
-            Ending(verdict=Outcome.NONE, release=Release.ABANDONED, status=499, reason="client_left")
+            Ending(verdict=Outcome.NONE, release=release, status=499, reason=reason, form=self.x.form)
         )
 
     async def stopped(self) -> None:
@@ -237,7 +238,7 @@ class Ends:
             release=Release.FAILED,
             status=error.status,
             reason="stopped",
-            form="verbatim" if self.x.sent_bytes else "none",
+            form=self.x.form,
         )
         try:
             async with asyncio.timeout(STOP_S):
@@ -252,7 +253,8 @@ class Ends:
             if self.started:
                 await _quietly(self.sink.cut(b""))
             return
-        ending = Ending(verdict=Outcome.NONE, release=Release.FAILED, status=500, reason="internal_error")
+        release, reason = Release.FAILED, "internal_error"
+        ending = Ending(verdict=Outcome.NONE, release=release, status=500, reason=reason, form=self.x.form)
         try:
             await self.refuse(error, ending, None)
         except (Done, OSError, VerirouteError):
@@ -286,7 +288,7 @@ class Ends:
             release=Release.WITHHELD,
             status=status,
             reason=reason,
-            form="verbatim" if self.x.sent_bytes else "none",
+            form=self.x.form,
             checks=session.checks if session else (),
             claims=session.claims if session else (),
         )

@@ -364,6 +364,7 @@ class Run(Ends):
                 if kept is not None:
                     kept += out
                 if out and not chain.broken:
+                    x.rebuilt, x.dropped_members = reader.rebuilt, reader.dropped_members
                     await self.let_out(out)
         except UpstreamError:
             member.failed("error_event")

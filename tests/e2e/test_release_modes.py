@@ -136,6 +136,23 @@ def test_a_lie_in_the_end(world: Any, mode: str, place: int) -> None:
     assert (error["code"], error["reason"]) == ("evidence_rejected", "response_bound")
     receipt = gateway.receipt_of(error["receipt"], keys[mode])
     assert (receipt["release"], receipt["delivery"]["bytes"]) == ("withheld", len(b"".join(events[:left])))
+    assert receipt["delivery"]["form"] == ("verbatim" if left else "none")
+
+
+def test_a_stream_that_fails_says_what_was_changed_of_it(world: Any) -> None:
+    """Where a member was taken off what has left, the receipt of a failure does not call that the node's bytes."""
+    gateway, keys, nodes = world
+    node = nodes[18]
+    first = json.loads(chunk(node.models[0], {"content": "w"})[6:]) | {"verification": {"verdict": "affirming"}}
+    broken = b'data: {"error":{"message":"no more"}}\n\n'
+    node.script = chained(node, [b"data: " + json.dumps(first).encode() + b"\n\n", broken], pause=0.1)
+    status, received, ended = ask(gateway, keys["optimistic"], node)
+    assert (status, ended) == (200, False)
+    assert b"affirming" not in received
+    error = json.loads(received.split(b"\n\n")[-2][6:])["error"]
+    assert error["reason"] == "error_event"
+    delivery = gateway.receipt_of(error["receipt"], keys["optimistic"])["delivery"]
+    assert (delivery["form"], delivery["dropped"]) == ("rebuilt", ["verification"])
 
 
 @pytest.mark.parametrize(("mode", "place"), [("window", 8), ("optimistic", 9), ("chained", 10)])
