@@ -249,3 +249,5 @@ _READERS = {
     "/v1/responses": _responses,
     "/v1/messages": _messages,
 }
+#: Endpoints whose answers `read_answer` reads.
+READABLE = frozenset(_READERS)

@@ -28,6 +28,7 @@ import msgspec
 from gateway.crypto.canonical import strict_json
 from gateway.crypto.encoding import b64, unb64
 from gateway.errors import FormatError
+from gateway.model.line import Line
 from gateway.model.receipt import Hex256
 
 from .receipt import SALT_LENGTH, salt_for
@@ -76,7 +77,10 @@ class BundleKey(msgspec.Struct, frozen=True):
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
-    """A bundle, read. `receipt` is the envelope's JSON bytes as they stood in the file; so is `session`."""
+    """A bundle, read. `receipt` is the envelope's JSON bytes as they stood in the file; so is `session`.
+
+    `uncovered`, of a bundle that was made from a saved answer: what that holds beside its openings. No file has it.
+    """
 
     receipt: bytes
     proof: str
@@ -87,6 +91,7 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     intent: Logged | None = None
     keys: tuple[BundleKey, ...] = ()
     untrusted_policy: str | None = None
+    uncovered: tuple[Line, ...] = ()
 
 
 def open_all(seed: bytes, data: Mapping[str, bytes]) -> dict[str, Opened]:

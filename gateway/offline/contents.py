@@ -47,7 +47,7 @@ def time_line(receipt: Receipt, cosignatures: tuple[Cosignature, ...], now: floa
 
 
 def opening_lines(bundle: Bundle, statement: Statement) -> list[Line]:
-    """8. Every payload in the file against its digest, and every digest without a payload."""
+    """8. Every payload in the file against its digest, every digest without a payload, and what no digest covers."""
     lines = []
     for subject in statement.subject:
         opened = bundle.openings.get(subject.name)
@@ -63,7 +63,7 @@ def opening_lines(bundle: Bundle, statement: Statement) -> list[Line]:
             lines.append(Line("opening", Outcome.CONTRAINDICATED, sentence, subject.name, detail))
     for name in bundle.openings.keys() - {s.name for s in statement.subject}:
         lines.append(Line("opening", Outcome.CONTRAINDICATED, "in the file, and nothing commits to it", name))
-    return lines
+    return [*lines, *bundle.uncovered]
 
 
 def evidence_lines(bundle: Bundle, receipt: Receipt) -> list[Line]:

@@ -1,25 +1,34 @@
 """A saved answer as a bundle: the `verification` member beside the answer that it is about. Pure.
 
-With `attach = "full"` an answer carries its receipt, proof and salts, and the answer itself is what two of the salts
-open: the bytes as the node sent them (the answer without our member) and the text of choice 0. So a client that kept
-the answer needs nothing else. When a client wrote the answer anew, its bytes are no longer those of the node: then the
-text alone is opened. A changed text does not match its digest, and that is what the reader is told.
+With `attach = "full"` an answer carries its receipt, proof and salts, and the answer itself is what those salts open:
+the bytes as the node sent them (the answer without our member), its text and its calls. So a client that kept the
+answer needs nothing else. When a client wrote the answer anew, its bytes are no longer those of the node: then text and
+calls are opened, and whatever else could be the node's word is named as what nothing covers. What was changed matches
+no digest or is covered by none, and that is what the reader is told.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from gateway.crypto.canonical import strict_json
 from gateway.crypto.encoding import unb64
 from gateway.errors import FormatError
 from gateway.log.bundle import Bundle, Opened
 from gateway.log.dsse import parse_envelope
 from gateway.log.receipt import SALT_LENGTH, parse_receipt, salted
-from gateway.model.receipt import RESPONSE_BODY, RESPONSE_CONTENT
+from gateway.model.line import Line
+from gateway.model.receipt import RESPONSE_BODY, RESPONSE_CONTENT, RESPONSE_TOOLCALLS
+from gateway.model.verdict import Outcome
+
+from .uncovered import Saved, read_saved
 
 _MEMBER = b'"verification":'
+#: Names of members that a line quotes; a hostile answer can have any number.
+_MAX_NAMES = 12
 
 
 class _Verification(msgspec.Struct):
@@ -31,45 +40,95 @@ class _Verification(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     verification: _Verification
-    choices: list[dict[str, Any]] = []
 
 
 def bundle_from_answer(data: bytes) -> Bundle:
-    """The bundle that a saved answer amounts to. FormatError when it carries no receipt, or is not an answer."""
-    try:
-        answer = msgspec.json.decode(data, type=_Answer)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError(f"not an answer with a verification member: {error}") from error
-    found = answer.verification
+    """The bundle that a saved answer amounts to. FormatError when it carries no receipt, or has no one reading."""
+    document, found = _read(data)
     envelope = bytes(found.envelope)
     if not envelope or found.proof is None:
         raise FormatError(
             f"the answer names receipt {found.receipt} but does not carry it (policy: attach = summary); "
             f"fetch /v1/receipts/{found.receipt}/bundle and verify that"
         )
-    return Bundle(receipt=envelope, proof=found.proof, openings=_openings(data, answer, _committed(envelope)))
-
-
-def _committed(envelope: bytes) -> dict[str, str]:
-    """Name to digest. Only chooses what to open; the verifier reads the payload again, behind its signature."""
+    # Only chooses what to open; the verifier reads the payload again, behind its signature.
     statement = parse_receipt(parse_envelope(envelope).payload)
-    return {s.name: s.digest.sha256 for s in statement.subject}
+    committed = {s.name: s.digest.sha256 for s in statement.subject}
+    salts = _salts(found.openings, committed)
+    answer = read_saved(statement.predicate.request, document, data)
+    opened = {**_body(data, salts, committed), **_contents(answer, salts)}
+    uncovered = () if RESPONSE_BODY in opened else _uncovered(answer, opened, committed)
+    return Bundle(receipt=envelope, proof=found.proof, openings=opened, uncovered=uncovered)
 
 
-def _openings(data: bytes, answer: _Answer, committed: dict[str, str]) -> dict[str, Opened]:
-    salts = {name: unb64(text, "a salt") for name, text in answer.verification.openings.items() if name in committed}
+def _read(data: bytes) -> tuple[Mapping[str, Any], _Verification]:
+    try:
+        # Of a member that stands twice readers take one or the other, so what one was shown the other never saw.
+        document = strict_json(data, max_bytes=len(data), max_depth=256)
+        found = msgspec.json.decode(data, type=_Answer).verification
+    except (FormatError, msgspec.MsgspecError) as error:
+        raise FormatError(f"not an answer with a verification member: {error}") from error
+    assert isinstance(document, dict)  # `_Answer` is an object
+    return document, found
+
+
+def _salts(openings: Mapping[str, str], committed: Mapping[str, str]) -> dict[str, bytes]:
+    salts = {name: unb64(text, "a salt") for name, text in openings.items() if name in committed}
     if any(len(salt) != SALT_LENGTH for salt in salts.values()):
         raise FormatError(f"an opening's salt is not {SALT_LENGTH} bytes")
-    opened: dict[str, Opened] = {}
-    body = without_member(data)
-    salt = salts.get(RESPONSE_BODY)
-    if salt is not None and body is not None and salted(salt, body) == committed[RESPONSE_BODY]:
-        opened[RESPONSE_BODY] = Opened(salt, body)
-    text = _text(answer)
-    salt = salts.get(RESPONSE_CONTENT)
-    if salt is not None and text is not None:
-        opened[RESPONSE_CONTENT] = Opened(salt, text.encode("utf-8", "surrogatepass"))
-    return opened
+    return salts
+
+
+def _body(data: bytes, salts: Mapping[str, bytes], committed: Mapping[str, str]) -> dict[str, Opened]:
+    body, salt = without_member(data), salts.get(RESPONSE_BODY)
+    if salt is None or body is None:
+        return {}
+    for found in (body, body.removesuffix(b"\n")):  # whoever saves text may end it with a line feed
+        if salted(salt, found) == committed[RESPONSE_BODY]:
+            return {RESPONSE_BODY: Opened(salt, found)}
+    return {}
+
+
+def _contents(answer: Saved, salts: Mapping[str, bytes]) -> dict[str, Opened]:
+    """Text and calls as the file has them, also where it has none: a text that was taken out is no less changed."""
+    if not answer.there:
+        return {}
+    found = {
+        RESPONSE_CONTENT: answer.content.text.encode("utf-8", "surrogatepass"),
+        RESPONSE_TOOLCALLS: answer.content.toolcalls,
+    }
+    return {name: Opened(salts[name], data) for name, data in found.items() if name in salts}
+
+
+def _uncovered(answer: Saved, opened: Mapping[str, Opened], committed: Mapping[str, str]) -> tuple[Line, ...]:
+    """What no opening shows of an answer whose bytes are not those that the receipt commits to."""
+    lines = []
+    if answer.content.toolcalls and RESPONSE_TOOLCALLS not in committed:
+        sentence = "the answer has tool calls, and the receipt commits to none"
+        lines.append(Line("opening", Outcome.CONTRAINDICATED, sentence, RESPONSE_TOOLCALLS))
+    left = [*_closed(answer, opened, committed), *answer.left]
+    if left:
+        sentence = "not the node's bytes; no digest that the file opens covers these parts, so nobody vouches for them"
+        lines.append(Line("opening", Outcome.NONE, sentence, "answer", _names(left)))
+    if answer.about:
+        sentence = "not the node's bytes; these members could not be compared, and hold neither text nor calls"
+        lines.append(Line("opening", Outcome.NONE, sentence, "answer", _names(answer.about), claimed=False))
+    return tuple(lines)
+
+
+def _closed(answer: Saved, opened: Mapping[str, Opened], committed: Mapping[str, str]) -> list[str]:
+    """Text and calls that there was no salt for; without a digest of a text there is nothing to hold it against."""
+    if not answer.there:
+        return []
+    closed = [] if RESPONSE_CONTENT in opened else ["the text: no salt for it"]
+    if RESPONSE_TOOLCALLS in committed and RESPONSE_TOOLCALLS not in opened:
+        closed.append("the calls: no salt for them")
+    return closed
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f", and {more} more" if more > 0 else "")
 
 
 def without_member(data: bytes) -> bytes | None:
@@ -89,12 +148,3 @@ def _is_object(data: bytes) -> bool:
         return isinstance(msgspec.json.decode(data), dict)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
-
-
-def _text(answer: _Answer) -> str | None:
-    if not answer.choices:
-        return None
-    choice = answer.choices[0]
-    message = choice.get("message")
-    found = message.get("content") if isinstance(message, dict) else choice.get("text")
-    return found if isinstance(found, str) else None

@@ -14,7 +14,9 @@ import pytest
 from receipt_world import SEED, World, small_world
 
 from gateway.cli import main
+from gateway.crypto.encoding import b64
 from gateway.log.bundle import format_bundle, open_all
+from gateway.log.receipt import salt_for
 from gateway.model.verdict import Check, Outcome, Release
 
 WORLD, INTENT, RECEIPT = small_world()
@@ -227,11 +229,14 @@ def test_a_saved_answer_is_checked_too(tmp_path: Path, files: dict[str, str]):
     member = {
         "receipt": WORLD.predicate(1).receipt_id,
         "proof": WORLD.proof(RECEIPT),
-        "openings": {},
+        "openings": {"response.content": b64(salt_for(SEED, "response.content"))},
         "envelope": json.loads(WORLD.envelopes[RECEIPT]),
     }
     path = tmp_path / "answer.json"
-    path.write_text(json.dumps({"choices": [], "verification": member}))
+    choice = {"index": 0, "message": {"role": "assistant", "content": "4"}}
+    path.write_text(json.dumps({"choices": [choice], "verification": member}))
     assert run(str(path), "--trust", files["trust"]) == 0
+    path.write_text(json.dumps({"choices": [], "verification": member}))
+    assert run(str(path), "--trust", files["trust"]) == 1
     path.write_bytes(msgspec.json.encode({"choices": [], "verification": {"receipt": member["receipt"]}}))
     assert run(str(path), "--trust", files["trust"]) == 3

@@ -38,7 +38,7 @@ SAVED = splice(ANSWER, MEMBER)
 
 def opened(data: bytes) -> dict[str, Outcome]:
     lines = verify_bundle(bundle_from_answer(data), TRUST, now=NOW)
-    return {line.about or "": line.outcome for line in lines if line.step == "opening"}
+    return {line.about or "": line.outcome for line in lines if line.step == "opening" and line.about != "answer"}
 
 
 def test_an_answer_as_it_was_delivered_opens_body_and_text():
@@ -64,17 +64,6 @@ def test_an_answer_written_anew_opens_the_text_alone():
 def test_a_changed_text_is_found():
     """An answer whose text is not the node's is contraindicated."""
     assert opened(SAVED.replace(b'"content":"4"', b'"content":"5"'))["response.content"] is Outcome.CONTRAINDICATED
-
-
-def test_a_completion_and_an_answer_without_text_are_read():
-    """Legacy completions hold their text in the choice; an answer without choices opens no text."""
-    legacy = json.loads(SAVED)
-    legacy["choices"] = [{"index": 0, "text": "4"}]
-    assert opened(json.dumps(legacy).encode())["response.content"] is Outcome.AFFIRMING
-    legacy["choices"] = [{"index": 0, "message": {"content": None}}]
-    assert opened(json.dumps(legacy).encode())["response.content"] is Outcome.NONE
-    del legacy["choices"]
-    assert opened(json.dumps(legacy).encode())["response.content"] is Outcome.NONE
 
 
 @pytest.mark.parametrize(
