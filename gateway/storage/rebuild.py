@@ -72,7 +72,7 @@ def _frontier(hashes: list[bytes]) -> Frontier:
 
 
 def _computed(connection: sqlite3.Connection, tiles: int) -> Iterator[bytes]:
-    cursor = connection.execute("SELECT idx, CAST(hash AS BLOB) FROM leaf ORDER BY idx")
+    cursor = connection.execute("SELECT idx, CAST(hash AS BLOB) FROM leaf WHERE idx >= 0 ORDER BY idx")
     for tile in range(tiles):
         rows = cursor.fetchmany(TILE_WIDTH)
         first = tile * TILE_WIDTH
@@ -111,6 +111,19 @@ def check_texts(connection: sqlite3.Connection, size: int, *, whole: int = WHOLE
         if leaf_hash(leaf) != digest:
             raise altered(f"leaf {index} was changed: its text does not have its hash")
 
+
+def check_places(connection: sqlite3.Connection, size: int) -> None:
+    """That no row of the log lies outside the places of its `size` leaves, where lists would show it all the same."""
+    for table, place, end in (*((table, "idx", size) for table in _PLACED), ("checkpoint", "size", size + 1)):
+        found = connection.execute(
+            f"SELECT {place} FROM {table} WHERE {place} < 0 OR {place} >= ? LIMIT 1",  # noqa: S608
+            (end,),
+        ).fetchone()
+        if found is not None:
+            raise altered(f"the log has {size} entries, and a row of `{table}` has the place {found[0]!a}")
+
+
+_PLACED = ("leaf", "receipt", "record", "opening")
 
 # Casts: a changed database may hold text where bytes belong.
 TEXTS = "SELECT idx, CAST(hash AS BLOB), CAST(leaf AS BLOB) FROM leaf WHERE idx >= ?"

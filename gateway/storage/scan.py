@@ -34,6 +34,16 @@ _ROWS = """
 
 #: Each finds a row that should not be there; the sentence takes its index or id.
 _STRAYS = (
+    *(  # nothing that reads the log in order comes by below 0, and lists show what is there
+        (f"SELECT {place} FROM {table} WHERE {place} < 0 LIMIT 1", sentence)  # noqa: S608
+        for table, place, sentence in (
+            ("leaf", "idx", "an entry is stored at index {}, before the log begins"),
+            ("receipt", "idx", "a receipt is stored at index {}, before the log begins"),
+            ("record", "idx", "a document is stored at index {}, before the log begins"),
+            ("opening", "idx", "an opening is stored at index {}, before the log begins"),
+            ("checkpoint", "size", "a checkpoint is filed under the size {}"),
+        )
+    ),
     (
         "SELECT idx FROM receipt WHERE NOT EXISTS (SELECT 1 FROM leaf WHERE leaf.idx = receipt.idx) LIMIT 1",
         "a receipt is stored at index {} without an entry in the log",

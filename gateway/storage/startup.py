@@ -6,7 +6,8 @@
     4. the tree, recomputed from the stored leaves, has the root of the newest signed checkpoint;
        leaf texts have their hashes, the last documents their leaves                         altered
     5. the log contains what the memory knows: not shorter, and with the same root there     rolled_back, altered
-    6. intents that a crash left open are handed to the caller
+    6. nothing is stored before its first entry or behind its last                           altered
+    7. intents that a crash left open are handed to the caller
 
 The right-hand column is `LogRefused.reason`. With `accept_rollback` step 2, and in step 5 a shorter log or a memory
 that is absent or unreadable, do not refuse; `Sequencer.rollback` then says what the caller has to put in an alarm leaf.
@@ -32,7 +33,7 @@ from . import engine
 from .lock import WriterLock
 from .memory import CheckpointMemory
 from .packing import newest
-from .rebuild import altered, check_documents, check_texts, leaf_count, rebuild
+from .rebuild import altered, check_documents, check_places, check_texts, leaf_count, rebuild
 from .rows import CHECKPOINT
 from .sequencer import DEADLINE_S, QUEUE, Sequencer
 from .state import Rollback, Stored
@@ -142,6 +143,7 @@ def _check(
     rollback = _compare(memory, known, checkpoint)
     if rollback is not None and not accept_rollback:
         raise _refusal(memory, rollback, known)
+    check_places(connection, size)
     memory.open()
     if memory.note is None and rollback is None:
         memory.write(note)

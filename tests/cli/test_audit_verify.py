@@ -24,6 +24,7 @@ from gateway.log.dsse import Sealed, parse_envelope, sign_envelope
 from gateway.log.note import NoteSigner
 from gateway.model.receipt import PAYLOAD_TYPE
 from gateway.storage.packing import Packer, Unpacker
+from gateway.storage.reads import Reader
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +168,27 @@ CHANGES: dict[str, tuple[Act, str, str]] = {
     "opening_deleted": (run("DELETE FROM opening WHERE idx = 40"), "openings", "MISSING"),
     "opening_edited": (run("UPDATE opening SET response = x'00' WHERE idx = 40"), "openings", "40"),
     "opening_seed_edited": (run("UPDATE opening SET seed = zeroblob(32) WHERE idx = 40"), "openings", "40"),
+    "entry_before_the_first": (run("INSERT INTO leaf VALUES (-1, x'00', x'00')"), "documents", "index -1"),
+    "receipt_before_the_first": (
+        run(
+            "CREATE TEMP TABLE forged AS SELECT * FROM receipt WHERE idx = 4",
+            "UPDATE forged SET idx = -1, id = 'X'",
+            "INSERT INTO receipt SELECT * FROM forged",
+        ),
+        "documents",
+        "index -1",
+    ),
+    "record_before_the_first": (
+        run("INSERT INTO record SELECT -7, kind, id, created_ms, envelope FROM record WHERE idx = 0"),
+        "documents",
+        "index -7",
+    ),
+    "opening_before_the_first": (
+        run("INSERT INTO opening SELECT -1, seed, request, response FROM opening WHERE idx = 40"),
+        "documents",
+        "index -1",
+    ),
+    "checkpoint_before_the_first": (run("INSERT INTO checkpoint VALUES (-1, x'00', 0)"), "documents", "size -1"),
     "opening_without_receipt": (run("UPDATE opening SET idx = 9000 WHERE idx = 40"), "documents", "9000"),
 }
 
@@ -182,6 +204,20 @@ def test_j18_a_changed_row_is_found_and_named(
     assert code == 1
     assert step in bad(lines), lines
     assert place in lines[step]["sentence"] + (lines[step]["detail"] or "")
+
+
+def test_a_forged_receipt_before_the_first_entry_is_found(log: Copy):
+    """A receipt that nobody signed, put below the log together with an entry, is shown by lists and named."""
+    with log.sql() as connection:
+        connection.execute("INSERT INTO leaf VALUES (-1, x'00', x'00')")
+        connection.execute("CREATE TEMP TABLE forged AS SELECT * FROM receipt WHERE idx = 4")
+        connection.execute("UPDATE forged SET idx = -1, id = '01M80MPVC0RR2SPDZF6D85670Z', node = 'forged-node'")
+        connection.execute("INSERT INTO receipt SELECT * FROM forged")
+    with Reader(log.path) as reader:
+        assert [row.index for row in reader.rows(node="forged-node")] == [-1]
+    code, lines = log.audit()
+    assert (code, bad(lines)) == (1, {"documents"})
+    assert lines["documents"]["sentence"] == "an entry is stored at index -1, before the log begins"
 
 
 def test_an_edited_entry_is_found_by_the_signed_root_too(log: Copy):

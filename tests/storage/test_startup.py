@@ -173,6 +173,40 @@ TAMPERS: dict[str, tuple[Tamper, str, str]] = {
     "its owner dropped": (lambda c: c.execute("DELETE FROM log_state"), "altered", "whose it is"),
     "its origin changed": (lambda c: c.execute("UPDATE log_state SET origin = 'x'"), "foreign", "log.origin"),
     "its key changed": (lambda c: c.execute("UPDATE log_state SET vkey = 'x'"), "foreign", "another key"),
+    "a leaf before the first": (
+        lambda c: c.execute("INSERT INTO leaf VALUES (-1, x'00', x'00')"),
+        "altered",
+        "`leaf` has the place -1",
+    ),
+    "a receipt before the first": (
+        lambda c: [
+            c.execute("CREATE TEMP TABLE forged AS SELECT * FROM receipt WHERE idx = 9"),
+            c.execute("UPDATE forged SET idx = -1, id = 'x'"),
+            c.execute("INSERT INTO receipt SELECT * FROM forged"),
+        ],
+        "altered",
+        "`receipt` has the place -1",
+    ),
+    "a record before the first": (
+        lambda c: c.execute("INSERT INTO record VALUES (-2, 'start', 'x', 0, x'00')"),
+        "altered",
+        "`record` has the place -2",
+    ),
+    "a document behind the last": (
+        lambda c: c.execute("INSERT INTO record VALUES (300, 'start', 'x', 0, x'00')"),
+        "altered",
+        "`record` has the place 300",
+    ),
+    "an opening before the first": (
+        lambda c: c.execute("UPDATE opening SET idx = -1 WHERE idx = 9"),
+        "altered",
+        "`opening` has the place -1",
+    ),
+    "a checkpoint before the first": (
+        lambda c: c.execute("INSERT INTO checkpoint VALUES (-1, x'00', 0)"),
+        "altered",
+        "`checkpoint` has the place -1",
+    ),
     "a table dropped": (lambda c: c.execute("DROP TABLE node"), "altered", "cannot be read"),
 }
 
