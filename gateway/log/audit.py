@@ -43,6 +43,8 @@ STEPS = (*("trust", "leaves", "tree", "head", "outside", "documents", "signature
 MAX_CHECKPOINTS = 10_000
 
 
+_MISSING = "MISSING: the opening of receipt {} (entry {}), or a body of it, erased by no entry"
+
 #: Where the keys come from: the reader; beside the database; the same, and the reader accepts that.
 Standing = Literal["yours", "beside", "accepted"]
 
@@ -149,7 +151,7 @@ class _Run:
         self.tree.finish()
         self.pairs.close(self.fail)
         for place, receipt in self.openings.missing:
-            self.fail(OPENINGS, place, f"MISSING: the opening of receipt {receipt} (entry {place}), erased by no entry")
+            self.fail(OPENINGS, place, _MISSING.format(receipt, place))
         stray = self.source.stray()
         if stray is not None:
             self.fail(DOCUMENTS, self.tree.size, stray)
@@ -231,6 +233,8 @@ class _Run:
     def opening_line(self) -> Line:
         found = self.openings
         counts = f"{found.kept} intact, {found.erased_count} erased by entries of the log, {found.never} never kept"
+        if found.seeds:
+            counts += f", {found.seeds} seeds without a body, with which nothing was opened"
         if found.unexplained:
             counts += f", {found.unexplained} not stored whose receipts do not say whether they were"
         still = self.source.still_open(sorted(found.erased))

@@ -49,6 +49,7 @@ class Openings:
 
     def __init__(self) -> None:
         self.kept = 0
+        self.seeds = 0
         self.never = 0
         self.gone: list[tuple[int, str]] = []
         self.unknown: list[tuple[int, str]] = []
@@ -58,6 +59,8 @@ class Openings:
         """The next entry of the log."""
         if seen.opening == "kept":
             self.kept += 1
+        elif seen.opening == "seed":
+            self.seeds += 1
         elif seen.opening == "never":
             self.never += 1
         elif seen.opening:

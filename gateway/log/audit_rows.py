@@ -5,7 +5,7 @@ For each entry, in this order; a step names the first index that fails it:
  documents    its signed document is stored, under the right kind, and is the one that the entry commits to
  signatures   a receipt key signed that document
  columns      the columns that lists and filters show are those of the signed receipt
- openings     kept payloads are those that the receipt commits to
+ openings     kept payloads are there, and are those that the receipt commits to
 
 `check_rows` is a function of its arguments alone, so runs may be checked in other processes and in any order; what
 spans runs (the tree, pairs of intent and receipt, erasures) is `gateway.log.audit`'s.
@@ -27,7 +27,7 @@ from gateway.errors import FormatError
 from gateway.model.receipt import FORM_BYTES, PAYLOAD_TYPE, REQUEST_BODY, RESPONSE_BODY, Sha256, Subject, instant
 
 from .dsse import Envelope, Signature, pae, parse_envelope
-from .receipt import leaf_of, parse_leaf, salt_for, salted
+from .receipt import SALT_LENGTH, leaf_of, parse_leaf, salt_for, salted
 
 LEAVES, DOCUMENTS, SIGNATURES, COLUMNS, OPENINGS = "leaves", "documents", "signatures", "columns", "openings"
 
@@ -73,8 +73,9 @@ class Seen(NamedTuple):
 
     `kind` is the leaf's. `id` is the signed receipt id of a receipt or intent. `forwarded`: a prompt went to a node
     while the log could be written.
-    `opening` of a receipt: `kept` (stored now), `gone` (the receipt says that one was kept, and there is none), `never`
-    (it says that nothing was kept) or `unknown` (it says neither, and there is none).
+    `opening` of a receipt: `kept` (bodies are stored, and are those that it commits to), `seed` (the seed alone is
+    stored: there is nothing to open with it), `gone` (the receipt says that more was kept than there is), `never` (it
+    says that nothing was kept) or `unknown` (it says neither, and there is none). Empty where what is stored is wrong.
     """
 
     place: int
@@ -258,21 +259,36 @@ class _Run:
             if names:
                 sentence = f"entry {row.place}: the stored {', '.join(names)} are not those of the signed receipt"
                 self.fail(COLUMNS, row.place, sentence)
+        return self.opening(row, statement)
+
+    def opening(self, row: StoredRow, statement: _Statement) -> str:
+        stored = statement.predicate.stored or ""
         if row.seed is None:
-            return _WITHOUT_OPENING.get(statement.predicate.stored or "", "unknown")
+            return _WITHOUT_OPENING.get(stored, "unknown")
+        if len(row.seed) != SALT_LENGTH:
+            sentence = f"entry {row.place}: the kept seed has {len(row.seed)} bytes and not {SALT_LENGTH}"
+            self.fail(OPENINGS, row.place, sentence)
+            return ""
         digests = {s.name: s for s in statement.subject}
+        found, gone = "seed", False
         for name, data in ((REQUEST_BODY, row.request), (RESPONSE_BODY, row.response)):
             wanted = digests.get(name)
-            if data is None or (wanted is not None and _opens(wanted, row.seed, data)):
-                continue
-            self.fail(OPENINGS, row.place, f"entry {row.place}: the kept {name} is not what the receipt commits to")
-        return "kept"
+            if data is None:
+                gone |= stored == "full" and _was_kept(name, wanted)
+            elif wanted is not None and Sha256(salted(salt_for(row.seed, name), data)) == wanted.digest:
+                found = "kept"
+            else:
+                sentence = f"entry {row.place}: the kept {name} is not what the receipt commits to"
+                self.fail(OPENINGS, row.place, sentence)
+                return ""
+        return "gone" if gone else found
 
 
-def _opens(subject: Subject, seed: bytes, data: bytes) -> bool:
-    form = subject.annotations.form if subject.annotations is not None else FORM_BYTES
-    # A stream is committed to as its data lines, which only the exchange's own reader can cut out of kept bytes.
-    return form != FORM_BYTES or Sha256(salted(salt_for(seed, subject.name), data)) == subject.digest
+def _was_kept(name: str, subject: Subject | None) -> bool:
+    """Whether a receipt that says `full` had this body stored beside it. A stream is committed to, and never kept."""
+    if name == REQUEST_BODY:
+        return True
+    return subject is not None and (subject.annotations is None or subject.annotations.form == FORM_BYTES)
 
 
 def _differences(columns: Columns, signed: _Predicate) -> list[str]:

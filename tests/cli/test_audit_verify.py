@@ -167,6 +167,21 @@ CHANGES: dict[str, tuple[Act, str, str]] = {
     "id_column_edited": (run("UPDATE receipt SET id = 'X' WHERE idx = 60"), "columns", "60"),
     "opening_deleted": (run("DELETE FROM opening WHERE idx = 40"), "openings", "MISSING"),
     "opening_edited": (run("UPDATE opening SET response = x'00' WHERE idx = 40"), "openings", "40"),
+    "opening_bodies_taken_out": (
+        run("UPDATE opening SET request = NULL, response = NULL WHERE idx = 40"),
+        "openings",
+        "MISSING: the opening of receipt 01",
+    ),
+    "opening_response_taken_out": (
+        run("UPDATE opening SET response = NULL WHERE idx = 40"),
+        "openings",
+        "(entry 40), or a body of it",
+    ),
+    "opening_seed_emptied": (
+        run("UPDATE opening SET seed = x'', request = NULL, response = NULL WHERE idx = 40"),
+        "openings",
+        "entry 40: the kept seed has 0 bytes",
+    ),
     "opening_seed_edited": (run("UPDATE opening SET seed = zeroblob(32) WHERE idx = 40"), "openings", "40"),
     "entry_before_the_first": (run("INSERT INTO leaf VALUES (-1, x'00', x'00')"), "documents", "index -1"),
     "receipt_before_the_first": (
@@ -411,7 +426,8 @@ def test_j24_erasure_is_told_from_loss(tmp_path: Path):
         )
     code, lines = copy.audit()
     assert code == 0
-    assert lines["openings"]["sentence"] == "3 intact, 2 erased by entries of the log, 1 never kept"
+    counts = "2 intact, 2 erased by entries of the log, 1 never kept"
+    assert lines["openings"]["sentence"] == f"{counts}, 1 seeds without a body, with which nothing was opened"
     with copy.sql() as connection:
         connection.execute("DELETE FROM opening")
     code, lines = copy.audit()

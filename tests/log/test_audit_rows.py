@@ -7,12 +7,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from receipt_world import SEED, T0_MS, World, small_world
+from receipt_world import ANSWER, REQUEST, SEED, T0_MS, World, small_world
 
 from gateway.crypto.merkle import leaf_hash
 from gateway.errors import FormatError
 from gateway.log.audit_rows import Columns, Report, StoredRow, check_rows, read_envelope
 from gateway.log.dsse import Envelope, parse_envelope, wrap
+from gateway.model.receipt import Annotations, Subject
 
 WORLD, INTENT, RECEIPT = small_world()
 PREDICATE = WORLD.predicate(1)
@@ -63,7 +64,7 @@ def test_good_rows_have_nothing_bad():
     assert report.hashes == [leaf_hash(WORLD.leaves[i]) for i in (INTENT, RECEIPT)]
     assert [(s.kind, s.id, s.forwarded, s.opening) for s in report.seen] == [
         ("intent", PREDICATE.receipt_id, False, ""),
-        ("receipt", PREDICATE.receipt_id, True, "kept"),
+        ("receipt", PREDICATE.receipt_id, True, "seed"),
     ]
 
 
@@ -112,21 +113,70 @@ def test_a_receipt_without_the_payloads_subject_is_a_fault_of_the_opening():
     assert set(check(made).bad) == {"openings"}
 
 
-def test_a_payload_kept_as_a_stream_is_left_to_the_exchange():
-    """Only payloads that are committed to as bytes are compared here."""
+def filed(world: World, index: int, **changes: object) -> StoredRow:
+    """A receipt of another world as a stored row."""
+    leaf = world.leaves[index]
+    return row(RECEIPT, leaf=leaf, hash=leaf_hash(leaf), envelope=world.envelopes[index], **changes)
+
+
+def streamed() -> list[Subject]:
+    """Subjects of an answer that came as a stream; the first says nothing of its form."""
+    request, stream = WORLD.subjects()[:2]
+    lines = Annotations("salt32||sse-data-lf")
+    return [msgspec.structs.replace(request, annotations=None), msgspec.structs.replace(stream, annotations=lines)]
+
+
+@pytest.mark.parametrize(
+    ("kept", "wrong"),
+    [
+        ({"request": REQUEST}, None),
+        ({"request": b"wrong"}, "request.body"),
+        ({"request": REQUEST, "response": b"data: x"}, "response.body"),
+    ],
+)
+def test_a_kept_body_has_to_open_its_digest_whatever_the_form(kept: dict[str, bytes], wrong: str | None):
+    """A stream's body is never kept, so one that is stored and does not open is none; the request is checked too."""
     world = World()
-    subjects = [msgspec.structs.replace(s, annotations=None) for s in world.subjects()[:1]]
-    stream = world.subjects()[1]
-    assert stream.annotations is not None
-    lines = msgspec.structs.replace(stream.annotations, form="salt32||sse-data-lf")
-    subjects.append(msgspec.structs.replace(stream, annotations=lines))
-    index = world.add_receipt(world.predicate(1), subjects)
-    made = row(RECEIPT, response=b"data: x\n\n", request=b"wrong")._replace(
-        leaf=world.leaves[index], hash=leaf_hash(world.leaves[index]), envelope=world.envelopes[index]
-    )
-    report = check(made)
+    index = world.add_receipt(world.predicate(1, stored="full"), streamed())
+    report = check(filed(world, index, **kept))
+    assert report.bad == ({} if wrong is None else {"openings": 1})
+    assert [s.opening for s in report.seen] == ["kept" if wrong is None else ""]
+    assert wrong is None or wrong in report.first_bad["openings"][1]
+
+
+@pytest.mark.parametrize(
+    ("stored", "kept", "word"),
+    [
+        ("full", {"request": REQUEST, "response": ANSWER}, "kept"),
+        ("full", {"request": REQUEST}, "gone"),
+        ("full", {"response": ANSWER}, "gone"),
+        ("full", {}, "gone"),
+        ("salted", {}, "seed"),
+        (None, {}, "seed"),
+    ],
+)
+def test_a_body_that_the_receipt_says_was_kept_has_to_be_there(stored: str | None, kept: dict[str, bytes], word: str):
+    """With `full`, a missing body makes the opening gone; a seed alone is never called kept."""
+    world = World()
+    index = world.add_receipt(world.predicate(1, stored=stored))
+    report = check(filed(world, index, **kept))
+    assert (report.bad, [s.opening for s in report.seen]) == ({}, [word])
+
+
+def test_a_request_that_was_never_answered_needs_no_kept_answer():
+    """With `full` and no response in the receipt, the request alone is the whole opening."""
+    world = World()
+    index = world.add_receipt(world.predicate(1, stored="full"), world.subjects()[:1])
+    assert [s.opening for s in check(filed(world, index, request=REQUEST)).seen] == ["kept"]
+
+
+@pytest.mark.parametrize("seed", [b"", b"x" * 31])
+def test_a_seed_of_another_length_is_none(seed: bytes):
+    """A seed has 32 bytes: another is named, and counts as no opening."""
+    report = check(row(RECEIPT, seed=seed))
     assert report.bad == {"openings": 1}
-    assert "request.body" in report.first_bad["openings"][1]
+    assert f"the kept seed has {len(seed)} bytes" in report.first_bad["openings"][1]
+    assert [s.opening for s in report.seen] == [""]
 
 
 @pytest.mark.parametrize(
