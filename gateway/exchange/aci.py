@@ -15,7 +15,7 @@ from gateway.model.verdict import AttestationResult
 from gateway.verify.aci import SignedReceipt, decode_inline, parse_receipt
 from gateway.verify.response import Exchanged, appraise_response
 
-from .answer import Content, read_answer, without
+from .answer import Content, read_answer
 from .reply import LeftOut, Question, Read
 from .stream import StreamReader, Wire
 
@@ -82,9 +82,7 @@ class AciRule:
     def whole(self, asked: Question, receipt: bytes | None, problem: str | None, body: bytes) -> Read:
         observation, content, foreign = read_answer(asked.head, body)
         reply = AciReply(observation, content, receipt, problem, hashlib.sha256(body).hexdigest())
-        if foreign:
-            return Read(reply, without(body, foreign), verbatim=False, dropped=foreign)
-        return Read(reply, body)
+        return Read.of(reply, body, foreign)
 
     def reader(self, asked: Question, wire: Wire, body_salt: bytes, *, max_event: int) -> AciStream:
         return AciStream(asked.head, wire, body_salt, max_event=max_event)

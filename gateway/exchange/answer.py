@@ -98,7 +98,8 @@ def read_answer(head: Head, body: bytes) -> tuple[Observation, Content, tuple[st
     except FormatError as error:
         return Observation(malformed=str(error), declared=head.tools), Content(), ()
     if answer.error is not None:
-        return Observation(shape="an error object with a success status", declared=head.tools), Content(), ()
+        seen = Observation(shape="an error object with a success status", declared=head.tools)
+        return seen, Content(), foreign_members(document)
     shape, text, calls = _READERS[head.endpoint](head, answer)
     usage = answer.usage or Usage()
     observation = Observation(

@@ -16,7 +16,7 @@ from gateway.model.verdict import AttestationResult
 from gateway.verify.no_evidence import NO_SIGNATURE
 from gateway.verify.response import Exchanged, appraise_response
 
-from .answer import Content, read_answer, without
+from .answer import Content, read_answer
 from .reply import LeftOut, Question, Read
 from .stream import StreamReader, Wire
 
@@ -66,9 +66,7 @@ class NoEvidenceRule:
     def whole(self, asked: Question, receipt: bytes | None, problem: str | None, body: bytes) -> Read:
         observation, content, foreign = read_answer(asked.head, body)
         reply = BareReply(observation, content, hashlib.sha256(body).hexdigest())
-        if foreign:
-            return Read(reply, without(body, foreign), verbatim=False, dropped=foreign)
-        return Read(reply, body)
+        return Read.of(reply, body, foreign)
 
     def reader(self, asked: Question, wire: Wire, body_salt: bytes, *, max_event: int) -> BareStream:
         return BareStream(asked.head, NO_WIRE, body_salt, max_event=max_event)

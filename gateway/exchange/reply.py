@@ -16,7 +16,7 @@ from gateway.model.observation import Observation
 from gateway.model.receipt import EvidenceForm
 from gateway.model.verdict import AttestationResult
 
-from .answer import Content
+from .answer import Content, without
 from .head import Head
 from .stream import Piece, Wire
 
@@ -83,6 +83,18 @@ class Read(msgspec.Struct, frozen=True):
     verbatim: bool = True
     dropped: tuple[str, ...] = ()
     uncovered: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, reply: Reply, body: bytes, foreign: tuple[str, ...]) -> Read:
+        """`body` as it was read: without its members `foreign`, else in its own bytes.
+
+        Of one that could not be read no byte leaves, whatever policy lets go: an empty object stands in its place.
+        """
+        if reply.observation.malformed is not None:
+            return cls(reply, b"{}", verbatim=False)
+        if foreign:
+            return cls(reply, without(body, foreign), verbatim=False, dropped=foreign)
+        return cls(reply, body)
 
 
 class Reader(Protocol):

@@ -4,10 +4,13 @@
 kind that the release rules need:
 
     text     an ordinary event
-    call     part of an executable member: held to the verdict in every release mode
+    call     part of an executable member, or what could be one: held to the verdict in every release mode
     finish   says that the answer is complete: held, so that no success is announced before the verdict
     end      the protocol's own terminator
     chain    not for the agent: a running signature, over all covered bytes before it
+
+Of an event that is not strict JSON, or not of the API's form, nothing goes on: readers differ on such bytes, and a
+client could find in them what was not seen here. It is a `call` of no bytes, so that what follows waits too.
 
 Covered bytes are all bytes of the body but chain comments and the receipt event (docs/node-profile.md, section 4). The
 digest that the receipt commits to runs over `data` + LF of every event, the `[DONE]` left out, so that it does not
@@ -159,7 +162,12 @@ class StreamReader:
         if self.ended:
             self._grammar = self._grammar or "data after the terminator"
             return None
-        kind = self._event(block)
+        try:
+            kind = self._event(block)
+        except FormatError as error:
+            self._malformed = self._malformed or str(error)
+            self.rebuilt = True
+            return Piece(CALL, b"")
         if kind == END:
             self.ended = True
         if block.plain and not (block.event and not self._protocol.named) and not self._foreign:
@@ -180,17 +188,13 @@ class StreamReader:
             self._unlike = 0
             return TEXT
         texts = len(protocol.text)
+        document = strict_json(data, max_bytes=len(data), max_depth=256)
+        if not isinstance(document, dict):
+            raise FormatError("an event is not a JSON object")
         try:
-            document = strict_json(data, max_bytes=len(data), max_depth=256)
-            if not isinstance(document, dict):
-                raise FormatError("an event is not a JSON object")
             kind = protocol.event(block.event, document)
         except msgspec.ValidationError as error:
-            self._malformed = self._malformed or f"an event is not what it should be: {error}"
-            return TEXT
-        except FormatError as error:
-            self._malformed = self._malformed or str(error)
-            return TEXT
+            raise FormatError(f"an event is not what it should be: {error}") from None
         self._foreign = foreign_members(document)
         self._alike = None
         said = kind == TEXT and len(protocol.text) == texts + 1 and not self._foreign
@@ -333,6 +337,24 @@ class _Chat(_Protocol):
         return [Call(kind, name, arguments) for (_, kind, _), (name, arguments) in self._calls.items()]
 
 
+class _Named(_Protocol):
+    """An API whose events say what they are twice: by their name, and by their member `type`."""
+
+    named = True
+    form: type[msgspec.Struct]
+
+    def event(self, name: bytes, document: dict[str, Any]) -> str:
+        event: Any = msgspec.convert(document, self.form)
+        found = self._read(event.type or name.decode("ascii", "replace"), event)
+        if not name or event.type is None or name == event.type.encode():
+            return found
+        self.problem = self.problem or "an event's name and type differ"
+        return CALL if found == TEXT else found  # read here by its type, it may be another thing to who goes by names
+
+    @abstractmethod
+    def _read(self, kind: str, event: Any) -> str: ...
+
+
 class _Item(msgspec.Struct):
     item: Part | None = None
     response: Answer | None = None
@@ -340,21 +362,17 @@ class _Item(msgspec.Struct):
     type: str | None = None
 
 
-class _Responses(_Protocol):
+class _Responses(_Named):
     """/v1/responses: named events; `response.completed` or `response.incomplete` ends the stream."""
 
-    named = True
+    form = _Item
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
         self._calls: list[Call] = []
 
-    def event(self, name: bytes, document: dict[str, Any]) -> str:
+    def _read(self, kind: str, event: _Item) -> str:
         self.started = True
-        event = msgspec.convert(document, _Item)
-        kind = event.type or name.decode("ascii", "replace")
-        if name and event.type is not None and name != event.type.encode():
-            self.problem = self.problem or "an event's name and type differ"
         if kind in ("error", "response.failed"):
             raise UpstreamError
         if event.response is not None:
@@ -394,20 +412,16 @@ class _BlockStart(msgspec.Struct):
     usage: Usage | None = None
 
 
-class _Messages(_Protocol):
+class _Messages(_Named):
     """/v1/messages: named events from `message_start` to `message_stop`."""
 
-    named = True
+    form = _BlockStart
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
         self._blocks: dict[int, tuple[str, str, list[str]]] = {}
 
-    def event(self, name: bytes, document: dict[str, Any]) -> str:
-        event = msgspec.convert(document, _BlockStart)
-        kind = event.type or name.decode("ascii", "replace")
-        if name and event.type is not None and name != event.type.encode():
-            self.problem = self.problem or "an event's name and type differ"
+    def _read(self, kind: str, event: _BlockStart) -> str:
         if kind == "error":
             raise UpstreamError
         if kind == "message_start":

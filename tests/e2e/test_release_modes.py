@@ -55,14 +55,16 @@ def talk(model: str) -> list[bytes]:
 CALL = {"tool_calls": [{"index": 0, "id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
 
 
-def chained(node: ScriptedNode, events: list[bytes], *, break_at: int | None = None, pause: float = 0.05) -> Any:
-    """The events, each followed by its running signature; from `break_at` on they are over other bytes."""
+def chained(
+    node: ScriptedNode, events: list[bytes], *, end: bytes = DONE, break_at: int | None = None, pause: float = 0.05
+) -> Any:
+    """The events and the end, each followed by its running signature; from `break_at` on they are over other bytes."""
 
     async def script(of: Received) -> AsyncIterator[bytes | float]:
         yield node.head(200, None, ("x-receipt-id", "r-1"), media="text/event-stream")
         covered, sent = hashlib.sha256(), b""
         request = hashlib.sha256(of.body).hexdigest()
-        for k, event in enumerate([*events, DONE], 1):
+        for k, event in enumerate([*events, end], 1):
             covered.update(event)
             sent += event
             digest = covered.hexdigest() if break_at is None or k < break_at else "0" * 64

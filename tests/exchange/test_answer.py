@@ -101,8 +101,9 @@ def test_wrong_choices_have_no_shape() -> None:
 
 
 def test_an_error_object_with_status_200_has_no_shape() -> None:
-    """An error that pretends to be an answer is none."""
-    assert read_answer(CHAT, b'{"error":{"message":"x"}}')[0].shape == "an error object with a success status"
+    """An error that pretends to be an answer is none, and may not speak in our name either."""
+    seen, _, foreign = read_answer(CHAT, b'{"error":{"message":"x"},"verification":{}}')
+    assert (seen.shape, foreign) == ("an error object with a success status", ("verification",))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from support_og_answers import KEYS, NOW, REQUEST, call_answer, dumps, head, tex
 from gateway.crypto.canonical import jcs
 from gateway.crypto.signatures import Ed25519Signer
 from gateway.exchange.head import Head
-from gateway.exchange.reply import LeftOut, Question, Read, Reply
+from gateway.exchange.reply import LeftOut, Question, Read, Reply, ResponseRule
 from gateway.exchange.rules import RULES
 from gateway.exchange.stream import Wire
 from gateway.model.node import AttestedSession, SigningKey
@@ -112,6 +112,32 @@ def test_members_that_are_ours_are_taken_off() -> None:
     assert (read.verbatim, read.dropped) == (False, ("verification",))
     assert b"verification" not in read.body
     assert judged(read.reply)["response_bound"] == ("affirming", None)
+
+
+@pytest.mark.parametrize("rule", [ACI, BARE])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[1,2,3]",
+        b'"x',
+        b'{"verification":{"verdict":"affirming"},"id":"\\ud800"}',
+        b'{"verification":{"verdict":"affirming"},"choices":{}}',
+        BODY[:-1] + b',"id":"c1","verification":{"verdict":"affirming"}}',
+    ],
+)
+def test_of_an_answer_that_cannot_be_read_nothing_leaves(rule: ResponseRule, body: bytes) -> None:
+    """What leaves in its place, where policy lets go what is refuted, is an object that our member can join."""
+    read = rule.whole(ASKED, receipt(body), None, body)
+    assert (read.body, read.verbatim, read.dropped) == (b"{}", False, ())
+    assert judged(read.reply)["malformed"] == ("contraindicated", "malformed")
+
+
+@pytest.mark.parametrize("rule", [ACI, BARE])
+def test_an_error_in_an_answer_s_place_does_not_speak_for_us(rule: ResponseRule) -> None:
+    """Its members that are ours are taken off like any answer's."""
+    body = b'{"error":{"message":"x"},"verification":{"verdict":"affirming"}}'
+    read = rule.whole(ASKED, receipt(body), None, body)
+    assert (read.body, read.verbatim, read.dropped) == (b'{"error":{"message":"x"}}', False, ("verification",))
 
 
 CHUNK = b'data: {"id":"c1","model":"m","choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'

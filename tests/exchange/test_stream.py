@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import FormatError
 from gateway.exchange.head import Head
-from gateway.exchange.release import Hold
+from gateway.exchange.release import MODES, Hold
 from gateway.exchange.render import error_event
 from gateway.exchange.stream import CALL, CHAIN, END, FINISH, TEXT, Piece, StreamReader, UpstreamError, Wire
 
@@ -415,3 +415,93 @@ def test_odd_events_of_the_named_apis() -> None:
     c = reader()
     c.feed(event({"choices": []}) + PLAIN + DONE)
     assert c.observation().answer_id == "c"
+
+
+# -- what leaves before the verdict, and what leaves at all -----------------------------------------------------------
+
+COMPLETIONS = Head("/v1/completions", "m", True, 1, frozenset({"f"}))
+#: The first event of a stream of each API, and one of text that may follow it.
+OPENINGS = {
+    CHAT: (chunk({"role": "assistant", "content": "a"}), chunk({"content": "b"})),
+    COMPLETIONS: (
+        event({"id": "c", "model": "m", "choices": [{"index": 0, "text": "a"}]}),
+        event({"id": "c", "model": "m", "choices": [{"index": 0, "text": "b"}]}),
+    ),
+    RESPONSES: (
+        event({"type": "response.created", "response": {"id": "r", "model": "m", "output": []}}, "response.created"),
+        event({"type": "response.output_text.delta", "delta": "b"}, "response.output_text.delta"),
+    ),
+    MESSAGES: (
+        event({"type": "message_start", "message": {"id": "m1", "model": "m", "content": []}}, "message_start"),
+        event({"type": "content_block_delta", "index": 0, "delta": {"text": "b"}}, "content_block_delta"),
+    ),
+}
+
+
+def passed(r: StreamReader, mode: str, stream: bytes) -> tuple[bytes, bytes]:
+    """What of `stream` leaves before the verdict and behind a good one. Each event has its running signature."""
+    hold = Hold(mode, window_events=0, window_ms=0)
+    before = b""
+    for piece in r.feed(stream):
+        before += hold.offer(piece, 0) + (hold.covered() if mode == "chained" else b"")
+    return before, hold.flush() + hold.end
+
+
+def around(head: Head, mode: str, bad: bytes) -> tuple[StreamReader, bytes]:
+    """What was read of an opening, `bad` and a text, of which only the opening left before the verdict; and what left
+    of the rest behind a good one."""
+    r = reader(head)
+    opening, text = OPENINGS[head]
+    before, after = passed(r, mode, opening + bad + text)
+    assert before == (b"" if mode == "buffer" else opening)
+    rest = (before + after).removeprefix(opening)
+    assert rest.endswith(text)
+    return r, rest.removesuffix(text)
+
+
+CALLS = '"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"name":"g","arguments":%s}}]}}]'
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("head", "bad"),
+    [
+        (CHAT, event('{"id":"c","x":1,"x":1,' + CALLS % '"{}"' + "}")),
+        (CHAT, event('{"id":"c",' + CALLS % "{}" + "}")),
+        (CHAT, event('{"choices":[{"index":0,"delta":{"content":"\\ud800"},"finish_reason":"stop"}]}')),
+        (CHAT, event('{"choices":[],"x":NaN,"verification":{"verdict":"affirming"}}')),
+        (CHAT, event('[{"verification":{"verdict":"affirming"}}]')),
+        (CHAT, event("[DONE] ")),
+        (CHAT, event("[DONE]\ndata: x")),
+        (COMPLETIONS, event("[DONE] ")),
+        (RESPONSES, event("[DONE]")),
+        (RESPONSES, event({"type": "response.completed", "response": {"output": {}}}, "response.completed")),
+        (MESSAGES, event("[DONE]")),
+        (MESSAGES, event({"type": "message_stop", "index": None}, "message_stop")),
+    ],
+)
+def test_what_cannot_be_read_does_not_leave(head: Head, mode: str, bad: bytes) -> None:
+    """Of an event that others may read, and we may not, no byte leaves under any verdict; what follows it waits."""
+    r, left = around(head, mode, bad)
+    assert left == b""
+    assert r.rebuilt
+    assert r.observation().malformed is not None
+    assert r.finish() == "the stream ended without its terminator"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("head", "bad"),
+    [
+        (MESSAGES, event({"type": "ping", "content_block": {"type": "tool_use", "name": "g"}}, "content_block_start")),
+        (MESSAGES, event({"type": "ping"}, "message_stop")),
+        (MESSAGES, event({"type": "message_delta"}, "ping")),
+        (RESPONSES, event({"type": "x", "item": {"type": "message"}}, "response.output_item.done")),
+        (RESPONSES, event({"type": "", "delta": "c"}, "response.output_text.delta")),
+    ],
+)
+def test_an_event_that_is_two_things_waits(head: Head, mode: str, bad: bytes) -> None:
+    """Where name and type differ, it and what follows wait for the verdict, which is against it."""
+    r, left = around(head, mode, bad)
+    assert left == bad
+    assert r.observation().stream_grammar == "an event's name and type differ"
