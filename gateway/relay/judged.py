@@ -12,6 +12,7 @@ from gateway.policy.decide import Decision, decide
 from gateway.policy.machine import under
 from gateway.policy.schema import CompiledPolicy
 from gateway.verify.checks import Phase
+from gateway.verify.response import BOUND, bound_claim
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -67,15 +68,12 @@ class Got(msgspec.Struct, frozen=True):
 
 def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
     """A broken chain is a signature that does not hold, whatever the final receipt says."""
-    checks = []
-    for check in result.checks:
-        if check.id == "signature" and check.outcome is not Outcome.CONTRAINDICATED:
-            bad = any(c.outcome is Outcome.CONTRAINDICATED for c in result.checks)
-            # When the final receipt already names the cause, the chain adds nothing to it.
-            if not bad:
-                check = Check("signature", Outcome.CONTRAINDICATED, problem, over="running signatures of the stream")
-        checks.append(check)
-    return AttestationResult(tuple(checks), result.claims)
+    if any(check.outcome is Outcome.CONTRAINDICATED for check in result.checks):
+        return result  # the final receipt already names the cause: the chain adds nothing to it
+    broken = Check("signature", Outcome.CONTRAINDICATED, problem, over="running signatures of the stream")
+    checks = {check.id: check for check in result.checks} | {broken.id: broken}
+    claims = [bound_claim(checks[c.name], signed=False) if c.name in BOUND else c for c in result.claims]
+    return AttestationResult(tuple(checks.values()), tuple(claims))
 
 
 def _executed_in(claims: dict[str, str]) -> str:

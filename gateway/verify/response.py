@@ -17,7 +17,8 @@ What has to be shown, in this order, each as one check:
 14. output_kind          a text answer does not read as a list of tool calls
 15. coverage             nothing stands beside what is covered: such a receipt covers every byte of the answer
 
-An answer without a receipt has checks 4–9 and 15 as `none`. A check that did not run is listed with its reason.
+An answer without a receipt has checks 4–9 and 15 as `none`; so is 15 when 4 fails. A check that did not run is listed
+with its reason. Digests that agree pass 6 and 7 whoever wrote them: the claims of those names ask for 4 and 5 as well.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from .aci import SignedReceipt
 from .no_evidence import NO_SIGNATURE
 
+#: The claims that say what an answer's statement binds; each follows from the check of its name.
+BOUND = ("request_bound", "response_bound")
 _RECEIPT_CHECKS = ("signature", "key_bound", "request_bound", "response_bound", "replay", "fresh")
 _PASS = {
     i: Check(i, Outcome.AFFIRMING)
@@ -94,8 +97,7 @@ def appraise_response(
     # A call of a node that never said that it signs is no lie of the node's: the reason tells it from one that is.
     bare = "executable_uncovered" if problem != NO_SIGNATURE else NO_SIGNATURE
     checks += _executables(observation, None if covered else bare)
-    # 15. that the bytes are those is `response_bound`; that there are no others follows from what is hashed
-    checks.append(_PASS["coverage"] if sealed is not None else Check("coverage", Outcome.NONE, problem or "no_receipt"))
+    checks.append(_coverage(checks, (problem or "no_receipt") if sealed is None else "signature"))
     return AttestationResult(tuple(checks), _claims(checks))
 
 
@@ -276,6 +278,12 @@ def _executables(seen: Observation, uncovered: str | None) -> list[Check]:
     return checks
 
 
+def _coverage(checks: list[Check], otherwise: str) -> Check:
+    # 15. that the bytes are those is `response_bound`; that there are no others follows from what is hashed and signed
+    signed = any(c.id == "signature" and c.outcome is Outcome.AFFIRMING for c in checks)
+    return _PASS["coverage"] if signed else Check("coverage", Outcome.NONE, otherwise)
+
+
 def arguments_ok(arguments: str | None) -> bool:
     """Whether the arguments of a tool call are one JSON object, read strictly."""
     if arguments is None:
@@ -287,22 +295,19 @@ def arguments_ok(arguments: str | None) -> bool:
         return False
 
 
-_ASSERTED = tuple(
-    Claim(name, "asserted", "verifier_derived") for name in ("request_bound", "response_bound", "model_echo")
-)
+def bound_claim(check: Check, *, signed: bool) -> Claim:
+    """The claim of the name of `check`, which is `request_bound` or `response_bound`. `signed`: a key of the attested
+    session signed the statement. A digest that fits shows nothing while nobody is known to have signed it."""
+    if check.outcome is Outcome.CONTRAINDICATED:
+        return Claim(check.id, "refuted", "verifier_derived", check.reason)
+    if check.outcome is Outcome.AFFIRMING and signed:
+        return Claim(check.id, "asserted", "verifier_derived")
+    return Claim(check.id, "unknown", None, check.reason or "signature")
 
 
 def _claims(checks: list[Check]) -> tuple[Claim, ...]:
-    claims = []
     by_id = {c.id: c for c in checks}
-    for passed in _ASSERTED[:2]:
-        check = by_id[passed.name]
-        if check.outcome is Outcome.AFFIRMING:
-            claims.append(passed)
-        elif check.outcome is Outcome.CONTRAINDICATED:
-            claims.append(Claim(passed.name, "refuted", "verifier_derived", check.reason))
-        else:
-            claims.append(Claim(passed.name, "unknown", None, check.reason))
+    signed = by_id["signature"].outcome is by_id["key_bound"].outcome is Outcome.AFFIRMING
     # The name of the model is the node's word: nothing here measures weights.
-    claims.append(Claim("model_bound", "unknown", None, "the model's name is the node's own statement"))
-    return tuple(claims)
+    model = Claim("model_bound", "unknown", None, "the model's name is the node's own statement")
+    return (*(bound_claim(by_id[name], signed=signed) for name in BOUND), model)

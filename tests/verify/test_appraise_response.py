@@ -103,6 +103,33 @@ def test_each_fault_fails_its_check(receipt: aci.SignedReceipt, check: str, reas
     assert outcomes(receipt)[check] == (Outcome.CONTRAINDICATED, reason)
 
 
+@pytest.mark.parametrize(
+    ("receipt", "coverage"),
+    [
+        (sealed(OTHER), (Outcome.NONE, "signature")),
+        (sealed(key_id="k2"), (Outcome.NONE, "signature")),
+        (sealed(workload_keyset_digest="sha256:" + "b" * 64), (Outcome.AFFIRMING, None)),
+    ],
+)
+def test_digests_that_no_key_of_the_session_signed(receipt: aci.SignedReceipt, coverage: tuple[Outcome, str]) -> None:
+    """Digests that agree assert nothing where the signature or its key does not hold; nor is anything covered then."""
+    result = appraise_response(SESSION, receipt, None, EXCHANGED, SEEN, now=NOW, skew_s=60)
+    found = {c.id: (c.outcome, c.reason) for c in result.checks}
+    assert found["request_bound"] == found["response_bound"] == (Outcome.AFFIRMING, None)
+    assert found["coverage"] == coverage
+    assert {(c.name, c.status, c.source, c.reason) for c in result.claims[:2]} == {
+        ("request_bound", "unknown", None, "signature"), ("response_bound", "unknown", None, "signature"),
+    }  # fmt: skip
+
+
+def test_digests_that_differ_are_refuted_whoever_signed() -> None:
+    """A receipt of another answer refutes the claim, signed or not: what it says is not what came."""
+    for signer in (SIGNER, OTHER):
+        receipt = sealed(signer, event_log=document()["event_log"][:1])
+        result = appraise_response(SESSION, receipt, None, EXCHANGED, SEEN, now=NOW, skew_s=60)
+        assert {c.name: c.status for c in result.claims}["response_bound"] == "refuted"
+
+
 def test_the_short_way_and_the_long_way_agree() -> None:
     """An answer without a fault gets the same checks and claims whichever way it is judged."""
     from gateway.verify import response

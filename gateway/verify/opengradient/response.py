@@ -35,7 +35,7 @@ from gateway.model.node import SigningKey
 from gateway.model.observation import Observation
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.verify.checks import CHECKS
-from gateway.verify.response import arguments_ok
+from gateway.verify.response import BOUND, arguments_ok, bound_claim
 
 from .answer import SignedAnswer
 from .canonical import Surface, attachments, candidates
@@ -274,13 +274,4 @@ def _coverage(answer: SignedAnswer, statement: Statement | None, problem: str | 
 def _claims(checks: list[Check]) -> tuple[Claim, ...]:
     by_id = {check.id: check for check in checks}
     signed = by_id["signature"].outcome is _AFFIRMING and by_id["key_bound"].outcome is _AFFIRMING
-    return (*(_bound_claim(by_id[name], signed) for name in ("request_bound", "response_bound")), _MODEL, _RELAYED)
-
-
-def _bound_claim(check: Check, signed: bool) -> Claim:
-    # A hash that fits shows nothing while nobody is known to have signed it.
-    if check.outcome is _AFFIRMING and signed:
-        return Claim(check.id, "asserted", "verifier_derived")
-    if check.outcome is _CONTRA:
-        return Claim(check.id, "refuted", "verifier_derived", check.reason)
-    return Claim(check.id, "unknown", None, check.reason or "signature")
+    return (*(bound_claim(by_id[name], signed=signed) for name in BOUND), _MODEL, _RELAYED)
