@@ -18,7 +18,7 @@ from gateway.errors import ConfigError, EndpointUnknown, ModelUnknown, Veriroute
 from gateway.exchange.head import Head
 from gateway.model.node import AttestedSession, Node
 from gateway.model.receipt import Rejected
-from gateway.model.verdict import Outcome
+from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy.prospect import prospect
 from gateway.policy.schema import CompiledPolicy
 from gateway.routing import (
@@ -389,10 +389,18 @@ class Fleet:
 
     async def _attest(self, member: Member) -> None:
         try:
-            attestation = await self._attester.attest(member.node, member.adapter)
-            self._take(member, attestation)
+            self._take(member, await self._appraised(member))
         finally:
             member.flight = None
+
+    async def _appraised(self, member: Member) -> Attestation:
+        """What the attester finds. Where it fails at something that a node sent, it has found nothing."""
+        try:
+            return await self._attester.attest(member.node, member.adapter)
+        except Exception as error:  # else the next turn would ask again at once, for ever
+            log.error("appraisal.failed", node=member.node.id, exc_info=error)
+            check = Check("evidence", Outcome.NONE, "appraisal_failed")
+            return Attestation(AttestationResult((check,)), None, None)
 
     def _take(self, member: Member, attestation: Attestation) -> None:
         now = self._mono()

@@ -31,7 +31,8 @@ CONTROL_MAX_BODY = 4 * MiB
 PinsOf = Callable[[Origin], frozenset[bytes] | None]
 
 _NOT_SENT = frozenset({b"host", b"accept-encoding", b"connection", b"content-length", b"transfer-encoding", b"cookie"})
-_NOT_SHOWN = frozenset({b"set-cookie", b"set-cookie2"})
+# httpx parses a Location even where it follows none, and raises what its URL parsers raise.
+_NOT_SHOWN = frozenset({b"set-cookie", b"set-cookie2", b"location"})
 
 
 class PoolTransport(httpx.AsyncBaseTransport):

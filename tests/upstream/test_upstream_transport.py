@@ -86,6 +86,15 @@ async def test_e13_e18_redirects_are_not_followed(pool):
         assert node.connections == 1
 
 
+@pytest.mark.parametrize("location", [b"https://xn--a/", b"javascript:1", b"http://[/", b"\xff"])
+async def test_e18_a_location_that_is_no_url_is_never_parsed(pool, location):
+    """The redirect comes back without its Location, which httpx would parse, though it follows none."""
+    answer = b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n"
+    async with peer(answers(answer)) as node, control_client(pool, allow_private=True) as client:
+        response = await client.get(url(node))
+        assert (response.status_code, "location" in response.headers) == (302, False)
+
+
 async def test_e20_hostile_bodies_end_at_the_cap(pool):
     """512 MB announced, or endless, is refused at four megabytes, or at the cap that was given."""
     too_large = OK + b"Content-Length: 536870912\r\n\r\n"

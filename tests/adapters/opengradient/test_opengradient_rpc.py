@@ -376,6 +376,18 @@ async def test_a_compressed_answer_is_refused_by_the_channel() -> None:
     await pool.close()
 
 
+@pytest.mark.parametrize("location", [b"https://xn--a/", b"javascript:1"])
+async def test_a_redirect_to_no_url_is_a_redirect(location: bytes) -> None:
+    """What an endpoint writes into its Location is not read, so that it cannot end a round of the others."""
+    pool = UpstreamPool()
+    script = pieces(b"HTTP/1.1 302 Found\r\nlocation: " + location + b"\r\ncontent-length: 0\r\n\r\n")
+    async with peer(script) as node, control_client(pool, allow_private=True) as made:
+        with pytest.raises(RpcRefused) as caught:
+            await RpcClient(made, "a", node_url(node), chain_id=1).block_number()
+    assert caught.value.reason == "rpc_redirect"
+    await pool.close()
+
+
 def node_url(node: Peer) -> str:
     return f"http://127.0.0.1:{node.port}/"
 
