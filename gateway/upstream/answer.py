@@ -177,9 +177,11 @@ class AnswerReader:
     def _chunked(self, parser: HeadParser, data: bytes) -> None:
         body = parser.chunks(data)
         # Sizes, extensions and trailers have no bound in the parser: what is neither body nor the framing that so many
-        # pieces need is counted against one allowance (a 1 MB chunk extension, E04).
-        self._framing_bytes += len(data) - len(body) - _PER_CHUNK * parser.pieces
-        if self._framing_bytes > self._limits.chunk_overhead:
+        # pieces need is counted against one allowance (a 1 MB chunk extension, E04). What small chunks leave of theirs
+        # is not saved up: a million of them would pay for a trailer of 27 MB.
+        framing = self._framing_bytes + len(data) - len(body) - _PER_CHUNK * parser.pieces
+        self._framing_bytes = framing if framing > 0 else 0
+        if framing > self._limits.chunk_overhead:
             raise AnswerRefused("bad_framing", "chunk extensions or trailers beyond the cap", sent=True)
         if body:
             self._accept(body)

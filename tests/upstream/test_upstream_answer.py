@@ -91,6 +91,17 @@ def test_e04_a_giant_chunk_extension_is_refused():
     refused(CHUNKED + b"1;" + b"x" * 400 + b"\r\na\r\n" + (b"1;" + b"x" * 400 + b"\r\na\r\n") * 300, "bad_framing")
 
 
+@pytest.mark.parametrize("then", [b"0\r\nX-T: ", b"1;e="], ids=["trailer", "extension"])
+def test_e04_small_chunks_pay_for_no_trailer(then):
+    """What small chunks leave of their share of framing is not saved up: the allowance stays 64 KiB."""
+    reader = AnswerReader(LIMITS, 1 << 20)
+    reader.feed(CHUNKED + b"1\r\na\r\n" * 20_000)
+    reader.feed(then + b"x" * (LIMITS.chunk_overhead - 16))
+    with pytest.raises(AnswerRefused) as caught:
+        reader.feed(b"x" * 17)
+    assert caught.value.reason == "bad_framing"
+
+
 def test_small_chunks_are_no_attack():
     """100,000 chunks of one byte need five times their size in framing and pass."""
     reader, body = read(CHUNKED + b"1\r\na\r\n" * 100_000 + b"0\r\n\r\n", step=65536)
