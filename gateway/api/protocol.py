@@ -84,7 +84,8 @@ class FrontProtocol(HttpToolsProtocol):
         self._starting: list[Cycle] = []
         self._refusal: VerirouteError | None = None
         self._messages = self._head_size = self._header_count = 0
-        self._segment = self._came = 0  # bytes of the one under way, and of all that hold a part of this message
+        # Bytes of the segment under way, and of all since the message began or, later, since its head or a body byte.
+        self._segment = self._came = 0
         self._body_begun = 0.0
         self._body_size = self._raw_size = 0
         self._unwritten = 0
@@ -169,18 +170,26 @@ class FrontProtocol(HttpToolsProtocol):
             self._ignore_upgrade(data, upgrade)
         except httptools.HttpParserError:
             self._refuse(BadRequest("The request is not HTTP/1.1 as RFC 9112 has it."))
-        if self._phase == _HEAD:
-            # What this segment held of an earlier message is not known; `on_headers_complete` counts exactly.
-            if phase == _IDLE or messages == self._messages:
-                self._head_size += len(data)
-            if self._head_size > self.limits.head_bytes + self.limits.uri_bytes:
-                self._refuse(HeadersTooLarge(f"Request headers may take {self.limits.head_bytes} bytes."))
-        elif self._phase == _BODY:
-            self._raw_size += len(data)
-            if self._raw_size - self._body_size > 65536 + 16 * self._body_size:
-                self._refuse(BadRequest("The chunked body is mostly framing."))
+        if self._phase in (_HEAD, _BODY):
+            # What a segment held of an earlier message is not known, and then it does not count.
+            whole = self._messages - messages <= (phase in (_IDLE, _BUSY))
+            self._bound(len(data) if whole else 0)
         if self._starting or self._refusal is not None:
             self._settle()
+
+    def _bound(self, size: int) -> None:
+        """Refuse what is too large before it is complete, `size` bytes of it having come just now."""
+        limits = self.limits
+        if self._phase == _HEAD:  # `on_headers_complete` counts exactly
+            self._head_size += size
+            if self._head_size > limits.head_bytes + limits.uri_bytes:
+                self._refuse(HeadersTooLarge(f"Request headers may take {limits.head_bytes} bytes."))
+            return
+        self._raw_size += size
+        if self._came > limits.head_bytes:  # the parser joins an unfinished trailer anew with every segment
+            self._refuse(HeadersTooLarge(f"Chunk extensions and trailers may take {limits.head_bytes} bytes."))
+        elif self._raw_size - self._body_size > 65536 + 16 * self._body_size:
+            self._refuse(BadRequest("The chunked body is mostly framing."))
 
     def _ignore_upgrade(self, data: bytes, upgrade: Exception) -> None:
         """A server may ignore `Upgrade` (RFC 9110 section 7.8), and common clients send it with every request.
@@ -306,13 +315,14 @@ class FrontProtocol(HttpToolsProtocol):
         if parser.should_upgrade():
             self._framing = [b"%b: %b\r\n" % (name, value) for name, value in headers if name in _FRAMING]
         self._body_begun = self.loop.time()
-        self._body_size = self._raw_size = 0
+        self._body_size = self._raw_size = self._came = 0
         self.deadline = self._body_begun + limits.body_s
         return None
 
     def on_body(self, body: bytes) -> None:
         cycle = self._receiving
         self._body_size += len(body)
+        self._came = 0
         if self._refusal is not None or cycle.response_complete:
             return
         if cycle.feed(body) > HIGH_WATER_LIMIT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -128,7 +129,6 @@ F03 = {
     "space_before_size": b" 2\r\n{}\r\n0\r\n\r\n",
     "nul_in_size": b"2\x00\r\n{}\r\n0\r\n\r\n",
     "letters": b"zz\r\n{}\r\n0\r\n\r\n",
-    "endless_extension": b"2;" + b"a" * 300_000 + b"\r\n{}\r\n0\r\n\r\n",
     "bad_last_line": b"2\r\n{}\r\n0\r\nX",
 }
 
@@ -693,6 +693,64 @@ def test_f22_a_header_that_never_ends_is_refused_by_size(front: Front) -> None:
             pass
         replies = read_replies(sock)
     assert replies.statuses == [431]
+
+
+ENDLESS = {
+    "trailer": b"0\r\nX-A: ",
+    "trailer_name": b"0\r\n",
+    "many_lines": b"0\r\n" + b"X-A: a\r\n" * 50 + b"X-B: ",
+    "extension": b"2;",
+    "chunk_size": b"0",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+@pytest.mark.parametrize("size", [2, 128_000])
+def test_f22_framing_that_never_ends_is_refused_by_size(front: Front, name: str, size: int) -> None:
+    """A trailer or chunk extension that goes on gets a refusal after a few bytes, however large the body before it."""
+    body = b'{"user": "%b"}' % (b"x" * size)
+    before = len(front.app.calls)
+    with front.connect() as sock:
+        sock.sendall(post(b"Transfer-Encoding: chunked\r\n", b"").replace(b"%HOST%", front.host))
+        sock.sendall(b"%x\r\n%b\r\n" % (len(body), body) + ENDLESS[name])
+        for _ in range(100):
+            if select.select([sock], [], [], 0.002)[0]:
+                break
+            sock.sendall(b"0" * 4096)
+        replies = read_replies(sock)
+    assert replies.statuses == [431]
+    assert "16384 bytes" in replies[0].error["message"]
+    assert len(front.app.calls) == before
+
+
+def test_f22_a_long_chunk_extension_in_one_write_is_refused(front: Front) -> None:
+    """300 kB of an extension are refused by their size, whatever segments they come in."""
+    refused(front, post(b"Transfer-Encoding: chunked\r\n", b"2;" + b"a" * 300_000 + b"\r\n{}\r\n0\r\n\r\n"), 400, 431)
+
+
+def test_f22_many_small_chunks_and_a_trailer_are_served(front: Front) -> None:
+    """Chunks of one byte with their extensions, sent one by one, and a trailer of 10 kB are no offence."""
+    chunks = [b"1;a=%b\r\n%c\r\n" % (b"b" * 300, byte) for byte in b'{"user": "%b"}' % (b"x" * 90)]
+    with front.connect() as sock:
+        sock.sendall(post(b"Transfer-Encoding: chunked\r\n", b"").replace(b"%HOST%", front.host))
+        for part in (*chunks, b"0\r\nX-A: ", *[b"a" * 1000] * 10, b"\r\n\r\n"):
+            sock.sendall(part)
+        replies = read_replies(sock, 1)
+    assert replies.statuses == [200]
+
+
+@pytest.mark.parametrize("cut", [b"GET ", b"Content-Type", b"xxxx"])
+def test_f22_large_pipelined_bodies_do_not_count_for_the_next_request(front: Front, cut: bytes) -> None:
+    """Two large bodies and the beginning of a third request in one write are three good requests."""
+    large = front.request(body=b'{"user": "%b"}' % (b"x" * 60_000))
+    last = front.request(b"GET", b"/healthz") if cut == b"GET " else large
+    raw, at = large * 2 + last, 2 * len(large) + last.index(cut) + 4
+    with front.connect() as sock:
+        for part in (raw[:at], raw[at:]):
+            sock.sendall(part)
+            time.sleep(0.1)
+        replies = read_replies(sock, 3)
+    assert replies.statuses == [200, 200, 200]
 
 
 @pytest.mark.parametrize("size", [8193, 65536, 1 << 20])
