@@ -152,7 +152,9 @@ class Cycle:
         """The next piece of the body, or `http.disconnect` once the client is gone or the answer is complete."""
         if self.more_body and self.may_continue:
             self.may_continue = False
-            waits = any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"])
+            waits = self.scope["http_version"] == "1.1" and any(  # RFC 9110 section 15.2: 1.0 has no interim answers
+                name == b"expect" and value.lower() == b"100-continue" for name, value in self.scope["headers"]
+            )
             if waits and not self.disconnected and not self.response_started:
                 self._protocol.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not self._fresh:

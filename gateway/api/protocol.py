@@ -165,9 +165,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._segment = len(data)
         self._came += self._segment
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data, upgrade)
+            self._parse(data)
         except httptools.HttpParserError:
             self._refuse(BadRequest("The request is not HTTP/1.1 as RFC 9112 has it."))
         if self._phase in (_HEAD, _BODY):
@@ -176,6 +174,12 @@ class FrontProtocol(HttpToolsProtocol):
             self._bound(len(data) if whole else 0)
         if self._starting or self._refusal is not None:
             self._settle()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data, upgrade)
 
     def _bound(self, size: int) -> None:
         """Refuse what is too large before it is complete, `size` bytes of it having come just now."""
@@ -206,7 +210,7 @@ class FrontProtocol(HttpToolsProtocol):
             self.parser.feed_data(b"POST / HTTP/1.1\r\n" + b"".join(framing) + b"\r\n")
         rest = data[int(upgrade.args[0]) :]
         if rest:
-            self.data_received(rest)
+            self._parse(rest)
 
     def _settle(self) -> None:
         """Start what was completely parsed, or at least its head, and answer what was not, in order."""
@@ -423,14 +427,14 @@ class FrontProtocol(HttpToolsProtocol):
             self._unwritten, self.write_deadline = left, now + self.limits.write_s
         if self.deadline > now:
             return
-        if self._phase == _BODY:
-            self._body_overdue(now)
-        elif self._phase == _HEAD:
-            self._time_out(RequestTimeout("The request headers did not arrive in time."))
-        elif self._glance is not None and self._phase == _BUSY:
+        if self._glance is not None and self._phase != _CLOSING:  # of a next request it may have sent a part
             if self._glance.poll(0):  # errors and hang-ups alone are reported
                 self.transport.abort()
             self.deadline = now + _GLANCE_S
+        elif self._phase == _BODY:
+            self._body_overdue(now)
+        elif self._phase == _HEAD:
+            self._time_out(RequestTimeout("The request headers did not arrive in time."))
         elif self.flow.write_paused:  # the write deadline judges
             self.deadline = now + self.limits.write_s
         elif self._phase == _CLOSING or self.transport.get_write_buffer_size():

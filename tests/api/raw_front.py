@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -56,6 +57,8 @@ class TinyApp:
             await self.answer(scope, send, {"early": True})
         elif path == "/boom":
             raise RuntimeError("not a caller's business")
+        elif path == "/wait":
+            await self.wait(scope, send)
         elif path in ("/endless", "/cut"):
             await self.stream(scope, send, 1 << 30 if path == "/endless" else 2)
         else:
@@ -73,6 +76,16 @@ class TinyApp:
             raise BadRequest("The body must be a JSON object.", param="body")
         self.calls.append((scope["method"], scope["path"], len(body)))
         await self.answer(scope, send, {"n": len(self.calls), "choices": [], "user": document.get("user")})
+
+    async def wait(self, scope, send) -> None:
+        """An answer that takes a second and a half, unless the client leaves before it."""
+        left = asyncio.Event()
+        scope["veriroute.on_leave"](left.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await left.wait()
+                self.events.append("left")
+        await self.answer(scope, send, {"left": left.is_set()})
 
     async def answer(self, scope, send, document) -> None:
         body = json.dumps(document).encode()

@@ -265,6 +265,16 @@ def test_f08_an_expectation_is_met_once_and_its_silence_ends_in_408(front: Front
     assert replies.closed
 
 
+def test_f08_http_1_0_gets_no_interim_answer(front: Front) -> None:
+    """A client of HTTP/1.0 that expects 100-continue is answered once, when its body has come."""
+    raw = post(b"Expect: 100-continue\r\nContent-Length: 2\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+    with front.connect() as sock:
+        sock.sendall(raw.replace(b"%HOST%", front.host)[:-2])
+        time.sleep(0.1)
+        sock.sendall(b"{}")
+        assert read_replies(sock).statuses == [200]
+
+
 def test_f08_a_refused_request_is_not_asked_to_continue(front: Front) -> None:
     """Too large a declared body gets 413 at once, with no 100 before it."""
     refused(front, post(b"Expect: 100-continue\r\nContent-Length: 99000000000\r\n", b""), 413)
@@ -309,6 +319,30 @@ def test_f09_an_upgrade_hides_no_second_request(front: Front) -> None:
     replies = front.exchange(front.request(b"POST", b"/v1/chat/completions", *lines, body=hidden))
     assert replies.statuses == [400]
     assert replies[0].error["param"] == "body"
+
+
+@pytest.mark.parametrize(
+    "coding", [b"identity", b"x", b"gzip, chunked", b"chunked, identity", b"chunked\r\nContent-Length: 2"]
+)
+def test_f09_an_upgrade_with_framing_out_of_grammar_is_refused(
+    front: Front, coding: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It gets the one 400 that it gets without an upgrade, and nothing is logged as our failure."""
+    head = b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: " + coding + b"\r\n"
+    refused(front, post(head, SMUGGLED), 400)
+    assert not caplog.records
+
+
+def test_f09_a_malformed_upgrade_does_not_cut_the_exchange_before_it(front: Front) -> None:
+    """The request under way is answered, and then the one behind it is refused."""
+    head = b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: identity\r\n"
+    with front.connect() as sock:
+        sock.sendall(front.request(b"GET", b"/wait"))
+        time.sleep(0.1)
+        sock.sendall(post(head).replace(b"%HOST%", front.host))
+        replies = read_replies(sock)
+    assert replies.statuses == [200, 400]
+    assert replies[0].body == b'{"left": false}'
 
 
 def test_f09_the_http_2_preface_is_refused(front: Front) -> None:
@@ -534,6 +568,30 @@ def test_f17_slow_connections_leave_good_traffic_unharmed(front: Front) -> None:
     finally:
         for sock in socks:
             sock.close()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /x", b"GET /x HTTP/1.1\r\nX-A: b\r\n"])
+def test_f17_a_client_that_leaves_behind_a_request_is_noticed(front: Front, begun: bytes) -> None:
+    """Whether or not it began a next request, its exchange ends within a moment of its going."""
+    before = front.app.events.count("left")
+    with front.connect() as sock:
+        sock.sendall(front.request(b"GET", b"/wait") + begun)
+        time.sleep(0.1)
+        sock.shutdown(socket.SHUT_WR)
+        time.sleep(0.05)
+    wait_for(lambda: front.app.events.count("left") > before, 3)
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /x", b"GET /x HTTP/1.1\r\nX-A: b\r\n"])
+def test_f17_a_client_that_shuts_its_sending_side_is_answered(front: Front, begun: bytes) -> None:
+    """Whether or not it began a next request, the whole one before is served, and then the connection ends."""
+    with front.connect() as sock:
+        sock.sendall(front.request(b"GET", b"/wait") + begun)
+        sock.shutdown(socket.SHUT_WR)
+        replies = read_replies(sock)
+    assert [status for status in replies.statuses if status != 100] == [200]
+    assert replies[-1].body == b'{"left": false}'
+    assert replies.closed
 
 
 def test_f18_a_declared_giant_is_refused_before_it_is_read(front: Front) -> None:
