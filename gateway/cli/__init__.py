@@ -7,10 +7,13 @@ A command is a module with three names: `HELP` (one line), `configure(parser)` a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
+import os
 import sys
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from gateway import __version__
 from gateway.errors import VerirouteError
@@ -40,11 +43,38 @@ EXTERNAL = {
 }
 
 EXIT_OK, EXIT_REJECTED, EXIT_USAGE, EXIT_UNDECIDED = 0, 1, 2, 3
+#: 128 and the number of the signal, as of a program that a signal ends: SIGINT, and SIGPIPE, which Python ignores.
+EXIT_INTERRUPTED, EXIT_NO_READER = 130, 141
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command. Exit codes: 0 done, 1 refuted or failed, 2 usage or settings, 3 could not be decided."""
-    args = sys.argv[1:] if argv is None else argv
+    """Run one command. Exit codes: 0 done, 1 refuted or failed, 2 usage, settings or output that cannot be written,
+    3 could not be decided; 130 interrupted, 141 nobody reads the output any more.
+    """
+    if sys.stdout is None:  # `>&-`: what is printed would go into the next file that is opened, the database it may be
+        _say("veriroute: standard output is closed; /dev/null takes what nobody wants")
+        return EXIT_USAGE
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a sign that the terminal lacks is no reason to end
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:  # after argparse's help too; what stands in the buffer has reached nobody
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        code = EXIT_NO_READER
+    except OSError as error:
+        where = f" ({error.filename!a})" if error.filename else ""
+        _say(f"veriroute: cannot read or write: {error.strerror or error}{where}")
+        code = EXIT_USAGE
+    _drop(sys.stdout, sys.stderr)
+    return code
+
+
+def _run(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help", "help"):
         sys.stdout.write(_overview())
         return EXIT_OK if args else EXIT_USAGE
@@ -53,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_OK
     command = _find(args[0])
     if command is None:
-        sys.stderr.write(f"veriroute: there is no command {args[0]!r}; `veriroute --help` lists them\n")
+        _say(f"veriroute: there is no command {args[0]!r}; `veriroute --help` lists them")
         return EXIT_USAGE
     parser = argparse.ArgumentParser(
         prog=f"veriroute {args[0]}",
@@ -66,17 +96,24 @@ def main(argv: list[str] | None = None) -> int:
     except VerirouteError as error:
         from gateway.text import plain
 
-        from .terminal import printable
-
         # A message may name a file as a document from outside calls it.
-        words = "\n".join(plain(line) for line in str(error).split("\n"))
-        sys.stderr.write(printable(f"veriroute {args[0]}: {words}", sys.stderr) + "\n")
+        _say(f"veriroute {args[0]}: " + "\n".join(plain(line) for line in str(error).split("\n")))
         return EXIT_USAGE
-    except BrokenPipeError:
-        sys.stderr.close()
-        return EXIT_REJECTED
-    except KeyboardInterrupt:
-        return 130
+
+
+def _say(text: str) -> None:
+    try:
+        print(text, file=sys.stderr)
+    except OSError:  # the exit code has to do
+        _drop(sys.stderr)
+
+
+def _drop(*streams: TextIO) -> None:
+    """Lead what could not be written nowhere: the interpreter's own try at its end would end in a code of its own."""
+    with open(os.devnull, "wb") as nowhere:
+        for stream in streams:
+            with contextlib.suppress(OSError, AttributeError):  # no file behind it, or none at all
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _find(name: str) -> ModuleType | Any | None:

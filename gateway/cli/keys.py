@@ -80,13 +80,20 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
         _tell(writer.notices)
         writer.add_key(key, event=_document(event))
     if args.json:
-        shown = {"id": key.id, "name": key.name, "key": text, "policy": key.policy, "scopes": list(scopes)}
-        sys.stdout.write(json.dumps(shown) + "\n")
+        values = {"id": key.id, "name": key.name, "key": text, "policy": key.policy, "scopes": list(scopes)}
+        shown = json.dumps(values) + "\n"
     else:
-        sys.stdout.write(
+        shown = (
             f"{text}\n\nid      {key.id}\nname    {key.name}\npolicy  {key.policy or settings.policy.default}\n"
             f"scopes  {', '.join(scopes)}\n\nThe key is shown this once; only its digest is stored.\n"
         )
+    try:
+        sys.stdout.write(shown)
+        sys.stdout.flush()
+    except OSError:
+        raise ConfigError(
+            f"the key could not be shown, and {key.id} is in force; end it with `veriroute keys revoke {key.id}`"
+        ) from None
     return 0
 
 

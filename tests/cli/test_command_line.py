@@ -1,0 +1,109 @@
+"""`veriroute` itself: what every command does about output that cannot be written, and about Ctrl-C."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from gateway import cli
+
+HOME = Path(cli.__file__).parents[2]
+PRINTING = [
+    ["--help"],
+    ["--version"],
+    ["keys", "--help"],
+    ["config", "show"],
+    ["config", "reference"],
+    ["policy", "list"],
+]
+
+
+def veriroute(*args: str, folder: Path, stdout: int | None = subprocess.PIPE, **environ: str) -> tuple[int, str, str]:
+    """The command in a process of its own, whose output is buffered as in a shell."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", *args],
+        stdout=stdout, stderr=subprocess.PIPE, cwd=folder, env={**kept, "PYTHONPATH": str(HOME), **environ}, timeout=60,
+    )  # fmt: skip
+    return done.returncode, (done.stdout or b"").decode("latin-1"), done.stderr.decode()
+
+
+def without_a_reader() -> BinaryIO:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "wb")
+
+
+@pytest.mark.parametrize("args", PRINTING, ids=" ".join)
+def test_a_full_disk_is_told_in_one_sentence(args: list[str], tmp_path: Path):
+    """Output that cannot be written ends with exit code 2, which says nothing about what was checked."""
+    with open("/dev/full", "wb") as full:
+        code, _, said = veriroute(*args, folder=tmp_path, stdout=full.fileno())
+    assert (code, said) == (2, "veriroute: cannot read or write: No space left on device\n")
+
+
+@pytest.mark.parametrize("args", PRINTING, ids=" ".join)
+def test_a_reader_that_is_gone_ends_a_command_silently(args: list[str], tmp_path: Path):
+    """The exit code is what a shell says of a program that SIGPIPE ended."""
+    with without_a_reader() as pipe:
+        assert veriroute(*args, folder=tmp_path, stdout=pipe.fileno()) == (141, "", "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_new_key_that_could_not_be_shown_is_named(tmp_path: Path, unbuffered: str):
+    """It is in force, so its id is told, with the command that ends it, and that command works."""
+    with open("/dev/full", "wb") as full:
+        code, _, said = veriroute(
+            "keys", "create", "--name", "a", folder=tmp_path, stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered
+        )
+    assert code == 2
+    found = re.match(
+        r"veriroute keys: the key could not be shown, and (key_\w+) is in force; end it with `(.+)`\n", said
+    )
+    assert found is not None, said
+    assert veriroute(*found[2].split()[1:], folder=tmp_path) == (0, f"{found[1]} is revoked\n", "")
+
+
+def test_a_closed_output_is_refused(tmp_path: Path):
+    """The next file to be opened would get its number, and what is printed."""
+    kept = {**os.environ, "PYTHONPATH": str(HOME)}
+    line = [sys.executable, "-m", "gateway", "keys", "create", "--name", "a"]
+    done = subprocess.run(
+        line, stderr=subprocess.PIPE, cwd=tmp_path, env=kept, preexec_fn=lambda: os.close(1), timeout=60
+    )
+    assert (done.returncode, done.stderr.decode().count("\n")) == (2, 1)
+    assert b"standard output is closed" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_that_nobody_hears_keeps_its_exit_code(tmp_path: Path):
+    """Without standard error the sentence is lost, and the exit code stays what it is."""
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gateway", "sevre"],
+            stderr=full, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOME)}, timeout=60,
+        )  # fmt: skip
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("args", [["keys", "list"], ["ml", "--help"], ["appraise", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_a_sign_that_the_terminal_lacks_is_escaped(args: list[str], encoding: str, tmp_path: Path):
+    """Whatever the locale, a command prints all that it has to say."""
+    veriroute("keys", "create", "--name", "a", folder=tmp_path)
+    code, out, said = veriroute(*args, folder=tmp_path, PYTHONIOENCODING=encoding)
+    assert (code, said) == (0, "")
+    assert r"\u20" in out
+
+
+def test_ctrl_c_while_a_command_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """It ends the command with 130 and without a word, as it does later on."""
+    (tmp_path / "loads_for_long.py").write_text("raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(cli.COMMANDS, "long", ("loads_for_long", "takes its time"))
+    assert cli.main(["long"]) == 130
+    assert capsys.readouterr() == ("", "")
