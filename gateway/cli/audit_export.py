@@ -40,6 +40,7 @@ from gateway.log.export import (
 from gateway.log.note import NoteSigner, parse_note
 from gateway.model.line import exit_code
 from gateway.model.receipt import instant
+from gateway.storage.engine import require_file
 from gateway.storage.reads import Reader
 from gateway.storage.scan import RECEIPT_COLUMNS, Scan
 from gateway.storage.writes import AdminWriter
@@ -115,6 +116,7 @@ def export(args: argparse.Namespace) -> int:
     final = os.path.abspath(args.out)
     if os.path.lexists(final):
         raise Usage(f"{plain(args.out)} exists already; nothing is overwritten")
+    require_file(path)  # before the key, which is looked for beside it
     signer = _signer(args, path)
     with Reader(path) as reader, Scan(path) as scan, _staged(final) as (folder, publish):
         note, size = _head(reader)

@@ -22,7 +22,7 @@ from gateway.errors import ConfigError
 from gateway.model.receipt import instant
 from gateway.policy_files import read_policies
 from gateway.settings import Settings
-from gateway.storage.engine import database_path
+from gateway.storage.engine import database_path, require_file
 from gateway.storage.reads import ApiKey, Reader
 from gateway.storage.writes import AdminWriter
 from gateway.text import plain
@@ -98,6 +98,7 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
 
 
 def _revoke(args: argparse.Namespace, path: str) -> int:
+    require_file(path)  # the writer would make one, and so hide that the settings name another
     now = time.time_ns() // 1_000_000
     with AdminWriter(path) as writer:
         done = writer.revoke_key(args.id, now, event=_document({"act": "revoke", "keyId": args.id, "timeMs": now}))

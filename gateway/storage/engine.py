@@ -38,6 +38,14 @@ def database_path(url: str) -> str:
     return os.path.realpath(path)
 
 
+def require_file(path: str) -> None:
+    """Raises `ConfigError` unless there is a file at `path`."""
+    if os.path.isdir(path):
+        raise ConfigError(f"{path} is a folder; name the database file in it")
+    if not os.path.isfile(path):
+        raise ConfigError(f"there is no database at {path}; `veriroute serve` creates it")
+
+
 def prepare_file(path: str) -> list[str]:
     """See that `path` can hold the database and that only its owner can read it; create it, empty, where absent.
 
@@ -94,8 +102,7 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
 
     Raises `ConfigError` when there is no such database, `LogRefused` when it is none of ours.
     """
-    if not os.path.isfile(path):
-        raise ConfigError(f"there is no database at {path}; `veriroute serve` creates it")
+    require_file(path)
     try:
         connection = sqlite3.connect(
             Path(path).absolute().as_uri() + "?mode=ro",

@@ -1,4 +1,4 @@
-"""`veriroute` itself: what every command does about output that cannot be written, and about Ctrl-C."""
+"""`veriroute` itself: what commands do about output that cannot be written, Ctrl-C, and a database that is not there."""
 
 import os
 import re
@@ -107,3 +107,34 @@ def test_ctrl_c_while_a_command_is_loaded(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(cli.COMMANDS, "long", ("loads_for_long", "takes its time"))
     assert cli.main(["long"]) == 130
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["keys", "list"],
+        ["keys", "revoke", "key_000000000000"],
+        ["audit", "verify", "veriroute.db"],
+        ["audit", "export", "veriroute.db", "--out", "out"],
+    ],
+    ids=" ".join,
+)
+def test_a_database_that_is_not_there_is_told_and_not_made(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """In the wrong folder a command says so, before it asks for a key, and leaves nothing behind."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(args) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"veriroute {args[0]}: there is no database at {tmp_path / 'veriroute.db'}; ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("args", [["audit", "verify", "."], ["audit", "export", ".", "--out", "out"]], ids=" ".join)
+def test_a_folder_is_no_database(
+    args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """It is there, so what is said is that it is a folder."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(args) == 2
+    assert capsys.readouterr().err == f"veriroute audit: {tmp_path} is a folder; name the database file in it\n"
