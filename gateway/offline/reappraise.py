@@ -19,7 +19,7 @@ import hashlib
 from gateway.crypto.canonical import strict_json
 from gateway.errors import BadRequest, FormatError
 from gateway.exchange.amend import amend
-from gateway.exchange.answer import read_answer
+from gateway.exchange.answer import READABLE, read_answer
 from gateway.exchange.head import parse_head
 from gateway.log.bundle import Bundle
 from gateway.model.line import Line
@@ -72,7 +72,11 @@ def _again(
     bundle: Bundle, statement: Statement, served: Served, report: aci.Report, sealed: aci.SignedReceipt
 ) -> list[Line]:
     receipt = statement.predicate
-    received = millis(receipt.timings.received) / 1000
+    try:
+        received = millis(receipt.timings.received) / 1000
+    except FormatError as error:
+        sentence = "not repeated: the receipt does not say when the request came"
+        return [Line(_STEP, Outcome.NONE, sentence, detail=str(error))]
     session = attested_session(
         Node(id=served.node, network=served.network, base_url="", models=()),
         report,
@@ -90,18 +94,20 @@ def _again(
         model=receipt.request.model,
         endpoint=receipt.request.endpoint,
     )
-    result = appraise_response(
-        session, sealed, None, exchanged, _observe(receipt, request, body), now=received, skew_s=SKEW_S
-    )
+    seen = _observe(receipt, request, body)
+    result = appraise_response(session, sealed, None, exchanged, seen or Observation(), now=received, skew_s=SKEW_S)
     wanted = [*_FROM_RECEIPT]
     wanted += ["request_bound"] if request is not None else []
     wanted += ["response_bound"] if body is not None else []
-    wanted += _FROM_BODY if request is not None and body is not None else []  # what was asked decides the shape
+    wanted += _FROM_BODY if seen is not None else []
     by_id = {c.id: c for c in result.checks}
     lines = [_compare(by_id[i], _recorded(receipt, i)) for i in wanted]
     missing = [n for n, v in (("the request's bytes", request), ("the answer's bytes", body)) if v is None]
     if missing:
         lines.append(_idle(f"not repeated for want of {' and '.join(missing)}: {_left_out(wanted)}"))
+    elif seen is None:
+        sentence = f"answers of {receipt.request.endpoint!a} are not known here, so not repeated: {_left_out(wanted)}"
+        lines.append(Line(_STEP, Outcome.NONE, sentence))
     return lines
 
 
@@ -157,9 +163,10 @@ def _returned(bundle: Bundle, statement: Statement) -> bytes | None:
     return opened.data
 
 
-def _observe(receipt: Receipt, request: bytes | None, body: bytes | None) -> Observation:
-    if request is None or body is None:
-        return Observation()
+def _observe(receipt: Receipt, request: bytes | None, body: bytes | None) -> Observation | None:
+    """What stands in the answer; None where it cannot be read. What was asked decides the shape."""
+    if request is None or body is None or receipt.request.endpoint not in READABLE:
+        return None
     try:
         return read_answer(parse_head(receipt.request.endpoint, request), body)[0]
     except BadRequest as error:

@@ -24,6 +24,7 @@ A, W, C, N = Outcome.AFFIRMING, Outcome.WARNING, Outcome.CONTRAINDICATED, Outcom
 WORLD, INTENT, RECEIPT = small_world()
 TRUST = parse_trust(WORLD.trust_text())
 GOOD = WORLD.bundle(RECEIPT, INTENT)
+NO_DAY = "2026-02-31T00:00:00.000Z"
 
 
 def check(bundle: Bundle, trust: TrustPolicy | None = TRUST, **options: Any) -> list[Line]:
@@ -215,6 +216,22 @@ def test_a_receipt_from_the_future_cannot_be_decided():
 def test_a_time_that_does_not_exist_is_a_contradiction():
     """The thirteenth month is not a time."""
     assert outcomes(check(with_receipt(time_created="2026-13-01T00:00:00.000Z")), "time") == [C]
+
+
+def test_evidence_is_not_judged_again_at_a_time_that_does_not_exist():
+    """Without the time of the request nothing says when the node's receipt had to be fresh, and that is a line."""
+    lines = check(with_receipt(timings=msgspec.structs.replace(WORLD.predicate().timings, received=NO_DAY)))
+    assert [(line.outcome, line.claimed) for line in lines if line.step == "appraisal"] == [(N, True)]
+    assert outcomes(lines, "time") == [C]
+    assert exit_code(lines) == 1
+
+
+def test_an_answer_of_an_unknown_endpoint_cannot_be_read_again():
+    """A signed endpoint that has no answers here leaves their form undecided, and is no error."""
+    lines = check(with_receipt(request=msgspec.structs.replace(WORLD.predicate().request, endpoint="x")))
+    last = [line for line in lines if line.step == "appraisal"][-1]
+    expected = "answers of 'x' are not known here, so not repeated: malformed, shape, model_echo"
+    assert (last.outcome, last.claimed, last.sentence) == (N, True, expected)
 
 
 def test_a_signed_payload_that_is_no_receipt_is_said():
