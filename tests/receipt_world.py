@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from gateway.crypto.canonical import jcs
 from gateway.crypto.merkle import Frontier, inclusion_proof, leaf_hash, subtree_root
@@ -19,7 +20,7 @@ from gateway.log.bundle import Bundle, BundleKey, EvidenceBlob, Logged, PolicyFi
 from gateway.log.checkpoint import Checkpoint, format_checkpoint, sign_checkpoint
 from gateway.log.cosignature import cosign
 from gateway.log.dsse import sign_envelope, wrap
-from gateway.log.note import COSIGNATURE_ED25519, NoteSigner, Vkey, key_id
+from gateway.log.note import COSIGNATURE_ED25519, COSIGNATURE_MLDSA44, NoteSigner, Vkey, key_id
 from gateway.log.proof import format_tlog_proof
 from gateway.log.receipt import encode_receipt, event_statement, leaf, salt_for, salted, subject
 from gateway.model.receipt import (
@@ -127,6 +128,12 @@ class AciNode:
 
 NODE = AciNode()
 SESSION = {"api_version": "aci/1", "upstream_name": "node-1", "workload_keyset_digest": NODE.keyset_digest}
+
+
+def post_quantum(name: str) -> Vkey:
+    """An ML-DSA-44 key of `name`, whose private half signs nothing here."""
+    public = MLDSA44PrivateKey.from_seed_bytes(b"mlds" * 8).public_key().public_bytes_raw()
+    return Vkey(name, key_id(name, COSIGNATURE_MLDSA44, public), COSIGNATURE_MLDSA44, public)
 
 
 class World:

@@ -7,7 +7,8 @@ from hashlib import sha256
 
 from gateway.crypto.merkle import leaf_hash
 from gateway.errors import FormatError, ProofError
-from gateway.log.checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from gateway.log.checkpoint import Checkpoint, parse_checkpoint
+from gateway.log.cosignature import open_cosigned
 from gateway.log.dsse import Envelope, parse_envelope, verify_envelope
 from gateway.log.export import (
     PAYLOAD_TYPE,
@@ -91,7 +92,7 @@ def _checkpoint(manifest: Manifest, trust: TrustPolicy | None) -> tuple[Checkpoi
         if trust is None:
             head = parse_checkpoint(parse_note(note)[0])
             return head, Line("checkpoint", Outcome.NONE, "no trust file: the tree head's signature is not decided")
-        head = open_checkpoint(note, trust.log_keys, manifest.origin)
+        head = open_cosigned(note, trust.log_keys, (), manifest.origin).checkpoint
     except FormatError as error:
         return None, Line("checkpoint", Outcome.CONTRAINDICATED, "the tree head does not hold", detail=str(error))
     detail = f"log {head.origin}, size {head.size}, root {head.root.hex()}"

@@ -33,7 +33,8 @@ from gateway.model.verdict import Outcome
 from .audit_pairs import INTENTS, Openings, Pairs
 from .audit_rows import COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
 from .audit_tree import TREE, AuditTree, Stored
-from .checkpoint import Checkpoint, open_checkpoint
+from .checkpoint import Checkpoint
+from .cosignature import open_cosigned
 from .note import Vkey
 from .proof import HEADER, parse_tlog_proof
 from .trust import TrustPolicy
@@ -260,7 +261,7 @@ def _outside(name: str, data: bytes, keys: tuple[Vkey, ...], origin: str | None)
         return _Outside(name, None, Outcome.NONE, "not compared: no key to check its signature with")
     try:
         note = parse_tlog_proof(data.decode()).checkpoint if data.startswith(HEADER.encode()) else data
-        return _Outside(name, open_checkpoint(note, keys, origin))
+        return _Outside(name, open_cosigned(note, keys, (), origin).checkpoint)
     except UnicodeDecodeError:
         return _Outside(name, None, Outcome.CONTRAINDICATED, "it is neither a checkpoint nor a tlog-proof")
     except FormatError as error:

@@ -8,7 +8,8 @@ from typing import Protocol
 from gateway.crypto.merkle import Frontier, extend, subtree_root
 from gateway.errors import FormatError
 
-from .checkpoint import Checkpoint, open_checkpoint, parse_checkpoint
+from .checkpoint import Checkpoint, parse_checkpoint
+from .cosignature import open_cosigned
 from .note import Vkey, parse_note
 from .tiles import TILE_WIDTH
 
@@ -90,7 +91,7 @@ class AuditTree:
         self.looked += 1
         try:
             if self.keys:
-                checkpoint = open_checkpoint(note, self.keys, self.source.origin)
+                checkpoint = open_cosigned(note, self.keys, (), self.source.origin).checkpoint
             else:
                 checkpoint = parse_checkpoint(parse_note(note)[0])
         except FormatError as error:

@@ -64,7 +64,8 @@ def open_checkpoint(data: bytes, vkeys: Sequence[Vkey], origin: str | None = Non
     """The checkpoint in `data`, signed by one of the log keys `vkeys`, and of log `origin` if that is given.
 
     Every key counts only for the log it is named after. Lines by other keys, cosignatures among them, are passed over
-    (`gateway.log.cosignature` judges those). Raises `FormatError` or `ProofError`.
+    (`gateway.log.cosignature` judges those, and a log's own lines in the ML-DSA form). Raises `FormatError`, also for
+    a key of another type than 0x01, or `ProofError`.
     """
     return checkpoint_of(open_note(data, vkeys), origin)
 

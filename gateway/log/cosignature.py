@@ -114,6 +114,8 @@ def open_cosigned(
     """
     if any(key.alg == ED25519 for key in witness_keys):
         raise FormatError("a witness key has type 0x04 or 0x06; 0x01 is a log's")
+    if any(key.alg == COSIGNATURE_ED25519 for key in log_keys):
+        raise FormatError("a log key has type 0x01 or 0x06; 0x04 is a witness's")
     note = open_note(data, [*log_keys, *witness_keys], checks=CHECKPOINT_CHECKS)
     signed_by_log = tuple(key for key in note.verified if key in log_keys)
     if not signed_by_log:

@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from receipt_world import World
+from receipt_world import ORIGIN, World, post_quantum
 from stored_log import StoredLog
 
 from gateway.cli import main
@@ -64,6 +64,16 @@ def test_without_trust_nothing_is_decided(log: StoredLog, tmp_path: Path):
     stranger = tmp_path / "trust"
     stranger.write_text(World("other.test/log").trust_text())
     assert main(["audit", "verify-export", str(tmp_path / "x"), "--trust", str(stranger)]) == 1
+
+
+def test_a_post_quantum_key_of_the_log_beside_its_own_changes_nothing(log: StoredLog, tmp_path: Path):
+    """The tree head needs one key of the log, of whichever kind; by one that did not sign it, it does not hold."""
+    assert export(log, tmp_path / "x") == 0
+    trust, text = tmp_path / "trust", log.world.trust_text()
+    trust.write_text(f"log {post_quantum(ORIGIN)}\n{text}")
+    assert main(["audit", "verify-export", str(tmp_path / "x"), "--trust", str(trust)]) == 0
+    trust.write_text(text.replace(log.world.log.vkey, str(post_quantum(ORIGIN))))
+    assert main(["audit", "verify-export", str(tmp_path / "x"), "--trust", str(trust)]) == 1
 
 
 def test_an_unsigned_manifest_is_asked_for_and_called_so(log: StoredLog, tmp_path: Path):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receipt_world import ORIGIN, World
+from receipt_world import ORIGIN, World, post_quantum
 from stored_log import StoredLog, entry
 
 from gateway.cli import audit as command
@@ -336,6 +336,19 @@ def test_kept_files_that_are_none_are_said(log: Copy, tmp_path: Path):
         code, lines = log.audit("--kept", str(tmp_path / name))
         assert (code, bad(lines)) == (1, {f"outside{tmp_path / name}"})
     assert main(["audit", "verify", log.path, "--kept", str(tmp_path / "absent")]) == 2
+
+
+def test_a_post_quantum_key_of_the_log_beside_its_own_changes_nothing(log: Copy, tmp_path: Path):
+    """A log may have an ML-DSA key as well: a checkpoint that this one did not sign stands by the other's signature."""
+    kept = tmp_path / "kept"
+    kept.write_bytes(log.world.checkpoint())
+    text = Path(log.trust).read_text()
+    Path(log.trust).write_text(f"log {post_quantum(ORIGIN)}\n{text}")
+    assert log.audit("--kept", str(kept))[0] == 0
+    Path(log.trust).write_text(text.replace(log.world.log.vkey, str(post_quantum(ORIGIN))))
+    code, lines = log.audit("--kept", str(kept))
+    assert (code, "not signed by any known" in lines["tree"]["sentence"]) == (1, True)
+    assert lines[f"outside{kept}"]["outcome"] == "contraindicated"
 
 
 def test_without_a_trust_file_nothing_is_decided(log: Copy):

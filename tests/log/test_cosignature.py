@@ -162,6 +162,14 @@ def test_a_log_may_sign_in_the_post_quantum_form():
     assert open_cosigned(data, [key], []).log_keys == (key,)
 
 
+def test_a_witness_key_is_no_log():
+    """A key that can only cosign does not sign for a log, though it is named like one."""
+    key = vkey(POINT.origin, COSIGNATURE_ED25519, W1.public_key)
+    data = TEXT.encode() + b"\n" + str(cosign(key.name, W1, TEXT, NOW)).encode()
+    with pytest.raises(FormatError, match="log key has type 0x01 or 0x06"):
+        open_cosigned(data, [key], [])
+
+
 def test_a_plain_key_is_no_witness():
     """A key of the log's type among the witnesses is refused, not ignored."""
     with pytest.raises(FormatError, match="witness key has type"):
