@@ -6,6 +6,7 @@ appraisal and `Content` for the receipt; the bytes are not changed here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -20,7 +21,9 @@ from .head import Head
 OURS = ("verification", "receipt", "x_veriroute")
 OURS_SET = frozenset(OURS)
 #: Output items of /v1/responses and content blocks of /v1/messages that make an agent act.
-EXECUTABLE_SUFFIXES = ("_call", "tool_use")
+EXECUTABLE_SUFFIXES = ("_call", "tool_use", "_approval_request")
+#: Of these, the items that hold the name of what is run. In any other a name runs nothing.
+NAMED = frozenset(("function_call", "custom_tool_call", "mcp_call", "mcp_approval_request"))
 
 
 class Function(msgspec.Struct):
@@ -28,11 +31,16 @@ class Function(msgspec.Struct):
     arguments: str | None = None
 
 
+class Custom(msgspec.Struct):
+    name: str | None = None
+    input: str | None = None
+
+
 class ToolCall(msgspec.Struct):
     index: int | None = None
     type: str | None = None
     function: Function | None = None
-    custom: Function | None = None
+    custom: Custom | None = None
 
 
 class Message(msgspec.Struct):
@@ -159,36 +167,60 @@ def toolcall_bytes(calls: tuple[Call, ...]) -> bytes:
 
 def message_calls(message: Message) -> list[Call]:
     """The executable members of one chat message."""
-    calls = []
-    for call in message.tool_calls or ():
-        function = call.function or call.custom or Function()
-        calls.append(Call("tool_calls", function.name or "", function.arguments))
+    calls = [tool_call(call) for call in message.tool_calls or ()]
     if message.function_call is not None:
         calls.append(Call("function_call", message.function_call.name or "", message.function_call.arguments))
     return calls
 
 
+def tool_call(call: ToolCall) -> Call:
+    """What an agent runs of an entry of `tool_calls`: what its `type` says, and where it has none, what is there."""
+    if call.type == "custom" or (not call.type and call.function is None):
+        custom = call.custom or Custom()
+        return Call("tool_calls", custom.name or "", custom.input)
+    function = call.function or Function()
+    return Call("tool_calls", function.name or "", function.arguments)
+
+
+def calls_problem(calls: Iterable[ToolCall]) -> str | None:
+    """Why one of `calls` may be run as something else than `tool_call` says; None when none may."""
+    for call in calls:
+        if call.function is not None and call.custom is not None:
+            return "a tool call is both a function's and a custom one"
+        if call.type and call.type not in ("function", "custom"):
+            return f"a tool call is of the type {call.type[:40]!r}"
+    return None
+
+
 def part_call(part: Part) -> Call | None:
     """The call that an output item or content block is, if it is one."""
-    if part.type is None or not part.type.endswith(EXECUTABLE_SUFFIXES):
+    kind = part.type
+    if kind is None or not kind.endswith(EXECUTABLE_SUFFIXES):
         return None
-    if part.type.endswith("tool_use"):
+    if kind.endswith("tool_use"):
         given = None if part.input is None else msgspec.json.encode(part.input).decode()
-        return Call(part.type, part.name or "", given)
+        return Call(kind, part.name or "", given)
+    if kind == "custom_tool_call":
+        return Call(kind, part.name or "", part.input if isinstance(part.input, str) else None)
+    if kind in NAMED:
+        return Call(kind, part.name or "", part.arguments)
     # Calls of built-in tools carry no name; their type without `_call` is what the request declares.
-    return Call(part.type, part.name or part.type.removesuffix("_call"), part.arguments if part.name else "{}")
+    return Call(kind, kind.removesuffix("_call"), "{}")
 
 
 def _chat(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     choices = answer.choices or []
     text = ""
     calls: list[Call] = []
+    problem = _choices_problem(head, choices)
     for choice in choices:
         message = choice.message or Message()
         if choice.index == 0:
             text = message.content if isinstance(message.content, str) else ""
+        if message.tool_calls:
+            problem = problem or calls_problem(message.tool_calls)
         calls += message_calls(message)
-    return _choices_problem(head, choices), text, tuple(calls)
+    return problem, text, tuple(calls)
 
 
 def _completion(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from typing import Any, cast
 
 import msgspec
@@ -30,7 +31,22 @@ from gateway.errors import FormatError
 from gateway.model.observation import Call, Observation
 
 from .alike import Alike, alike
-from .answer import Answer, Content, Part, Usage, foreign_members, part_call, reads_as_call, toolcall_bytes, without
+from .answer import (
+    Answer,
+    Content,
+    Custom,
+    Function,
+    Part,
+    ToolCall,
+    Usage,
+    calls_problem,
+    foreign_members,
+    part_call,
+    reads_as_call,
+    tool_call,
+    toolcall_bytes,
+    without,
+)
 from .head import Head
 from .sse import Block, Framer, format_event
 
@@ -280,7 +296,7 @@ class _Chat(_Protocol):
         self.way = ("delta", "content") if head.endpoint == "/v1/chat/completions" else ("text",)
         self._finished: set[int] = set()
         self._seen: set[int] = set()
-        self._calls: dict[tuple[int, str, int], list[str]] = {}
+        self._calls: dict[tuple[int, str, int], list[ToolCall]] = {}
 
     def event(self, name: bytes, document: dict[str, Any]) -> str:
         self.started = True
@@ -310,10 +326,10 @@ class _Chat(_Protocol):
             content = delta.content if isinstance(delta.content, str) else content
             calls = bool(delta.tool_calls) or delta.function_call is not None
             for call in delta.tool_calls or ():
-                function = call.function or call.custom
-                self._delta((index, "tool_calls", call.index or 0), function)
+                self._calls.setdefault((index, "tool_calls", call.index or 0), []).append(call)
             if delta.function_call is not None:
-                self._delta((index, "function_call", 0), delta.function_call)
+                call = ToolCall(function=delta.function_call)
+                self._calls.setdefault((index, "function_call", 0), []).append(call)
         if index in self._finished and (content or calls):
             self.problem = self.problem or "content after the finish event"
         if content and index == 0:
@@ -322,19 +338,31 @@ class _Chat(_Protocol):
             self._finished.add(index)
         return CALL if calls else kind
 
-    def _delta(self, key: tuple[int, str, int], function: Any) -> None:
-        parts = self._calls.setdefault(key, ["", ""])
-        if function is not None:
-            parts[0] += function.name or ""
-            parts[1] += function.arguments or ""
-
     def shape(self) -> str | None:
         if self._seen != set(range(self.head.n)):
             return f"choices {sorted(self._seen)[:8]} where {self.head.n} were asked for"
-        return None
+        return calls_problem(map(_joined, self._calls.values()))
 
     def finished_calls(self) -> list[Call]:
-        return [Call(kind, name, arguments) for (_, kind, _), (name, arguments) in self._calls.items()]
+        found = []
+        for (_, kind, _), deltas in self._calls.items():
+            call = tool_call(_joined(deltas))
+            found.append(Call(kind, call.name, call.arguments or ""))
+        return found
+
+
+def _joined(deltas: list[ToolCall]) -> ToolCall:
+    """The call that `deltas` amount to, as SDKs put it together: texts one behind the other, of types the last."""
+    call = ToolCall(type=next((d.type for d in reversed(deltas) if d.type), None))
+    if functions := [d.function for d in deltas if d.function is not None]:
+        call.function = Function(_text(f.name for f in functions), _text(f.arguments for f in functions))
+    if customs := [d.custom for d in deltas if d.custom is not None]:
+        call.custom = Custom(_text(c.name for c in customs), _text(c.input for c in customs))
+    return call
+
+
+def _text(parts: Iterable[str | None]) -> str:
+    return "".join([part or "" for part in parts])
 
 
 class _Named(_Protocol):

@@ -34,6 +34,10 @@ def test_chat_text_model_and_usage() -> None:
     [
         ({"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls", "f", "{}"),
         ({"tool_calls": [{"type": "custom", "custom": {"name": "f"}}]}, "tool_calls", "f", None),
+        ({"tool_calls": [{"custom": {"name": "f", "input": "{}", "arguments": "1"}}]}, "tool_calls", "f", "{}"),
+        ({"tool_calls": [{"type": "", "function": {"name": "f"}, "custom": None}]}, "tool_calls", "f", None),
+        ({"tool_calls": [{"type": "custom", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls", "", None),
+        ({"tool_calls": [{"type": "function", "custom": {"name": "f", "input": "{}"}}]}, "tool_calls", "", None),
         ({"content": "x", "function_call": {"name": "g", "arguments": "{}"}}, "function_call", "g", "{}"),
         ({"tool_calls": [{"type": "function"}]}, "tool_calls", "", None),
     ],
@@ -45,6 +49,49 @@ def test_executable_members_of_a_message(
     seen, content, _ = read_answer(CHAT, chat(message))
     assert [(c.kind, c.name, c.arguments) for c in seen.calls] == [(kind, name, arguments)]
     assert content.toolcalls == name.encode() + b"\0" + (arguments or "").encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "problem"),
+    [
+        ({"type": "custom", "function": {"name": "f"}, "custom": {"name": "g"}}, "g", "both"),
+        ({"type": "function", "function": {"name": "f"}, "custom": {"name": "g"}}, "f", "both"),
+        ({"function": {"name": "f"}, "custom": {"name": "g"}}, "f", "both"),
+        ({"type": "f", "function": {"name": "g"}}, "g", "of the type 'f'"),
+        ({"type": "f" * 99, "custom": {"name": "g"}}, "", "of the type 'f"),
+    ],
+)
+def test_a_call_that_may_be_run_as_two_has_no_shape(call: dict[str, object], name: str, problem: str) -> None:
+    """A name beside the one that is run does not stand in for it: the answer is refused, and its type chooses the name."""
+    seen, _, _ = read_answer(CHAT, chat({"tool_calls": [{"type": "function", "function": {"name": "f"}}, call]}))
+    assert problem in (seen.shape or "")
+    assert [c.name for c in seen.calls] == ["f", name]
+    both = json.dumps({"choices": [{"index": 0}, {"index": 1, "message": {"tool_calls": [call]}}]}).encode()
+    assert "choices [0, 1]" in (read_answer(CHAT, both)[0].shape or "")
+
+
+@pytest.mark.parametrize(
+    ("item", "name", "arguments"),
+    [
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, "f", "{}"),
+        ({"type": "function_call"}, "", None),
+        ({"type": "mcp_call", "name": "g", "arguments": "{}"}, "g", "{}"),
+        ({"type": "mcp_approval_request", "name": "drop_db", "arguments": "{}"}, "drop_db", "{}"),
+        ({"type": "custom_tool_call", "name": "f", "input": "ls", "arguments": "{}"}, "f", "ls"),
+        ({"type": "custom_tool_call", "name": "f", "input": {}, "arguments": "{}"}, "f", None),
+        (
+            {"type": "local_shell_call", "name": "f", "arguments": "[]", "action": {"command": ["rm"]}},
+            "local_shell",
+            "{}",
+        ),
+        ({"type": "computer_call", "name": "f", "arguments": "[]"}, "computer", "{}"),
+    ],
+)
+def test_a_call_is_named_by_what_is_run(item: dict[str, object], name: str, arguments: str | None) -> None:
+    """Items that run what they name are judged by their name, and those of built-in tools by their type."""
+    head = Head("/v1/responses", "m", False, 1, frozenset({"f"}))
+    seen, _, _ = read_answer(head, json.dumps({"output": [item]}).encode())
+    assert [(c.kind, c.name, c.arguments) for c in seen.calls] == [(item["type"], name, arguments)]
 
 
 @pytest.mark.parametrize(

@@ -505,3 +505,45 @@ def test_an_event_that_is_two_things_waits(head: Head, mode: str, bad: bytes) ->
     r, left = around(head, mode, bad)
     assert left == bad
     assert r.observation().stream_grammar == "an event's name and type differ"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("deltas", "run", "problem"),
+    [
+        ([{"type": "custom", "function": {"name": "f"}, "custom": {"name": "g"}}], b"g\0\n", "both"),
+        ([{"type": "custom", "function": {"name": "f"}}, {"custom": {"name": "g", "input": "ls"}}], b"g\0ls\n", "both"),
+        ([{"function": {"name": "f"}}, {"type": "custom", "custom": {"name": "g"}}], b"g\0\n", "both"),
+        ([{"type": "f", "function": {"name": "g"}}], b"g\0\n", "of the type 'f'"),
+        ([{"type": "custom", "custom": {"name": "g", "input": "l"}}, {"custom": {"input": "s"}}], b"g\0ls\n", None),
+        ([{"type": "custom", "function": {"name": "f", "arguments": "{}"}}], b"\0\n", None),
+    ],
+)
+def test_a_streamed_call_is_what_is_run(
+    mode: str, deltas: list[dict[str, object]], run: bytes, problem: str | None
+) -> None:
+    """Its type chooses its name, wherever in the stream that stands; one that may be run as two things has no shape."""
+    bad = b"".join(chunk({"tool_calls": [{"index": 0, **delta}]}) for delta in deltas)
+    r, left = around(CHAT, mode, bad)
+    assert left == bad
+    seen = r.observation()
+    assert r.content().toolcalls == run
+    assert (seen.shape is None) is (problem is None)
+    assert (problem or "") in (seen.shape or "")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({"type": "mcp_approval_request", "name": "drop_db", "arguments": "{}"}, "drop_db"),
+        ({"type": "local_shell_call", "name": "f", "arguments": "{}"}, "local_shell"),
+        ({"type": "custom_tool_call", "name": "g", "input": "ls"}, "g"),
+    ],
+)
+def test_a_streamed_item_is_what_is_run(mode: str, item: dict[str, object], name: str) -> None:
+    """An approval that is asked for is a call, and a name that a built-in tool's call holds is not its name."""
+    done = event({"type": "response.output_item.done", "item": item}, "response.output_item.done")
+    r, left = around(RESPONSES, mode, done)
+    assert left == done
+    assert [c.name for c in r.observation().calls] == [name]
