@@ -293,7 +293,8 @@ class _Chat(_Protocol):
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
-        self.way = ("delta", "content") if head.endpoint == "/v1/chat/completions" else ("text",)
+        self._chat = head.endpoint == "/v1/chat/completions"
+        self.way = ("delta", "content") if self._chat else ("text",)
         self._finished: set[int] = set()
         self._seen: set[int] = set()
         self._calls: dict[tuple[int, str, int], list[ToolCall]] = {}
@@ -310,7 +311,10 @@ class _Chat(_Protocol):
         self._model(chunk.model)
         self._usage(chunk.usage)
         kind = TEXT
-        for choice in chunk.choices or ():
+        choices = chunk.choices or ()
+        if len(choices) > 1 and len({choice.index for choice in choices}) < len(choices):
+            self.problem = self.problem or "an event has one choice twice"
+        for choice in choices:
             kind = self._choice(choice, kind)
         return FINISH if kind == TEXT and self._finished else kind
 
@@ -320,10 +324,11 @@ class _Chat(_Protocol):
             self.problem = self.problem or f"choice {index} where {self.head.n} were asked for"
         self._seen.add(index)
         delta = choice.delta or choice.message
-        content = choice.text
+        content = None if self._chat else choice.text
         calls = False
         if delta is not None:
-            content = delta.content if isinstance(delta.content, str) else content
+            if self._chat and isinstance(delta.content, str):
+                content = delta.content
             calls = bool(delta.tool_calls) or delta.function_call is not None
             for call in delta.tool_calls or ():
                 self._calls.setdefault((index, "tool_calls", call.index or 0), []).append(call)

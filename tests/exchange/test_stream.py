@@ -90,6 +90,10 @@ def test_tool_call_deltas_are_put_together() -> None:
         (PLAIN + chunk({"tool_calls": [{"index": 0}]}) + DONE, "content after the finish event"),
         (chunk({"content": "x"}, index=1) + PLAIN + DONE, "choice 1 where 1 were asked for"),
         (PLAIN + event({"id": "other", "choices": []}) + DONE, "the id changes between events"),
+        (
+            event({"choices": [{"index": 0, "delta": {"content": "x"}}, {"index": 0, "delta": {}}]}) + PLAIN + DONE,
+            "an event has one choice twice",
+        ),
     ],
 )
 def test_broken_grammar_is_seen(stream: bytes, problem: str) -> None:
@@ -547,3 +551,20 @@ def test_a_streamed_item_is_what_is_run(mode: str, item: dict[str, object], name
     r, left = around(RESPONSES, mode, done)
     assert left == done
     assert [c.name for c in r.observation().calls] == [name]
+
+
+@pytest.mark.parametrize(("head", "read"), [(CHAT, "good"), (COMPLETIONS, "evil")])
+@pytest.mark.parametrize("unlike", [0, 8])
+@pytest.mark.parametrize("mode", MODES)
+def test_text_is_what_clients_of_the_api_read(
+    head: Head, read: str, unlike: int, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of the other API, beside it or alone, is none, whether or not events are taken for alike."""
+    monkeypatch.setattr("gateway.exchange.stream.UNLIKE", unlike)
+    r = reader(head)
+    good, evil = {"delta": {"content": "good"}}, {"text": "evil"}
+    stream = b"".join(
+        event({"id": "c", "choices": [{"index": 0, **choice}]}) for choice in (good | evil, good | evil, good, evil)
+    )
+    assert b"".join(passed(r, mode, stream)) == stream
+    assert r.content().text == read * 3
