@@ -32,6 +32,7 @@ class OpenGradientReply:
 
     __slots__ = ("_answer", "_document", "_problem", "_statement", "content", "observation", "record")
     form = FORM
+    signs_usage = False  # the output alone is hashed
 
     def __init__(
         self,

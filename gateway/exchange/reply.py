@@ -45,7 +45,8 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 
 class Reply(Protocol):
-    """One complete answer. `record` is its evidence as it is kept beside the receipt, None when there was none."""
+    """One complete answer. `record` is its evidence as it is kept beside the receipt, None when there was none;
+    `signs_usage` says whether the counts of `usage` are in what such evidence signs."""
 
     @property
     def observation(self) -> Observation: ...
@@ -55,6 +56,8 @@ class Reply(Protocol):
     def record(self) -> bytes | None: ...
     @property
     def form(self) -> EvidenceForm: ...
+    @property
+    def signs_usage(self) -> bool: ...
 
     def statement(self) -> bytes | None:
         """What was signed, and by whom, for the journal of replays; None when there is nothing, or our nonce in it."""

@@ -245,7 +245,7 @@ class Timings(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 class Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """Token counts as the node reported them; `covered` says whether its evidence covers the numbers."""
+    """Token counts as the node reported them; `covered` says whether what its key signed holds the numbers."""
 
     input_tokens: Count
     output_tokens: Count

@@ -14,9 +14,12 @@ from gateway.policy.schema import CompiledPolicy
 from gateway.verify.checks import Phase
 from gateway.verify.response import BOUND, bound_claim
 
+_SIGNED = ("signature", "key_bound", "response_bound")
+
 
 class Judged(msgspec.Struct, frozen=True):
-    """A result under a policy: the decision, and the checks and claims of node and answer as they are written."""
+    """A result under a policy: the decision, and the checks and claims of node and answer as they are written.
+    `signed`: a key of the session signed the answer that came."""
 
     result: AttestationResult
     session: AttestedSession
@@ -25,7 +28,7 @@ class Judged(msgspec.Struct, frozen=True):
     claims: msgspec.Raw
     claims_shown: msgspec.Raw
     executed_in: str
-    covered: bool
+    signed: bool
 
     @classmethod
     def of(cls, result: AttestationResult, session: AttestedSession, policy: CompiledPolicy) -> Judged:
@@ -39,7 +42,7 @@ class Judged(msgspec.Struct, frozen=True):
             msgspec.Raw(msgspec.json.encode(claims)),
             msgspec.Raw(msgspec.json.encode(shown)),
             _executed_in(shown),
-            _affirmed(result, "response_bound"),
+            _affirmed(result, _SIGNED),
         )
 
 
@@ -84,5 +87,5 @@ def _executed_in(claims: dict[str, str]) -> str:
     return {"asserted": "tee", "refuted": "ordinary machine"}.get(stated, "unknown")
 
 
-def _affirmed(result: AttestationResult, name: str) -> bool:
-    return any(c.id == name and c.outcome is Outcome.AFFIRMING for c in result.checks)
+def _affirmed(result: AttestationResult, names: tuple[str, ...]) -> bool:
+    return {c.id for c in result.checks if c.outcome is Outcome.AFFIRMING}.issuperset(names)

@@ -112,6 +112,21 @@ def test_answer_bytes_are_unchanged(world: tuple[Gateway, ScriptedNode]) -> None
     assert answer.json()["choices"][0]["message"]["reasoning_content"] == "because"
 
 
+def test_counts_are_covered_by_a_key_of_the_session(make_gateway: Any) -> None:
+    """A receipt says that evidence covers the counts of tokens only where a key of the node's session signed them."""
+    node = ScriptedNode()
+    try:
+        gateway = make_gateway([node.table()], policy={"default": "observe"}).start()
+        for key, covered in (("k", True), ("stranger", False)):
+            node.script = node.json(ANSWER, key_id=key)
+            said = post(gateway).json()["verification"]
+            usage = gateway.receipt(said["receipt"])["usage"]
+            assert usage == {"inputTokens": 1, "outputTokens": 1, "covered": covered}
+            assert said["claims"]["response_bound"] == ("asserted" if covered else "unknown")
+    finally:
+        node.close()
+
+
 def test_a_node_cannot_speak_in_our_name(world: tuple[Gateway, ScriptedNode]) -> None:
     """Members and headers that are ours to set do not come through from a node (A07, A08)."""
     gateway, node = world

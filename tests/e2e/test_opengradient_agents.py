@@ -88,6 +88,7 @@ def test_an_honest_answer_is_verified(tmp_path: Path, transport: str, pin: bool)
     assert claims["executed_in_tee"] == "refuted"
     assert {claims[name] for name in ("request_bound", "response_bound", "identity_live", "pcr_known")} == {"asserted"}
     assert "usage" in said["uncovered"]
+    assert receipt["usage"]["covered"] is False
     assert receipt["delivery"]["form"] == "rebuilt"
     assert receipt["evidence"][0]["name"] == "opengradient-statement"
 

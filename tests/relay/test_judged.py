@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import pytest
+
+from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
-from gateway.relay.judged import with_chain
+from gateway.policy_files import read_policies
+from gateway.relay.judged import Judged, with_chain
 
 NAMES = ("signature", "key_bound", "request_bound", "response_bound")
 BOUND = tuple([Claim(name, "asserted", "verifier_derived") for name in NAMES[2:]])
 OTHER = Claim("model_bound", "unknown", None, "not_evidenced")
 GOOD = AttestationResult(tuple([Check(name, Outcome.AFFIRMING) for name in NAMES]), (*BOUND, OTHER))
+SESSION = AttestedSession(
+    id="s", node="n", network="aci", endpoint="http://n", keyset_digest="", keys=(), spki_pins=(), evidence_digest="",
+    established=0.0, expires=600.0, outcome=Outcome.AFFIRMING, checks=(), claims=(),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("missing", [None, *NAMES])
+def test_what_makes_an_answer_signed(missing: str | None) -> None:
+    """An answer is signed where signature, key and its own digest all hold; the request's does not matter to it."""
+    checks = tuple([c if c.id != missing else Check(c.id, Outcome.NONE, "no_receipt") for c in GOOD.checks])
+    found = Judged.of(AttestationResult(checks), SESSION, read_policies()["observe"])
+    assert found.signed is (missing in (None, "request_bound"))
 
 
 def test_a_broken_chain_binds_nothing() -> None:
