@@ -11,7 +11,7 @@ What has to be shown, in this order, each as one check:
 Evidence of `platform: software` proves possession of the pinned key and nothing about the machine, so `tee_attested`
 is refuted, not unknown: there is no hardware evidence to wait for. Hardware evidence comes here verified
 (`node_evidence`): it has to hold, and to commit to the keyset and our nonce. What a policy makes of the machine behind
-it is left open (`tee_rules`).
+it is left open (`tee_rules`). Evidence of any other platform is looked at by nobody, and shows nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from gateway.model.tee import BindingStatus, HostTrust, TcbStatus, TeeClaims, Te
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome, worst
 
 from . import aci
-from .node_evidence import HARDWARE, platform_of
+from .node_evidence import HARDWARE, SOFTWARE, platform_of
 
 #: A keyset that runs longer than this is treated as one that never ends (some deployments say 2^64-1).
 LONGEST_KEYSET_S = 10 * 366 * 86400
+_SUPPORTED = ", ".join((SOFTWARE, *sorted(HARDWARE)))
 
 
 def appraise_node(
@@ -75,7 +76,7 @@ def appraise_node(
         _keyset_valid(report, now),
         _fresh(report, nonce, claims),
         _channel_bound(report, spki, tls),
-        Check("tee_rules", Outcome.NONE, "no_tee_evidence" if claims is None else "left_to_policy"),
+        _tee_rules(report, claims),
     )
     return AttestationResult(checks, _claims(checks, report, claims)), report
 
@@ -145,8 +146,10 @@ def _configured(session: AttestedSession) -> dict[str, Any]:
 def _evidence(report: aci.Report, tee: TeeClaims | None, problem: str | None) -> Check:
     # 1. hardware evidence has to hold; that it could not be looked at is not that it does not
     platform = platform_of(report)
-    if platform not in HARDWARE:
+    if platform == SOFTWARE:
         return Check("evidence", Outcome.AFFIRMING, None, f"ACI report, platform {platform}")
+    if platform not in HARDWARE:
+        return Check("evidence", Outcome.NONE, "platform_unsupported", platform, _SUPPORTED)
     if tee is None:
         outcome = Outcome.CONTRAINDICATED if problem == "malformed" else Outcome.NONE
         return Check("evidence", outcome, problem or "collateral_unavailable", f"ACI report, platform {platform}")
@@ -210,10 +213,8 @@ def _fresh(report: aci.Report, nonce: str, tee: TeeClaims | None) -> Check:
         if not _held(tee):
             return Check("fresh", Outcome.CONTRAINDICATED, "unbound", tee.binding.detail, over=tee.binding.kind)
         return Check("fresh", Outcome.AFFIRMING, None, "our nonce, in what the hardware signed", over=tee.binding.kind)
-    if platform != "software":
-        return Check(
-            "fresh", Outcome.NONE, "platform_unsupported", platform, "software, " + ", ".join(sorted(HARDWARE))
-        )
+    if platform != SOFTWARE:
+        return Check("fresh", Outcome.NONE, "platform_unsupported", platform, _SUPPORTED)
     signature = report.evidence.get("signature")
     try:
         raw = bytes.fromhex(signature) if isinstance(signature, str) else b""
@@ -240,10 +241,18 @@ def _channel_bound(report: aci.Report, spki: bytes | None, tls: bool) -> Check:
     return Check("channel_bound", Outcome.AFFIRMING, None, spki.hex())
 
 
+def _tee_rules(report: aci.Report, tee: TeeClaims | None) -> Check:
+    # Only a node that claims no machine has none to ask about; one whose evidence nobody could check has not answered.
+    if tee is not None:
+        return Check("tee_rules", Outcome.NONE, "left_to_policy")
+    reason = "no_tee_evidence" if platform_of(report) == SOFTWARE else "no_evidence"
+    return Check("tee_rules", Outcome.NONE, reason)
+
+
 def _claims(checks: tuple[Check, ...], report: aci.Report | None, tee: TeeClaims | None) -> tuple[Claim, ...]:
     by_id = {c.id: c for c in checks}
     claims = [_claim(name, by_id[name]) for name in ("key_bound", "fresh", "channel_bound")]
-    if report is not None and platform_of(report) == "software":
+    if report is not None and platform_of(report) == SOFTWARE:
         for name in ("tee_attested", "executed_in_tee"):
             claims.append(Claim(name, "refuted", "verifier_derived", "platform: software"))
         claims += [_unknown(name, "not_evidenced") for name in ("gpu_attested", "tcb_up_to_date")]

@@ -37,6 +37,8 @@ _FORMS: Mapping[str, tuple[str, str, str]] = {
     "nitro": ("document", "base64", "nitro"),
 }
 HARDWARE = frozenset(_FORMS)
+#: The platform of a node that claims no hardware.
+SOFTWARE = "software"
 _OTHER_NAMES = {"sev-snp": "snp", "aws-nitro": "nitro"}
 
 

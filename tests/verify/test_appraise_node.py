@@ -15,9 +15,11 @@ from gateway.crypto.signatures import Ed25519Signer
 from gateway.errors import FormatError
 from gateway.model.node import Node
 from gateway.model.verdict import Outcome
+from gateway.policy import parse_policy
+from gateway.policy.decide import Decision, decide
 from gateway.verify import aci
 from gateway.verify.appraise import LONGEST_KEYSET_S, appraise_node, attested_session
-from gateway.verify.checks import CHECKS
+from gateway.verify.checks import CHECKS, Phase
 
 NOW = 1_800_000_000.0
 NONCE = "ab" * 32
@@ -137,14 +139,43 @@ WEAK = keyset(receipt_signing_keys=[{"key_id": "w", "algo": "ed25519", "public_k
         (not_hex(), "fresh", Outcome.CONTRAINDICATED, "statement_signature"),
         (nameless(), "fresh", Outcome.CONTRAINDICATED, "statement_signature"),
         (other_platform(), "fresh", Outcome.NONE, "platform_unsupported"),
+        (other_platform(), "evidence", Outcome.NONE, "platform_unsupported"),
+        (other_platform(), "tee_rules", Outcome.NONE, "no_evidence"),
         (other_platform("tdx"), "fresh", Outcome.NONE, "no_evidence"),
         (other_platform("tdx"), "evidence", Outcome.NONE, "collateral_unavailable"),
+        (other_platform("tdx"), "tee_rules", Outcome.NONE, "no_evidence"),
         (report(keyset(tls_public_keys=[])), "channel_bound", Outcome.NONE, "no_tls_key"),
     ],
 )
 def test_each_fault_fails_its_check(document: Any, check: str, outcome: Outcome, reason: str) -> None:
     """What is wrong with the evidence is said by the check that it concerns."""
     assert outcomes(document)[check] == (outcome, reason)
+
+
+ASKS_MACHINES = b"""
+name = "asks-machines"
+version = 1
+[require]
+all = ["key_bound", "tee_rules", "signature", "request_bound", "response_bound"]
+[tee]
+platforms = ["intel-tdx"]
+"""
+
+
+@pytest.mark.parametrize("problem", [None, "collateral_unavailable", "collateral_invalid"])
+@pytest.mark.parametrize("platform", ["tdx", "sgx", "quantum"])
+def test_a_machine_that_nobody_judged_meets_no_rule(platform: str, problem: str | None) -> None:
+    """A policy that asks something of machines is not met by one whose evidence could not be checked; software is."""
+    policy = parse_policy("asks-machines.toml", ASKS_MACHINES)
+
+    def decided(document: dict[str, Any]) -> Decision:
+        raw = json.dumps(document).encode()
+        result, _ = appraise_node(node(), raw, problem, NONCE, now=NOW, spki=SPKI, tls=True)
+        return decide(result, policy, Phase.NODE)
+
+    refused = decided(other_platform(platform))
+    assert (refused.permit, refused.reason) == (False, "tee_rules")
+    assert decided(report()).permit
 
 
 def test_the_pin_and_the_channel() -> None:

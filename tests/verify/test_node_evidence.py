@@ -169,7 +169,7 @@ def test_without_the_vendors_documents_nothing_is_shown() -> None:
     raw = document()
     checks, claims = told(appraised(raw, None, "collateral_unavailable")[0])
     assert checks["evidence"] == (Outcome.NONE, "collateral_unavailable")
-    assert checks["tee_rules"] == (Outcome.NONE, "no_tee_evidence")
+    assert checks["tee_rules"] == (Outcome.NONE, "no_evidence")
     assert claims["tee_attested"][0] == "unknown"
     item = read_evidence(aci.parse_report(raw))
     assert item is not None
