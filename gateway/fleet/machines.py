@@ -13,9 +13,10 @@ from __future__ import annotations
 import msgspec
 
 from gateway.model.node import AttestedSession
+from gateway.model.tee import BindingStatus
 
-#: Moves that are remembered as told, of all nodes. A node that changes machines with every appraisal stops being told.
-MAX_TOLD = 1024
+#: Moves of one node that are remembered as told. One that changes machines with every appraisal stops being told.
+MAX_TOLD = 64
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -30,7 +31,7 @@ class Machines:
 
     def __init__(self) -> None:
         self._last: dict[str, str] = {}
-        self._told: set[tuple[str, Move]] = set()
+        self._told: dict[str, set[Move]] = {}
 
     def saw(self, node: str, session: AttestedSession) -> Move | None:
         """The move that this session is the first to show; None when there is none, or it was told before. A session
@@ -42,15 +43,17 @@ class Machines:
         self._last[node] = after
         if before is None or before == after:
             return None
-        move = Move(before, after)
-        if (node, move) in self._told or len(self._told) >= MAX_TOLD:
+        move, told = Move(before, after), self._told.setdefault(node, set())
+        if move in told or len(told) >= MAX_TOLD:
             return None
-        self._told.add((node, move))
+        told.add(move)
         return move
 
 
 def machine_of(session: AttestedSession) -> str | None:
     """The machine that genuine evidence shows. An identity of another kind is another identity: what a chip and an
-    enclave call themselves has nothing to do with one another."""
-    found = {claims.machine_id for claims in session.tee if claims.authentic and claims.machine_id is not None}
+    enclave call themselves has nothing to do with one another. Evidence that is not bound to what was asked about is
+    anybody's to show."""
+    bound = [tee for tee in session.tee if tee.authentic and tee.binding.status is BindingStatus.BOUND]
+    found = {claims.machine_id for claims in bound if claims.machine_id is not None}
     return "+".join(sorted(found)) or None

@@ -7,18 +7,19 @@ import pytest
 
 from gateway.fleet.machines import MAX_TOLD, Machines, Move, machine_of
 from gateway.model.node import AttestedSession
-from gateway.model.tee import Platform, TeeClaims
+from gateway.model.tee import Binding, BindingStatus, Platform, TeeClaims
 from gateway.model.verdict import Outcome
 
 A, B, C = "aa" * 32, "bb" * 32, "cc" * 32
 
 
-def claims(machine: str | None, *, authentic: bool = True) -> TeeClaims:
+def claims(machine: str | None, *, authentic: bool = True, status: BindingStatus = BindingStatus.BOUND) -> TeeClaims:
     return TeeClaims(
         platform=Platform.AMD_SEV_SNP,
         evidence_sha256="00" * 32,
         authentic=authentic,
         machine_id=machine,
+        binding=Binding(status),
         evaluated_at=0.0,
     )
 
@@ -60,14 +61,17 @@ def test_only_genuine_evidence_shows_a_machine() -> None:
     """Whoever writes a report could write any chip into it; a node without evidence shows none."""
     assert machine_of(session(claims(A, authentic=False))) is None
     assert machine_of(session()) is None
+    for status in (BindingStatus.UNBOUND, BindingStatus.MISMATCH):  # genuine, and anybody's: another machine's, shown
+        assert machine_of(session(claims(A, status=status))) is None
     assert machine_of(session(claims(B), claims(A), claims(B), claims(None))) == f"{A}+{B}"
 
 
 def test_a_node_that_never_rests_stops_being_told() -> None:
-    """What is remembered is bounded, and so is what it can write into the log."""
+    """What is remembered of a node is bounded, and so is what it can write into the log; others are told as before."""
     machines = Machines()
     found = [machines.saw("n", session(claims(f"{n:064x}"))) for n in range(MAX_TOLD + 10)]
     assert sum(move is not None for move in found) == MAX_TOLD
+    assert [machines.saw("m", session(claims(machine))) for machine in (A, B)] == [None, Move(A, B)]
 
 
 def test_moves_are_values() -> None:
