@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -46,6 +47,8 @@ log = structlog.get_logger("veriroute.fleet")
 ON_DEMAND_S = 10.0
 #: Nodes that could not be attested are asked again after this long, doubling up to the limit.
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
+#: Bytes of evidence per second that a node may make us keep: how soon a session with a short lease is renewed.
+EVIDENCE_RATE = 16 * 1024
 #: How often doubt about a node's key may make us ask it again.
 DOUBT_S = 60.0
 _WAITING = frozenset(("session_missing", "session_expired", "fresh"))
@@ -78,6 +81,8 @@ class Member:
         self.last: Attestation | None = None
         self.next_try = 0.0
         self.tries = 0
+        self.permits: frozenset[str] = frozenset()  # the policies that its last sound session satisfied
+        self.unkept: Callable[[], None] | None = None  # archives the session, once an exchange needs it
         self.flight: asyncio.Task[None] | None = None
         self._mono = mono
         self._doubted = -DOUBT_S
@@ -88,8 +93,15 @@ class Member:
 
     def enter(self) -> None:
         self.view.in_flight += 1
+        self.keep()
         if self.view.health.failures:
             self.view.health = on_attempt(self.view.health, self._mono())
+
+    def keep(self) -> None:
+        """Archive the session, if that is still to be done."""
+        if self.unkept is not None:
+            self.unkept, archive = None, self.unkept
+            archive()
 
     def leave(self) -> None:
         self.view.in_flight -= 1
@@ -409,21 +421,46 @@ class Fleet:
         first = next((c for c in attestation.result.checks if c.outcome is not Outcome.AFFIRMING), None)
         if session is None:
             # Keep what is still in date: a failed renewal is not a verdict on the session that stands.
-            member.tries += 1
-            member.next_try = now + min(RETRY_S * 2.0 ** min(member.tries - 1, 10), RETRY_MAX_S)
+            self._ask_again(member, RETRY_MAX_S)
             view.absent = first.id if first is not None and first.outcome is Outcome.CONTRAINDICATED else None
             log.warning("node.unattested", node=member.node.id, reason=first.reason if first else None)
             return
         before = view.session
-        member.tries = 0
         lease = session.expires - session.established
-        member.next_try = now + min(lease, self._lifetime) / 2
         view.session, view.appraised_at, view.lease_until, view.absent = session, now, now + lease, None
         self._decide(view)
-        self._archive(member.node, attestation)
+        self._renew(member, session, self._renewal(lease, len(attestation.document or b"")))
+        self._file(member, session, attestation)
         self._watch(member.node, session)
         if before is None or before.keyset_digest != session.keyset_digest or before.outcome != session.outcome:
             log.info("node.attested", node=member.node.id, outcome=session.outcome.value, keyset=session.keyset_digest)
+
+    def _ask_again(self, member: Member, most: float) -> None:
+        member.tries += 1
+        member.next_try = self._mono() + min(RETRY_S * 2.0 ** min(member.tries - 1, 10), most)
+
+    def _renew(self, member: Member, session: AttestedSession, renewal: float) -> None:
+        """Ask again after `renewal` seconds; soon where less was shown than before: that may be the word of somebody in
+        between, who spoke once, and the node is not to be out for longer than he is there."""
+        permits = frozenset(digest for digest, decision in member.view.decisions.items() if decision.permit)
+        if not _usable(session):
+            self._ask_again(member, RETRY_MAX_S)
+        elif member.permits <= permits:
+            member.permits, member.tries, member.next_try = permits, 0, self._mono() + renewal
+        else:
+            self._ask_again(member, renewal)
+
+    def _renewal(self, lease: float, size: int) -> float:
+        """When a session is renewed: halfway through its lease. The node names that, so a short one is kept up with
+        only as fast as its evidence, of `size` bytes, may fill the archive."""
+        return min(max(lease / 2, size / EVIDENCE_RATE, RETRY_S), self._lifetime / 2)
+
+    def _file(self, member: Member, session: AttestedSession, attestation: Attestation) -> None:
+        """Archive what a receipt may refer to. A session that few policies use, if any, and that whoever answers makes
+        at will, is archived when an exchange begins under it, or runs as it comes."""
+        member.unkept = functools.partial(self._archive, member.node, attestation)
+        if _usable(session) or member.view.in_flight:
+            member.keep()
 
     def _watch(self, node: Node, session: AttestedSession) -> None:
         move = self._machines.saw(node.id, session)
@@ -436,6 +473,11 @@ class Fleet:
         view.decisions = {}
         if view.session is not None:
             view.decisions = {p.digest: prospect(view.session, p) for p in self._policies}
+
+
+def _usable(session: AttestedSession) -> bool:
+    """Whether nothing speaks against it, and it is not over as it begins."""
+    return session.outcome is not Outcome.CONTRAINDICATED and session.expires > session.established
 
 
 __all__ = ["Choice", "Fleet", "Member"]

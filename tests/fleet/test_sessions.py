@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import cast
 
+import pytest
+from scripted import ScriptedNode
+
+from adapters.aci import adapter as aci
 from gateway.adapter import Adapter
 from gateway.fleet.attest import Attestation, Attester
-from gateway.fleet.fleet import RETRY_MAX_S, RETRY_S, Fleet, Member
-from gateway.model.node import Node
-from gateway.model.verdict import Check, Outcome
+from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, Fleet, Member
+from gateway.model.node import AttestedSession, Node, SigningKey
+from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.policy_files import read_policies
+from gateway.upstream.pool import UpstreamPool
 
 NODE = Node("n", "net", "http://127.0.0.1:9001", ("m",))
+SHOWN = ("evidence", "key_bound", "keyset_valid", "fresh")
+BACKOFF = [RETRY_S, 4.0, 8.0, 16.0, 32.0, RETRY_MAX_S, RETRY_MAX_S]
+LIFETIME_S = 600.0
 
 
 class Row:
@@ -31,6 +42,16 @@ class Scripted:
         return self.finds
 
 
+def found(fresh: Outcome = Outcome.AFFIRMING, *, lease: float = LIFETIME_S, size: int = 1) -> Attestation:
+    """A session in which all but `fresh` is shown, of evidence with `size` bytes."""
+    checks = tuple(Check(name, fresh if name == "fresh" else Outcome.AFFIRMING) for name in SHOWN)
+    session = AttestedSession(
+        "s", "n", "net", NODE.base_url, "sha256:00", (SigningKey("k", "ed25519", b"k" * 32),), (), "00",
+        5000.0, 5000.0 + lease, fresh, checks, (),
+    )  # fmt: skip
+    return Attestation(AttestationResult(checks), session, b"x" * size)
+
+
 class World:
     """One node; `turn` appraises it once."""
 
@@ -43,19 +64,21 @@ class World:
             {"net": cast("Adapter", Row())},
             cast("Attester", self.attester),
             mono=lambda: self.mono,
-            lifetime_s=600,
+            lifetime_s=LIFETIME_S,
             allow_http=False,
             allow_private=True,
             archive=lambda node, attestation: self.archived.append(attestation),
         )
+        self.fleet.use_policies(read_policies(None).values())
 
     @property
     def member(self) -> Member:
         return self.fleet.members["n"]
 
-    async def turn(self) -> float:
-        """Appraise when it is due; how long until the next time."""
+    async def turn(self, finds: Attestation | None = None) -> float:
+        """Appraise when it is due, and find `finds`, or the same again; how long until the next time."""
         self.mono = max(self.mono, self.member.next_try)
+        self.attester.finds = finds or self.attester.finds
         await self.fleet.attest_all(5.0)
         return self.member.next_try - self.mono
 
@@ -64,7 +87,100 @@ async def test_an_attester_that_fails_has_found_nothing() -> None:
     """An exception that nobody foresaw is an appraisal without a result, asked again later and later."""
     world = World()
     waits = [await world.turn() for _ in range(7)]
-    assert waits == [RETRY_S, 4.0, 8.0, 16.0, 32.0, RETRY_MAX_S, RETRY_MAX_S]
+    assert waits == BACKOFF
     assert world.member.last is not None
     assert world.member.last.result.checks == (Check("evidence", Outcome.NONE, "appraisal_failed"),)
     assert (world.member.session, world.archived) == (None, [])
+
+
+async def test_a_session_is_renewed_halfway() -> None:
+    """A lease that the gateway gave, and a shorter one that the node or its collateral has."""
+    world = World()
+    assert await world.turn(found()) == 300.0
+    assert await world.turn(found(lease=100.0)) == 50.0
+    assert await world.turn(found(lease=1e9)) == 300.0
+    assert world.member.view.lease_until == world.mono + 1e9
+
+
+async def test_short_leases_are_kept_up_with_as_far_as_the_archive_goes() -> None:
+    """A short lease of little evidence is renewed in time; one of much is not, so that no node can fill the disk."""
+    world = World()
+    assert await world.turn(found(lease=8.0, size=20_000)) == 4.0
+    assert await world.turn(found(lease=0.1, size=1)) == RETRY_S
+    assert await world.turn(found(lease=0.1, size=100 * EVIDENCE_RATE)) == 100.0
+    assert await world.turn(found(lease=0.1, size=4000 * EVIDENCE_RATE)) == 300.0
+    assert await world.turn(found(size=100 * EVIDENCE_RATE)) == 300.0
+
+
+@pytest.mark.parametrize("nothing", [found(Outcome.CONTRAINDICATED), found(lease=0.0), found(lease=-1000.0)])
+async def test_a_session_that_is_of_no_use_is_no_success(nothing: Attestation) -> None:
+    """One that is contraindicated, or over as it begins, is asked about later and later, and not archived."""
+    world = World()
+    assert [await world.turn(nothing) for _ in range(7)] == BACKOFF
+    assert world.archived == []
+    assert await world.turn(found()) == 300.0
+    assert await world.turn(nothing) == RETRY_S
+
+
+async def test_a_session_that_shows_less_is_doubted_soon() -> None:
+    """What replaced a better one is asked about again at once, then ever later, until it is what the node has to show."""
+    world = World()
+    await world.turn(found())
+    less = found(Outcome.NONE)
+    assert [await world.turn(less) for _ in range(8)] == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]
+    assert [await world.turn(less) for _ in range(2)] == [300.0, 300.0]
+    assert await world.turn(found()) == 300.0
+    assert await World().turn(less) == 300.0
+
+
+async def test_a_contraindicated_session_is_archived_once_it_is_used() -> None:
+    """An exchange that begins under one, or runs when it comes, has its evidence archived; nothing else has."""
+    world = World()
+    good, bad, worse = found(), found(Outcome.CONTRAINDICATED), found(Outcome.CONTRAINDICATED, size=2)
+    for attestation in (good, bad, bad):
+        await world.turn(attestation)
+    assert world.archived == [good]
+    world.member.enter()
+    world.member.enter()
+    assert world.archived == [good, bad]
+    await world.turn(worse)
+    assert world.archived == [good, bad, worse]
+    world.member.leave()
+    world.member.leave()
+    await world.turn(bad)
+    await world.turn(good)
+    world.member.enter()
+    assert world.archived == [good, bad, worse, good]
+
+
+@pytest.fixture
+def node() -> Iterator[ScriptedNode]:
+    node = ScriptedNode()
+    yield node
+    node.close()
+
+
+@pytest.mark.parametrize("platform", ["software", "other"])
+async def test_one_forged_answer_costs_a_node_seconds(node: ScriptedNode, platform: str) -> None:
+    """Whoever stands in between answers for the node once: it is out, and asked again at once."""
+    mono, signed, pool = 1000.0, read_policies(None)["signed"], UpstreamPool()
+    attester = Attester(pool, now=time.time, lifetime_s=LIFETIME_S, allow_http=False, allow_private=True)
+    fleet = Fleet(
+        [Node("n", "aci", node.url, ("m",), pin=node.pin)], {"aci": aci}, attester, mono=lambda: mono,
+        lifetime_s=LIFETIME_S, allow_http=False, allow_private=True, archive=lambda node, attestation: None,
+    )  # fmt: skip
+    fleet.use_policies([signed])
+    member, honest = fleet.members["n"], node._report
+
+    def forged(nonce: str) -> bytes:
+        """With the node's own keyset, and no signature of its key."""
+        return honest("00" * 32 if platform == "software" else nonce).replace(b'"software"', f'"{platform}"'.encode())
+
+    for report, permit, wait in ((honest, True, 300.0), (forged, False, RETRY_S), (honest, True, 300.0)):
+        node._report = report  # type: ignore[method-assign]
+        mono = max(mono, member.next_try)
+        await fleet.attest_all(5.0)
+        assert member.view.decisions[signed.digest].permit is permit
+        assert member.next_try - mono == pytest.approx(wait)
+    await attester.close()
+    await pool.close()
