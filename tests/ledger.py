@@ -158,5 +158,6 @@ def metrics_sum(gateway: Gateway, name: str) -> float:
 def audited(gateway: Gateway) -> None:
     """`veriroute audit verify` finds nothing wrong."""
     command = [sys.executable, "-m", "gateway", "audit", "verify", str(gateway.database), "--trust", str(gateway.trust)]
+    command += ["--memory", f"{gateway.database}.checkpoint"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,18 +2,19 @@
 
 `verify` reads a database, also while a gateway serves from it, and shows whether it is the one log that was signed,
 whole: entries, tree, checkpoints, documents, signatures, intents, columns and openings, each as a line that names the
-first bad entry. A log that was cut at its tail agrees with itself: only the checkpoint memory, or a checkpoint or proof
-that somebody kept, shows it. Give them with --memory and --kept; without any, the answer is 3.
+first bad entry. A log that was cut at its tail agrees with itself: only a checkpoint or proof that somebody kept, or a
+checkpoint memory that lies elsewhere, shows it. Give them with --kept and --memory; without any, the answer is 3.
 
-Trust roots come from --trust. Without it the trust.txt beside the database's keys is used, which whoever changed the
-database could have changed too: the answer is 3, unless --trust-stored-keys accepts that.
+Trust roots come from --trust. Without it the trust.txt beside the database's keys is used. Whoever changed the database
+could have changed that too, and the checkpoint memory beside it: the answer is 3, unless --trust-stored-keys accepts
+both.
 
 Exit code: 0 every check is affirming; 1 something is contraindicated; 2 usage; 3 something could not be decided.
 
 examples:
-  veriroute audit verify veriroute.db --trust gateway.trust
   veriroute audit verify veriroute.db --trust gateway.trust --kept answer.tlog-proof --kept yesterday.checkpoint
-  veriroute audit epochs veriroute.db --trust gateway.trust
+  veriroute audit verify veriroute.db --trust gateway.trust --memory /var/lib/veriroute-memory/checkpoint
+  veriroute audit epochs veriroute.db --trust gateway.trust --kept yesterday.checkpoint
   veriroute audit export veriroute.db --from 0 --to 5000 --format jsonl --out export-2026-11
   veriroute audit verify-export export-2026-11 --trust gateway.trust
 """
@@ -35,7 +36,7 @@ from gateway.model.line import Line, exit_code
 from gateway.storage.scan import Scan
 
 from . import audit_epochs, audit_export
-from .audit_files import database, read, remembered, stored_roots
+from .audit_files import ACCEPT, MEMORY, database, outside, stored_roots
 from .terminal import Progress as Bar
 from .terminal import as_document, show
 
@@ -51,10 +52,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify = commands.add_parser("verify", help="check a stored log", description="Check a stored log.")
     verify.add_argument("database", metavar="DB", help="the database file, or its sqlite:/// URL")
     verify.add_argument("--trust", metavar="FILE", help="your trust roots (tlog-policy with #!receipt lines)")
-    verify.add_argument("--trust-stored-keys", action="store_true", help="accept the trust.txt beside the database")
-    verify.add_argument(
-        "--memory", metavar="FILE", help="the checkpoint memory (default: DB.checkpoint where that exists)"
-    )
+    verify.add_argument("--trust-stored-keys", action="store_true", help=ACCEPT)
+    verify.add_argument("--memory", metavar="FILE", help=MEMORY)
     verify.add_argument(
         "--kept", metavar="FILE", action="append", default=[], help="a checkpoint or tlog-proof that somebody kept"
     )
@@ -76,14 +75,13 @@ def run(args: argparse.Namespace) -> int:
 def _verify(args: argparse.Namespace) -> int:
     path = database(args.database)
     roots, standing = stored_roots(path, args.trust, accept=args.trust_stored_keys)
-    outside = [(name, read(name)) for name in args.kept]
-    outside += remembered(path, args.memory)
+    kept = outside(path, args.kept, args.memory, accept=args.trust_stored_keys)
     keys = None if roots is None else roots.receipt_key_map
     bar = Bar("entries", always=args.progress)
     lines: list[Line] = []
     with Scan(path) as scan:
         reports = _reports(scan, path, keys or None, args.jobs or os.cpu_count() or 1)
-        for item in audit(scan, reports, roots=roots, standing=standing, outside=outside):
+        for item in audit(scan, reports, roots=roots, standing=standing, outside=kept):
             if isinstance(item, Progress):
                 bar.update(item.done, item.total)
             else:

@@ -19,7 +19,7 @@ from gateway.offline.epochs import Epochs
 from gateway.storage.scan import Scan
 from gateway.text import plain
 
-from .audit_files import Usage, database, read, remembered, stored_roots
+from .audit_files import ACCEPT, MEMORY, Usage, database, outside, stored_roots
 from .terminal import as_document, show
 
 RUN = 1000
@@ -37,8 +37,8 @@ The log itself is checked first, as `veriroute audit verify` does; then for ever
 
 Exit code: 0 every check is affirming; 1 something is contraindicated; 2 usage; 3 something could not be decided."""
 _EXAMPLES = """examples:
-  veriroute audit epochs veriroute.db --trust gateway.trust
-  veriroute audit epochs veriroute.db --trust gateway.trust --epoch 01K9ZQ4V5R8S3T6W7X8Y9ZABCD --json"""
+  veriroute audit epochs veriroute.db --trust gateway.trust --kept yesterday.checkpoint
+  veriroute audit epochs veriroute.db --trust-stored-keys --epoch 01K9ZQ4V5R8S3T6W7X8Y9ZABCD --json"""
 
 
 def configure(commands: Any) -> None:
@@ -52,8 +52,8 @@ def configure(commands: Any) -> None:
     parser.add_argument("database", metavar="DB", help="the database file, or its sqlite:/// URL")
     parser.add_argument("--epoch", metavar="ID", help="this epoch alone")
     parser.add_argument("--trust", metavar="FILE", help="your trust roots (tlog-policy with #!receipt lines)")
-    parser.add_argument("--trust-stored-keys", action="store_true", help="accept the trust.txt beside the database")
-    parser.add_argument("--memory", metavar="FILE", help="the checkpoint memory (default: DB.checkpoint)")
+    parser.add_argument("--trust-stored-keys", action="store_true", help=ACCEPT)
+    parser.add_argument("--memory", metavar="FILE", help=MEMORY)
     parser.add_argument(
         "--kept", metavar="FILE", action="append", default=[], help="a checkpoint or tlog-proof that somebody kept"
     )
@@ -64,11 +64,11 @@ def run(args: argparse.Namespace) -> int:
     """Check and show; the exit code."""
     path = database(args.database)
     roots, standing = stored_roots(path, args.trust, accept=args.trust_stored_keys)
-    outside = [(name, read(name)) for name in args.kept] + remembered(path, args.memory)
+    kept = outside(path, args.kept, args.memory, accept=args.trust_stored_keys)
     epochs = Epochs()
     with Scan(path) as scan:
         reports = _watched(scan, None if roots is None else roots.receipt_key_map or None, epochs)
-        steps = audit(scan, reports, roots=roots, standing=standing, outside=outside)
+        steps = audit(scan, reports, roots=roots, standing=standing, outside=kept)
         lines = [item for item in steps if not isinstance(item, Progress)]
         size, origin = scan.size, scan.origin
     if args.epoch is not None and args.epoch not in epochs.ids():

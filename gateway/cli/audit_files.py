@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 
 from gateway.errors import FormatError, LogRefused, VerirouteError
-from gateway.log.audit import Standing
+from gateway.log.audit import Kept, Standing
 from gateway.log.note import NoteSigner, parse_skey
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.storage.engine import database_path
@@ -15,6 +16,9 @@ from gateway.text import plain
 
 #: Largest file that is read whole (trust files, checkpoints, proofs, manifests).
 MAX_FILE = 8 << 20
+#: What two commands say of options that they share.
+ACCEPT = "accept the trust.txt and the checkpoint memory beside the database"
+MEMORY = "the checkpoint memory, kept elsewhere (default: DB.checkpoint, which may contradict and affirms nothing)"
 
 
 class Usage(VerirouteError):
@@ -73,12 +77,17 @@ def stored_roots(path: str, trust: str | None, *, accept: bool) -> tuple[TrustPo
     return roots, "accepted" if accept else "beside"
 
 
-def remembered(path: str, given: str | None) -> list[tuple[str, bytes]]:
-    """The checkpoint in the memory of the log at `path`. Raises `LogRefused` when there has to be one."""
+def outside(path: str, kept: Sequence[str], given: str | None, *, accept: bool) -> list[Kept]:
+    """What the log at `path` is held against: the files `kept`, and the memory `given`, or else the one beside it.
+
+    Raises `LogRefused` when there has to be a memory and there is none.
+    """
     memory = CheckpointMemory(given or path + ".checkpoint")
     memory.load()
-    if memory.note is not None:
-        return [("checkpoint memory", memory.note)]
-    if given is not None or memory.damaged:
+    if memory.note is None and (given is not None or memory.damaged):
         raise LogRefused(f"the checkpoint memory {memory.path} holds no checkpoint", reason="memory_damaged")
-    return []
+    found = [Kept(name, read(name)) for name in kept]
+    if memory.note is not None:
+        beside: Standing = "accepted" if accept else "beside"
+        found.append(Kept("checkpoint memory", memory.note, beside if given is None else "yours"))
+    return found

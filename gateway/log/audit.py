@@ -1,6 +1,6 @@
 """Auditing a stored log: is it the one log that was signed, whole, and does everything beside it agree with it? Pure.
 
-    for item in audit(source, reports, trust=trust, outside=[("memory file", note)]):
+    for item in audit(source, reports, roots=roots, standing="yours", outside=[Kept("yesterday.checkpoint", note)]):
         ...                                    # Progress as it goes; at the end one Line a step, in this order
 
  1. trust       the keys come from the reader
@@ -8,7 +8,7 @@
  3. tree        every checkpoint that was looked at is signed, and its root is that of the entries below its size;
                 stored tile roots are those of the entries
  4. head        the newest checkpoint covers exactly what is stored
- 5. outside     what was remembered elsewhere (memory file, kept checkpoints and proofs) is part of this log
+ 5. outside     what was kept elsewhere (memory file, checkpoints and proofs) is part of this log
  6. documents   every entry has its signed document, and no document is without entry      (gateway.log.audit_rows)
  7. signatures  receipt keys signed them                                                   (gateway.log.audit_rows)
  8. intents     every request that was sent to a node was announced before, and has one receipt
@@ -16,13 +16,15 @@
 10. openings    payloads: intact, erased by an erasure entry, or missing
 
 A log that was cut at its tail, with the checkpoints above the cut deleted too, is consistent in itself. Only something
-from outside shows it, so without any the outside line is `none` and the audit is undecided: never "intact".
+from outside shows it, so without any the outside line is `none` and the audit is undecided: never "intact". A memory
+that lay beside the database may contradict it; that it agrees shows nothing, for whoever cut the one could write the
+other, with an older checkpoint out of the database itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -44,10 +46,22 @@ STEPS = (*("trust", "leaves", "tree", "head", "outside", "documents", "signature
 MAX_CHECKPOINTS = 10_000
 
 
+_BESIDE = (
+    "IT LAY BESIDE THE DATABASE: whoever cut the one could write the other, so a cut tail would not be seen; give a "
+    "checkpoint, proof or memory that was kept elsewhere (--kept, --memory)"
+)
 _MISSING = "MISSING: the opening of receipt {} (entry {}), or a body of it, erased by no entry"
 
-#: Where the keys come from: the reader; beside the database; the same, and the reader accepts that.
+#: Where keys or a checkpoint come from: the reader; beside the database; the same, and the reader accepts that.
 Standing = Literal["yours", "beside", "accepted"]
+
+
+class Kept(NamedTuple):
+    """A signed checkpoint or tlog-proof (`data`) that was kept outside the database, and where it comes from."""
+
+    name: str
+    data: bytes
+    standing: Standing = "yours"
 
 
 class Source(Stored, Protocol):
@@ -77,12 +91,12 @@ def audit(
     *,
     roots: TrustPolicy | None,
     standing: Standing,
-    outside: Sequence[tuple[str, bytes]] = (),
+    outside: Sequence[Kept] = (),
 ) -> Iterator[Progress | Line]:
     """Progress while `reports` (in the order of the log) come in, then the lines of the audit, each step once.
 
     `roots` are the keys to check with and `standing` where they come from; without any, signatures cannot be decided.
-    `outside` are pairs of a name and a signed checkpoint or tlog-proof.
+    `outside` are checkpoints and proofs to hold the log against.
     """
     run = _Run(source, roots, outside)
     done = 0
@@ -114,7 +128,7 @@ def _trust_line(roots: TrustPolicy | None, standing: Standing) -> Line:
 
 
 class _Run:
-    def __init__(self, source: Source, roots: TrustPolicy | None, outside: Sequence[tuple[str, bytes]]) -> None:
+    def __init__(self, source: Source, roots: TrustPolicy | None, outside: Sequence[Kept]) -> None:
         self.source = source
         self.roots = roots
         self.bad: dict[str, int] = {}
@@ -123,7 +137,7 @@ class _Run:
         self.receipts = 0
         self.pairs = Pairs()
         self.openings = Openings()
-        self.outside = [_outside(name, data, self.log_keys(), source.origin) for name, data in outside]
+        self.outside = [_outside(kept, self.log_keys(), source.origin) for kept in outside]
         every = max(1, -(-source.checkpoint_count() // MAX_CHECKPOINTS))
         wanted = {o.checkpoint.size for o in self.outside if o.checkpoint is not None}
         self.tree = AuditTree(source, self.log_keys(), every, wanted, self.fail)
@@ -194,8 +208,12 @@ class _Run:
         if not self.outside:
             sentence = "nothing from outside the database was given (--memory, --kept): a cut tail would not be seen"
             yield Line("outside", Outcome.NONE, sentence)
-        for outside in self.outside:
-            yield self._outside_line(outside)
+        lines = [self._outside_line(outside) for outside in self.outside]
+        decided = any(line.outcome is Outcome.AFFIRMING for line in lines)
+        for outside, line in zip(self.outside, lines, strict=True):
+            # Beside something that does show it, nobody asks what lay beside the database.
+            asked = outside.standing == "yours" or not decided
+            yield msgspec.structs.replace(line, claimed=asked or line.outcome is not Outcome.NONE)
 
     def _outside_line(self, outside: _Outside) -> Line:
         head = outside.checkpoint
@@ -209,7 +227,10 @@ class _Run:
             sentence = f"FORK: the tree of {head.size} entries that was signed is not the one that is stored"
             return Line("outside", Outcome.CONTRAINDICATED, sentence, outside.name, self._heads(theirs))
         sentence = f"its {head.size} entries are the first {head.size} of this log"
-        return Line("outside", Outcome.AFFIRMING, sentence, outside.name)
+        if outside.standing == "yours":
+            return Line("outside", Outcome.AFFIRMING, sentence, outside.name)
+        outcome = Outcome.WARNING if outside.standing == "accepted" else Outcome.NONE
+        return Line("outside", outcome, f"{_BESIDE}; {sentence}", outside.name)
 
     def _heads(self, theirs: str) -> str:
         newest = self.tree.newest
@@ -251,18 +272,21 @@ class _Outside(msgspec.Struct, frozen=True):
     """A checkpoint from outside, opened; or why it could not be."""
 
     name: str
+    standing: Standing
     checkpoint: Checkpoint | None
     outcome: Outcome = Outcome.AFFIRMING
     problem: str = ""
 
 
-def _outside(name: str, data: bytes, keys: tuple[Vkey, ...], origin: str | None) -> _Outside:
+def _outside(kept: Kept, keys: tuple[Vkey, ...], origin: str | None) -> _Outside:
+    name, data, standing = kept
     if not keys:
-        return _Outside(name, None, Outcome.NONE, "not compared: no key to check its signature with")
+        return _Outside(name, standing, None, Outcome.NONE, "not compared: no key to check its signature with")
     try:
         note = parse_tlog_proof(data.decode()).checkpoint if data.startswith(HEADER.encode()) else data
-        return _Outside(name, open_cosigned(note, keys, (), origin).checkpoint)
+        return _Outside(name, standing, open_cosigned(note, keys, (), origin).checkpoint)
     except UnicodeDecodeError:
-        return _Outside(name, None, Outcome.CONTRAINDICATED, "it is neither a checkpoint nor a tlog-proof")
+        problem = "it is neither a checkpoint nor a tlog-proof"
     except FormatError as error:
-        return _Outside(name, None, Outcome.CONTRAINDICATED, f"it is no checkpoint of this log: {error}")
+        problem = f"it is no checkpoint of this log: {error}"
+    return _Outside(name, standing, None, Outcome.CONTRAINDICATED, problem)

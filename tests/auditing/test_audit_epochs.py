@@ -26,7 +26,8 @@ class Audited:
 
     def __call__(self, *arguments: str) -> tuple[int, dict[str, Any], dict[str, str]]:
         self.capsys.readouterr()
-        code = main(["audit", "epochs", self.path, "--trust", self.trust, "--json", *arguments])
+        memory = self.path + ".checkpoint"
+        code = main(["audit", "epochs", self.path, "--trust", self.trust, "--memory", memory, "--json", *arguments])
         found = json.loads(self.capsys.readouterr().out)
         lines = {f"{line['step']} {line['about'] or ''}".strip(): line["outcome"] for line in found["lines"]}
         return code, found, lines
@@ -47,7 +48,7 @@ async def test_a_kept_epoch_and_a_running_one(desk: Make, capsys: pytest.Capture
     assert {"trust", "signatures", "outside checkpoint memory", f"selection {epoch['epoch']}"} <= set(lines)
     assert epoch["selected"] == epoch["audited"] == epoch["passed"] > 0
     assert (epoch["missing"], epoch["receipts"]) == ([], 12)
-    assert main(["audit", "epochs", audited.path, "--trust", audited.trust]) == 0
+    assert main(["audit", "epochs", audited.path, "--trust", audited.trust, "--memory", d.path + ".checkpoint"]) == 0
     shown = capsys.readouterr().out
     assert "1 epochs" in shown
     assert "exactly these were audited" in shown
@@ -123,7 +124,11 @@ async def test_without_your_keys_nothing_is_decided(desk: Make, capsys: pytest.C
     assert main(["audit", "epochs", d.path]) == 3
     assert "nothing was to be audited by sample" in capsys.readouterr().out
     Audited(d, capsys)
-    assert main(["audit", "epochs", d.path, "--trust", str(d.folder / "trust")]) == 0
+    given = ["--trust", str(d.folder / "trust")]
+    assert main(["audit", "epochs", d.path, *given]) == 3
+    assert "IT LAY BESIDE THE DATABASE" in capsys.readouterr().out
+    assert main(["audit", "epochs", d.path, *given, "--trust-stored-keys"]) == 0
+    assert main(["audit", "epochs", d.path, *given, "--memory", d.path + ".checkpoint"]) == 0
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

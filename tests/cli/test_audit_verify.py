@@ -23,6 +23,7 @@ from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import Sealed, parse_envelope, sign_envelope
 from gateway.log.note import NoteSigner
 from gateway.model.receipt import PAYLOAD_TYPE
+from gateway.storage.memory import SLOT, Slot, encode_slot
 from gateway.storage.packing import Packer, Unpacker
 from gateway.storage.reads import Reader
 
@@ -50,13 +51,15 @@ class Copy:
         connection.commit()
         connection.close()
 
-    def audit(self, *args: str) -> tuple[int, dict[str, Any]]:
+    def audit(self, *args: str, beside: bool = False) -> tuple[int, dict[str, Any]]:
+        """The exit code and the lines by step; the memory is named, unless it is left `beside` the database."""
         from contextlib import redirect_stdout
         from io import StringIO
 
         out = StringIO()
+        named = () if beside or not os.path.exists(self.memory) else ("--memory", self.memory)
         with redirect_stdout(out):
-            code = main(["audit", "verify", self.path, "--trust", self.trust, "--json", *args])
+            code = main(["audit", "verify", self.path, "--trust", self.trust, "--json", *named, *args])
         return code, {line["step"] + (line["about"] or ""): line for line in json.loads(out.getvalue())["lines"]}
 
 
@@ -71,7 +74,7 @@ def bad(lines: dict[str, Any]) -> set[str]:
 
 def test_a_good_log_passes(log: Copy, capsys: pytest.CaptureFixture[str]):
     """Every step is affirming, and its line says what was counted."""
-    assert main(["audit", "verify", log.path, "--trust", log.trust]) == 0
+    assert main(["audit", "verify", log.path, "--trust", log.trust, "--memory", log.memory]) == 0
     out = capsys.readouterr().out
     assert "601 entries" in out
     assert "300 intents, each with its one receipt" in out
@@ -295,6 +298,39 @@ def test_j23_a_tail_that_was_cut_cleanly_needs_something_from_outside(log: Copy,
         assert "stored head: size 560" in line["detail"]
 
 
+def test_a_memory_beside_the_database_affirms_nothing(log: Copy, tmp_path: Path):
+    """Whoever cuts the log can put its older head into the memory beside it, so that memory may only contradict."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copy(log.memory, elsewhere)
+    with log.sql() as connection:
+        for table in ("leaf", "receipt", "record", "opening"):
+            connection.execute(f"DELETE FROM {table} WHERE idx >= 560")
+        connection.execute("DELETE FROM checkpoint WHERE size > 560")
+        (note,) = connection.execute("SELECT note FROM checkpoint WHERE size = 560").fetchone()
+    code, lines = log.audit(beside=True)
+    assert (code, bad(lines)) == (1, {"outsidecheckpoint memory"})
+    Path(log.memory).write_bytes(encode_slot(Slot(1, note)).ljust(2 * SLOT, b"\0"))
+    code, lines = log.audit(beside=True)
+    line = lines["outsidecheckpoint memory"]
+    assert (code, bad(lines), line["outcome"], line["claimed"]) == (3, set(), "none", True)
+    assert "IT LAY BESIDE THE DATABASE" in line["sentence"]
+    assert "--kept" in line["sentence"]
+    code, lines = log.audit("--memory", str(elsewhere), beside=True)
+    assert (code, bad(lines)) == (1, {"outsidecheckpoint memory"})
+
+
+def test_a_memory_beside_the_database_can_be_accepted(log: Copy, tmp_path: Path):
+    """--trust-stored-keys makes it a warning; beside a kept checkpoint that shows the log, nobody asks for it."""
+    code, lines = log.audit("--trust-stored-keys", beside=True)
+    assert (code, lines["outsidecheckpoint memory"]["outcome"]) == (0, "warning")
+    kept = tmp_path / "yesterday"
+    kept.write_bytes(log.world.checkpoint(100))
+    code, lines = log.audit("--kept", str(kept), beside=True)
+    assert (code, lines[f"outside{kept}"]["outcome"]) == (0, "affirming")
+    line = lines["outsidecheckpoint memory"]
+    assert (line["outcome"], line["claimed"]) == ("none", False)
+
+
 def test_j23_a_log_signed_again_with_the_real_key_is_a_fork(tmp_path: Path):
     """A suffix replaced and signed anew with the stolen log key is found by any proof that somebody kept."""
     folder = tmp_path / "a"
@@ -308,7 +344,7 @@ def test_j23_a_log_signed_again_with_the_real_key_is_a_fork(tmp_path: Path):
     second.add_exchange(11)
     second.add_exchange(12)
     second.commit()
-    code = main(["audit", "verify", second.path, "--trust", second.trust])
+    code = main(["audit", "verify", second.path, "--trust", second.trust, "--memory", second.memory])
     assert code == 0
     assert main(["audit", "verify", second.path, "--trust", second.trust, "--kept", str(kept)]) == 1
 
@@ -375,7 +411,7 @@ def test_what_is_no_database_of_ours_is_usage(tmp_path: Path, name: str, capsys:
 
 def test_a_url_names_a_database_too(log: Copy):
     """sqlite:/// URLs are taken as in the settings."""
-    assert main(["audit", "verify", f"sqlite:///{log.path}", "--trust", log.trust]) == 0
+    assert main(["audit", "verify", f"sqlite:///{log.path}", "--trust", log.trust, "--memory", log.memory]) == 0
 
 
 def test_a_memory_that_was_asked_for_must_be_there(log: Copy, tmp_path: Path):
@@ -391,7 +427,7 @@ def test_intents_and_receipts_pair_up(tmp_path: Path):
     predicate = stored.world.predicate(99)
     stored.entries.append(entry(stored.world, stored.world.add_intent(predicate), predicate))
     stored.commit()
-    verify = ["audit", "verify", stored.path, "--trust", stored.trust]
+    verify = ["audit", "verify", stored.path, "--trust", stored.trust, "--memory", stored.memory]
     assert main(verify) == 0
     stored.add_event("start", {"nonce": "m"})
     stored.commit()
@@ -404,7 +440,7 @@ def test_a_receipt_that_was_forwarded_needs_its_intent(tmp_path: Path, capsys: p
     refused = stored.world.predicate().request
     stored.add_exchange(50, intent=False, request=type(refused)(refused.digest, refused.endpoint, "m", False))
     stored.commit()
-    verify = ["audit", "verify", stored.path, "--trust", stored.trust]
+    verify = ["audit", "verify", stored.path, "--trust", stored.trust, "--memory", stored.memory]
     assert main(verify) == 0
     place = stored.add_exchange(51, intent=False)
     stored.commit()
@@ -490,7 +526,7 @@ def test_a_log_that_grows_meanwhile_is_whole_at_every_moment(tmp_path: Path):
     writer = threading.Thread(target=stored.commit, args=(2,))
     writer.start()
     sizes, copy = set(), Copy.__new__(Copy)
-    copy.path, copy.trust = stored.path, stored.trust
+    copy.path, copy.trust, copy.memory = stored.path, stored.trust, stored.memory
     while writer.is_alive():
         code, lines = copy.audit()
         assert (code, bad(lines)) == (0, set()), lines
@@ -507,5 +543,6 @@ def test_the_command_needs_no_orm_and_no_server(log: Copy):
         f"print([m for m in {heavy!r} if m in sys.modules], file=sys.stderr)\nraise SystemExit(code)"
     )
     command = [sys.executable, "-c", script, "audit", "verify", log.path, "--trust", log.trust]
+    command += ["--memory", log.memory]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.strip()) == (0, "[]")

@@ -29,10 +29,17 @@ def test_verify_and_export(make_gateway: Any, node: Any) -> None:
             if stream:
                 list(answer)
     database, trust = str(gateway.database), str(gateway.trust)
-    code, said = run("audit", "verify", database, "--trust", trust, cwd=gateway.folder)
+    kept = gateway.folder / "kept.checkpoint"
+    with gateway.http() as http:
+        kept.write_bytes(http.get("/log/checkpoint").content)
+    verify = ("audit", "verify", database, "--trust", trust)
+    code, said = run(*verify, cwd=gateway.folder)
+    assert code == 3, said
+    assert "IT LAY BESIDE THE DATABASE" in said
+    code, said = run(*verify, "--kept", str(kept), cwd=gateway.folder)
     assert code == 0, said
     gateway.stop()
-    code, said = run("audit", "verify", database, "--trust", trust, "--json", cwd=gateway.folder)
+    code, said = run(*verify, "--kept", str(kept), "--json", cwd=gateway.folder)
     assert code == 0, said
     assert {line["outcome"] for line in json.loads(said)["lines"]} <= {"affirming", "none"}
     for name, options in {

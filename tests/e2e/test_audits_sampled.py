@@ -97,7 +97,9 @@ def quarantined(gateway: Gateway) -> set[str]:
 
 
 def epochs(gateway: Gateway) -> tuple[int, dict[str, Any]]:
-    done = gateway.run("audit", "epochs", str(gateway.database), "--trust", str(gateway.trust), "--json")
+    memory = f"{gateway.database}.checkpoint"
+    given = ("--trust", str(gateway.trust), "--memory", memory)
+    done = gateway.run("audit", "epochs", str(gateway.database), *given, "--json")
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -139,7 +141,8 @@ def test_a_node_with_another_model_is_found_quarantined_and_reported(audited: An
         *("affirming", "affirming", "affirming"),
         "warning",
     )
-    assert gateway.run("audit", "verify", str(gateway.database), "--trust", str(gateway.trust)).returncode == 0
+    given = ("--trust", str(gateway.trust), "--memory", f"{gateway.database}.checkpoint")
+    assert gateway.run("audit", "verify", str(gateway.database), *given).returncode == 0
 
 
 def test_after_a_kill_the_next_start_settles_the_epoch(audited: Any) -> None:
