@@ -93,7 +93,8 @@ class Member:
 
     def enter(self) -> None:
         self.view.in_flight += 1
-        self.keep()
+        if self.unkept is not None:
+            self.keep()
         if self.view.health.failures:
             self.view.health = on_attempt(self.view.health, self._mono())
 
