@@ -196,6 +196,12 @@ def proves_answer(part: Tree) -> bool:
     return all(leaf.check in PROOFS or Phase.NODE in leaf.phases for leaf in leaves(part)) and not settles_node(part)
 
 
+def guards_prompt(require: Tree) -> bool:
+    """Whether something is asked of the node itself, or a proof of the answer: with neither, the prompt would leave
+    before anything is shown, for an answer of which little is."""
+    return any(settles_node(part) or proves_answer(part) for part in conjuncts(require))
+
+
 def _nonce(require: Tree, values: Mapping[str, Anything]) -> bool:
     # Without our nonce `replay` is a warning at best (`no_nonce`): not enough where the nonce is asked for by name, nor
     # where `replay` is indispensable and no warning is taken.

@@ -21,14 +21,13 @@ import msgspec
 from gateway.errors import PolicyError
 
 from .advisories import Advisories, read_advisories
-from .build import compile_policy, proves_answer, settles_node
+from .build import compile_policy, guards_prompt
 from .document import Document
 from .key import Scalar
 from .lines import key_lines
 from .parse_tree import parse_tree
 from .proof_terms import look_at_proofs
 from .schema import BY_PATH, IDENTITY, SECTIONS, CompiledPolicy, PolicyRef, digest_of
-from .tree import conjuncts
 from .values import parse_value
 
 MAX_BYTES = 256 * 1024
@@ -173,9 +172,7 @@ def _compile(
     require = parse_tree(document, ("require",), document.get("require"))
     if require is None:
         return None, problems
-    if values.get("on_failure") != "flag" and not any(
-        settles_node(part) or proves_answer(part) for part in conjuncts(require)
-    ):
+    if values.get("on_failure") != "flag" and not guards_prompt(require):
         document.note(
             ("require",),
             "nothing is required of the node itself, so the prompt would leave before anything is shown; add "

@@ -4,8 +4,8 @@ The phase `NODE` leaves open what only an answer can show. A node without a key 
 of it is signed. So before a prompt leaves, policy is asked about the best answer that such a node can give, in which
 everything holds but what takes a signature. Where that would be withheld, a prompt would be shown and paid for in vain.
 
-The same question settles policies that ask nothing of the node itself but proofs of the answer: for them the phase
-`NODE` decides nothing, and what decides is whether an answer could pass.
+The same question settles policies that ask nothing of the node itself but proofs of the answer (`plan.unasked`): the
+phase `NODE` permits every node against which nothing speaks, and what decides is whether an answer could pass.
 """
 
 from __future__ import annotations
@@ -26,24 +26,22 @@ SIGNED = frozenset(("signature", "key_bound", "request_bound", "response_bound",
 def prospect(session: AttestedSession, policy: CompiledPolicy) -> Decision:
     """Whether `session` may be sent a prompt under `policy`. `reason` names what it does not, or could not, show."""
     decision = decide(session, policy, Phase.NODE)
-    undecided = decision.verdict is Outcome.NONE and decision.reason is None
-    if (decision.permit and session.keys) or not (decision.permit or undecided):
+    if session.keys or not decision.permit:
         return decision
-    best = decide(best_answer(session, policy), policy, Phase.RESPONSE, node=session)
-    return decision if decision.permit and best.permit else best
+    best = decide(best_answer(policy), policy, Phase.RESPONSE, node=session)
+    return decision if best.permit else best
 
 
-def best_answer(session: AttestedSession, policy: CompiledPolicy) -> AttestationResult:
-    """The appraisal of an answer of this node in which everything holds that can."""
-    lacking = frozenset[str]() if session.keys else SIGNED
+def best_answer(policy: CompiledPolicy) -> AttestationResult:
+    """The appraisal of an answer that no key signed, in which everything else holds that `policy` asks for."""
     checks = [
-        Check(name, Outcome.NONE, NO_SIGNATURE) if name in lacking else Check(name, Outcome.AFFIRMING)
+        Check(name, Outcome.NONE, NO_SIGNATURE) if name in SIGNED else Check(name, Outcome.AFFIRMING)
         for name, entry in CHECKS.items()
         if Phase.RESPONSE in entry.phases
     ]
     claims = {
         leaf.id: Claim(leaf.id, "asserted", min(leaf.sources))
         for leaf in leaves(policy.require)
-        if leaf.claim is not None and CLAIMS[leaf.id].phase is Phase.RESPONSE and leaf.id not in lacking
+        if leaf.claim is not None and CLAIMS[leaf.id].phase is Phase.RESPONSE and leaf.id not in SIGNED
     }
     return AttestationResult(tuple(checks), tuple(claims.values()))

@@ -15,10 +15,13 @@ from typing import cast
 from gateway.errors import PolicyLoosens
 from gateway.model.tee import HostTrust
 
-from .build import compile_policy, roots_for_tests_of, value_of
+from .build import compile_policy, guards_prompt, roots_for_tests_of, value_of
 from .key import Key, Order, Scalar
 from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, digest_of
-from .tree import both, implies
+from .tree import All, Leaf, both, implies
+
+#: What a node shows of itself at the least: evidence that holds, and that its key is in it.
+_SHOWN = All((Leaf(check="evidence"), Leaf(check="key_bound")))
 
 
 def tighten(base: CompiledPolicy, requested: CompiledPolicy) -> CompiledPolicy:
@@ -74,7 +77,8 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
 
 
 def demand_verified(policy: CompiledPolicy) -> CompiledPolicy:
-    """`policy` as it is under ACI's `aci_verified: true`: what failed is not released, whatever the policy says.
+    """`policy` as it is under ACI's `aci_verified: true`: what failed is not released, whatever the policy says. Where
+    it asks nothing before a prompt leaves, which only a policy that flags may, the node has to show itself as well.
 
     The same object unless it flags. The files stay the same, so `refs` does; `digest` changes, because it is the name
     by which decisions under a policy are kept.
@@ -84,10 +88,9 @@ def demand_verified(policy: CompiledPolicy) -> CompiledPolicy:
     values = {key.path: value_of(policy, key.path) for key in KEYS}
     values["on_failure"] = "refuse"
     digest = hashlib.sha256(f"veriroute verified v1\n{policy.digest}\n".encode()).hexdigest()
+    require = policy.require if guards_prompt(policy.require) else both(policy.require, _SHOWN)
     roots = roots_for_tests_of(policy)
-    return compile_policy(
-        policy.refs, digest, policy.source, policy.summary, policy.require, values, policy.stated, roots
-    )
+    return compile_policy(policy.refs, digest, policy.source, policy.summary, require, values, policy.stated, roots)
 
 
 def _looser(key: Key, base: Scalar, asked: Scalar) -> bool:

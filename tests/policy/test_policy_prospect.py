@@ -12,7 +12,7 @@ from gateway.policy import CompiledPolicy, Phase, decide, prospect
 from gateway.policy.build import compile_policy
 from gateway.policy.load import parse_policy
 from gateway.policy.prospect import SIGNED, best_answer
-from gateway.policy.tree import All, Any, Leaf, Tree
+from gateway.policy.tree import All, Any, Leaf, Tree, both
 from gateway.verify.checks import CHECKS
 from gateway.verify.no_evidence import NoEvidenceTerms, appraise_no_evidence
 from gateway.verify.response import Exchanged, appraise_response
@@ -36,6 +36,7 @@ def all_of(*checks: str) -> Tree:
 
 ASSERTED = {"status": "asserted", "sources": ("verifier_derived",)}
 BOUND, MODEL = Leaf(claim="response_bound", **ASSERTED), Leaf(claim="model_bound", **ASSERTED)  # type: ignore[arg-type]
+PROOF = Leaf(check="proof_quorum")
 TEE = Leaf(claim="tee_attested", **ASSERTED)  # type: ignore[arg-type]
 
 
@@ -62,8 +63,14 @@ def test_what_can_never_be_shown_is_not_asked_for_in_vain(
     session: AttestedSession, require: Tree, permit: bool, reason: str | None
 ) -> None:
     """A prompt leaves only where an answer could pass; otherwise the reason is what no answer of the node can show."""
-    found = prospect(session, policy(require))
+    found = prospect(session, policy(both(PROOF, require)))
     assert (found.permit, found.reason) == (permit, reason)
+
+
+@pytest.mark.parametrize("session", [BARE, KEYED])
+def test_where_nothing_is_asked_before_the_answer_no_prompt_leaves(session: AttestedSession) -> None:
+    """What the best answer would show is no reason to send a prompt to a node that showed nothing."""
+    assert not prospect(session, policy(all_of("malformed", "model_echo"))).permit
 
 
 def test_under_flag_a_node_is_used_whatever_it_lacks() -> None:
@@ -90,6 +97,6 @@ def test_what_takes_a_signature_is_what_the_verifier_cannot_settle_without() -> 
 
 def test_the_best_answer_has_every_check_of_an_answer() -> None:
     """None is left out, and the claims are those that policy asks for, by a word that it takes."""
-    best = best_answer(BARE, policy(All((BOUND, MODEL, Leaf(check="malformed")))))
+    best = best_answer(policy(All((BOUND, MODEL, Leaf(check="malformed")))))
     assert {c.id for c in best.checks} == {i for i, c in CHECKS.items() if Phase.RESPONSE in c.phases}
     assert best.claims == (Claim("model_bound", "asserted", "verifier_derived"),)

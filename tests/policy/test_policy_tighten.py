@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from policy_strategies import NODE_RESULTS, RESPONSE_RESULTS, TREES, policies
 
 from gateway.errors import PolicyLoosens
+from gateway.model.node import AttestedSession, SigningKey
 from gateway.model.tee import (
     Binding,
     BindingStatus,
@@ -20,8 +22,18 @@ from gateway.model.tee import (
     TcbStatus,
     TeeClaims,
 )
-from gateway.model.verdict import AttestationResult, Outcome
-from gateway.policy import CompiledPolicy, Phase, decide, demand_verified, loosens, meet, parse_policy, tighten
+from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.policy import (
+    CompiledPolicy,
+    Phase,
+    decide,
+    demand_verified,
+    loosens,
+    meet,
+    parse_policy,
+    prospect,
+    tighten,
+)
 from gateway.policy.build import IDLE, compile_policy, value_of
 from gateway.policy.proof_keys import READ_BY
 from gateway.policy.schema import BY_PATH, PolicyRef
@@ -323,6 +335,27 @@ def test_h03_aci_verified_can_only_tighten() -> None:
     assert demand_verified(asked) is asked
     for name in ("signed", "strict", "regulated", "quorum", "reexec", "audited"):
         assert demand_verified(BUILTIN[name]) is BUILTIN[name]
+
+
+FLAGS = b'name = "flags"\nversion = 1\non_failure = "flag"\n[require]\nall = ["signature", "request_bound"]\n'
+PROVES = FLAGS.replace(b'"signature"', b'"proof_reexec"')
+
+
+def test_h03_aci_verified_asks_the_node_first() -> None:
+    """Where a policy that flags asks nothing of the node, the node has to show itself before a prompt leaves."""
+    asked = demand_verified(parse_policy("flags.toml", FLAGS))
+    assert {leaf.id for leaf in leaves(asked.require)} == {"evidence", "key_bound", "signature", "request_bound"}
+    shown = AttestedSession(
+        id="s", node="n", network="aci", endpoint="http://n", keyset_digest="", evidence_digest="", spki_pins=(),
+        keys=(SigningKey("k", "ed25519", b"\1" * 32),), established=0.0, expires=600.0, outcome=Outcome.AFFIRMING,
+        checks=(Check("evidence", Outcome.AFFIRMING), Check("key_bound", Outcome.AFFIRMING)), claims=(),
+    )  # fmt: skip
+    nothing = msgspec.structs.replace(shown, checks=(Check("evidence", Outcome.NONE, "evidence_fetch"),))
+    assert prospect(shown, asked).permit
+    refused = prospect(nothing, asked)
+    assert (refused.permit, refused.reason) == (False, "evidence")
+    proves = parse_policy("flags.toml", PROVES)
+    assert demand_verified(proves).require == proves.require
 
 
 def test_h07_a_policy_cannot_be_changed() -> None:
