@@ -1,13 +1,16 @@
 """`strict_json` against everything on which JSON readers disagree, and against a slow oracle."""
 
+import contextlib
+import gc
 import json
 import math
+import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.crypto.canonical import strict_json
+from gateway.crypto.canonical import MAX_CONTAINERS, strict_json
 from gateway.errors import FormatError
 
 LIMIT = 1 << 20
@@ -60,6 +63,7 @@ def test_reads_what_every_reader_agrees_on(data, value):
         (b'{"a":"\\u003a","b":1,"b":1}', r"the key 'b' twice"),
         (b'{"\xc3\xa9":1,"\\u00e9":1}', r"the key '\\xe9' twice"),
         (b'{"":0,"":0}', r"the key '' twice"),
+        (b'{"a":{"b":1},"a":2}', r"the key 'a' twice"),
         (b'{"%s":1,"%s":1}' % (b"k" * 99, b"k" * 99), r"the key 'k{60}\\u2026' twice"),
         (b"NaN", r"invalid character \(byte 0\)"),
         (b"[Infinity]", r"invalid character \(byte 1\)"),
@@ -131,7 +135,7 @@ def test_finds_a_long_integer_wherever_a_number_may_stand(before, sign, digits):
 def test_digits_in_strings_and_fractions_are_read_once(data, monkeypatch):
     """Hex, as evidence is full of, is no reason to read a document a second time."""
 
-    def refuse(data):
+    def refuse(data, again):
         raise AssertionError("read a second time")
 
     monkeypatch.setattr("gateway.crypto.canonical._inspect", refuse)
@@ -153,7 +157,7 @@ def test_bounds_depth_exactly(opening, filler):
         make = lambda depth: b"[" * (depth - 1) + b"[" + filler + b"1" + b"]" * depth  # noqa: E731
     else:
         make = lambda depth: opening * (depth - 1) + b"[" + filler + b"1]" + b"}" * (depth - 1)  # noqa: E731
-    for depth in (1, 5, 64):
+    for depth in (1, 5, 16, 17, 64, 256):
         assert read(make(depth), max_depth=depth)
         with pytest.raises(FormatError, match=f"deeper than {depth} levels"):
             read(make(depth + 1), max_depth=depth)
@@ -168,10 +172,131 @@ def test_breadth_is_not_depth():
 
 
 @pytest.mark.parametrize("data", [b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000])
-def test_survives_endless_nesting(data):
-    """A hundred thousand levels are a format error and no crash."""
+@pytest.mark.parametrize("depth", [64, 200_000])
+def test_survives_endless_nesting(data, depth):
+    """A hundred thousand levels are a format error and no crash, also where the limit would let them pass."""
+    with pytest.raises(FormatError, match=f"nested deeper than {depth}"):
+        read(data, max_depth=depth)
+
+
+def test_bounds_depth_and_containers_before_decoding(monkeypatch):
+    """What is nested too deeply, or has too many arrays and objects, is refused before anything is made of it."""
+
+    def refuse(data):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("gateway.crypto.canonical._decode", refuse)
     with pytest.raises(FormatError, match="nested deeper than 64"):
-        read(data)
+        read(b"[1," + b"[" * 64 + b"]" * 64 + b"]")
+    for one in (b"[]", b'{"[":0}', b"{}"):
+        with pytest.raises(FormatError, match=f"more than {MAX_CONTAINERS} arrays and objects"):
+            strict_json(b"[" + b",".join([one] * MAX_CONTAINERS) + b"]", max_bytes=1 << 23)
+
+
+def test_a_long_document_may_have_an_array_or_object_for_every_16_bytes():
+    """The bound on arrays and objects grows with the document, and brackets in strings are none."""
+    assert len(strict_json(b"[" + b'{"top":"[[[{{{"},' * 600_000 + b"0]", max_bytes=1 << 24)) == 600_001
+    many = b"[" + b'"[{[{",' * 400_000 + b",".join([b"[]"] * (MAX_CONTAINERS - 1)) + b"]"
+    assert len(strict_json(many, max_bytes=1 << 23)) == 400_000 + MAX_CONTAINERS - 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(["[", "[", "]", '"]"', '"[\\""', '""', '"\\\\"']), max_size=200), st.integers(1, 40))
+def test_depth_is_exact_whatever_stands_between(pieces, limit):
+    """A document passes exactly when no place in it is within more arrays than the limit."""
+    text, depth, deepest = "[", 1, 1
+    for piece in pieces:
+        if piece != "]":
+            text += piece + ("," if piece != "[" else "")
+        elif depth > 1:
+            text += "0],"
+        depth = max(1, depth + {"[": 1, "]": -1}.get(piece, 0))
+        deepest = max(deepest, depth)
+    data = (text + "0" + "]" * depth).encode()
+    if deepest <= limit:
+        assert read(data, max_depth=limit) == json.loads(data)
+    else:
+        with pytest.raises(FormatError, match=f"deeper than {limit} levels"):
+            read(data, max_depth=limit)
+
+
+def seconds(data: bytes) -> float:
+    """The least CPU time of three readings, without the collector, whose rounds depend on what else is alive."""
+    taken = []
+    gc.disable()
+    try:
+        for _ in range(3):
+            begun = time.process_time()
+            with contextlib.suppress(FormatError):
+                strict_json(data, max_bytes=len(data), max_depth=256)
+            taken.append(time.process_time() - begun)
+    finally:
+        gc.enable()
+    return min(taken)
+
+
+@pytest.mark.parametrize("depth", [250, 257])
+def test_deep_nesting_costs_what_shallow_does(depth):
+    """A hundred thousand arrays take a like time, be they nested three deep, as deep as is allowed, or too deep."""
+    deep = b"[" + b",".join([b"[" * depth + b"]" * depth] * (100_000 // depth)) + b"]"
+    shallow = b"[" + b",".join([b"[[[]]]"] * 33_333) + b"]"
+    assert seconds(deep) < 6 * seconds(shallow)
+
+
+@pytest.mark.parametrize("far", [b"1e308", b"1E+308", b"-2.5e-308", b"5e-0324", b"0.0001e312"])
+def test_numbers_at_the_ends_of_the_doubles_cost_what_others_do(far):
+    """A number near the largest or least double takes no thousand times as long as one in the middle."""
+    assert seconds(b"[" + (far + b",") * 2000 + b"1]") < 100 * seconds(b"[" + b"1.5e99," * 2000 + b"1]")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=8),
+    st.sampled_from(["%r", "%.17e", "%.30E", "%.0e", "%.400f"]),
+    st.sampled_from(["", " " * 2000, '"3e123",' * 200 + " " * 2000, '"3e123 1e-456 4",' * 100]),
+)
+@example([1.7976931348623157e308, -5e-324, 1e-310], "%r", "")
+@example([-1.7976931348623157e308], "%.400f", " " * 2000)
+def test_reads_every_spelling_of_a_double(values, form, before):
+    """Doubles come back bit for bit, however they are spelled and whatever stands in strings beside them."""
+    same(("[" + before + ",".join([*((form % value) for value in values), "0"]) + "]").encode())
+
+
+@pytest.mark.parametrize("far", [b"1e400", b"-1e0309", b"2E+308", b"1" * 40 + b"e290"])
+@pytest.mark.parametrize("before", [b"", b" " * 2000, b'"3e123",' * 2000])
+def test_refuses_an_overflow_wherever_it_stands(far, before):
+    """A number beyond the doubles is refused in a short document, in a long one, and behind much that looks like it."""
+    with pytest.raises(FormatError, match=r"(?i)number out of range"):
+        read(b"[" + before + far + b"]")
+
+
+def test_hex_is_no_reason_to_read_numbers_slowly(monkeypatch):
+    """Digits and an e in identifiers do not send a long document's numbers through the slower reader."""
+
+    def refuse(data):
+        raise AssertionError("read slowly")
+
+    monkeypatch.setattr("gateway.crypto.canonical._decode_far", refuse)
+    data = b'{"id":"chatcmpl-3e123456e789-4e-1234","logprobs":[%s-9999.0, -1e-5]}' % (b"-1.25e-07," * 200)
+    assert read(data) == json.loads(data)
+
+
+def test_a_long_integer_is_looked_for_without_reading_again(monkeypatch):
+    """Neither an integer of 19 digits nor a colon spelled as an escape has the document read by another reader."""
+
+    def refuse(*args, **options):
+        raise AssertionError("read a second time")
+
+    data = b'{"\\u003a":[0,1234567890123456789,-9223372036854775807,"9223372036854775808",0.9223372036854775808]}'
+    value = json.loads(data)
+    monkeypatch.setattr("json.loads", refuse)
+    assert read(data) == value
+
+
+def test_a_duplicate_is_refused_in_a_document_too_long_to_name_it():
+    """In a document of more than 4 MiB a key that stands twice is refused, and not looked for."""
+    with pytest.raises(FormatError, match="a key twice in one object"):
+        strict_json(b'{"a":1,"a":"%s"}' % (b"x" * (1 << 22)), max_bytes=1 << 23)
 
 
 def test_reads_two_hundred_thousand_keys():
