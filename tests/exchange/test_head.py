@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.exchange.head import clean_request_id, parse_head
+from gateway.exchange.head import LARGEST, MOST_SESSIONS, clean_request_id, parse_head
 
 CHAT = "/v1/chat/completions"
 
@@ -94,6 +94,74 @@ def test_refuses_and_names_the_place(raw: bytes, param: str | None, says: str) -
     assert caught.value.param == param
 
 
+def filled(unit: bytes, before: bytes, after: bytes, size: int = LARGEST) -> bytes:
+    """A little more than `size` bytes: a good model, `before`, many of `unit` with commas between, `after`."""
+    return b'{"model":"m",' + before + b",".join([unit] * (size // (len(unit) + 1) + 2)) + after + b"}"
+
+
+@pytest.mark.parametrize(
+    ("before", "unit", "after", "param"),
+    [
+        (b'"tools":[', b"[]", b"]", "tools"),
+        (b'"stream":true,"functions":[', b"{}", b"]", "functions"),
+        (b'"tools":[{}],"provider":{"aci_session_ids":[', b'"s"', b"]}", "provider"),
+        (b'"provider":{"', b"k" * 1000, b'":1}', "provider"),
+        (b'"seed":1', b"0" * LARGEST, b"", "seed"),
+    ],
+)
+def test_what_is_read_of_a_body_is_bounded(before: bytes, unit: bytes, after: bytes, param: str) -> None:
+    """Too large a member is refused by its size, before an object is made of it; the message has name and bound."""
+    raw = filled(unit, before, after) if param != "seed" else b'{"model":"m",' + before + unit + b"}"
+    with pytest.raises(BadRequest) as caught:
+        parse_head(CHAT, raw)
+    assert caught.value.param == param
+    assert caught.value.message.startswith(f"{param} is too large: ")
+    assert f"may take {LARGEST} bytes" in caught.value.message
+
+
+def test_tools_below_the_bound_and_a_conversation_beyond_it_are_read() -> None:
+    """Half a mebibyte of tools beside megabytes of messages is an ordinary request."""
+    tools = [{"type": "function", "function": {"name": f"f{i}", "description": "x" * 4000}} for i in range(128)]
+    head = parse_head(CHAT, body(tools=tools, messages=[{"role": "user", "content": "y" * 3 * LARGEST}]))
+    assert len(head.tools) == 128
+
+
+def test_the_sessions_that_a_request_names_are_counted() -> None:
+    """As many as are allowed are taken, and one more is refused by the member's name."""
+    ids = [f"s{i}" for i in range(MOST_SESSIONS + 1)]
+    head = parse_head(CHAT, body(provider={"aci_session_ids": ids[1:]}))
+    assert head.aci_session_ids == tuple(ids[1:])
+    with pytest.raises(BadRequest, match="1024") as caught:
+        parse_head(CHAT, body(provider={"aci_session_ids": ids}))
+    assert caught.value.param == "provider.aci_session_ids"
+
+
+@pytest.mark.parametrize(
+    "spelled", [b'"\\u003a": 1, ', b'"x\\u003Ay": 1, ', b'"\\\\\\u003a": 1, ', b'"x": 1, "x": 1, ']
+)
+def test_a_large_body_is_not_read_twice(spelled: bytes) -> None:
+    """Where only a second reading could tell whether a member stands twice, a large body is refused and told why."""
+    with pytest.raises(BadRequest, match="must have each member once, and no colon written as an escape"):
+        parse_head(CHAT, filled(b"[]", spelled + b'"messages":[', b"]"))
+    assert parse_head(CHAT, filled(b"[]", spelled + b'"messages":[', b"]", 1000)).model == "m"
+
+
+@pytest.mark.parametrize("spelled", [rb"\u003c", rb"\u003e", rb"\\u003a", rb"\\\u003c", rb"\u00e9:", rb"\\\\u003A"])
+def test_a_large_body_with_other_escapes_is_read(spelled: bytes) -> None:
+    """Escapes as ordinary encoders write them, and texts about escapes, need no second reading."""
+    raw = filled(b'"' + spelled + b'"', b'"messages": [', b"]", 3 * LARGEST)
+    assert parse_head(CHAT, raw).model == "m"
+
+
+@pytest.mark.parametrize("name", ["k" * 5000, "missing required field `model`" + "k" * 5000])
+def test_a_long_name_is_cut_in_the_message(name: str) -> None:
+    """What a caller chose to name a member does not come back whole."""
+    with pytest.raises(BadRequest, match="unknown field") as caught:
+        parse_head(CHAT, body(provider={name: 1}))
+    assert len(caught.value.message) < 300
+    assert caught.value.param == "provider"
+
+
 def test_a_second_model_inside_a_message_is_nobodys_business() -> None:
     """The word "model" may stand in the conversation, also as a member of something deeper."""
     raw = b'{"model":"m","messages":[{"role":"user","content":"\\"model\\": x"}],"meta":{"model":"other"}}'
@@ -116,8 +184,11 @@ def test_what_is_not_read_may_stand_twice(raw: bytes) -> None:
     assert parse_head(CHAT, raw).model == "m"
 
 
-_NAMES = st.sampled_from(["model", "n", "x", "a:b", "é", 'q"', "stream", "\x01"])
-_VALUES = st.sampled_from(['"m"', "1", "null", "true", '{"model":"a","model":"b"}', '[":"]', '"\\u003a"', '{"n": 1 }'])
+_ESCAPES = (r'"\u003A"', r'"\u003c"', r'"\\u003a"', r'"\\\u003a"', r'{"\u003a": 1}', r'"\\"')
+_NAMES = st.sampled_from(["model", "n", "x", "a:b", "é", 'q"', "stream", "\x01", "\\:", "<"])
+_VALUES = st.sampled_from(
+    ['"m"', "1", "null", "true", '{"model":"a","model":"b"}', '[":"]', '"\\u003a"', '{"n": 1 }', *_ESCAPES]
+)
 
 
 def _spelled(name: str, how: int) -> str:
