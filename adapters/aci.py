@@ -35,7 +35,12 @@ class AciAdapter:
         return self
 
     def admit(self, nodes: tuple[Node, ...]) -> None:
-        """What the settings ask of every node is all that is asked."""
+        """Each says where it is."""
+        for node in nodes:
+            if not node.base_url:
+                raise ConfigError(
+                    f"node {node.id!r}: base_url is missing; this network has no registry that would say where it is"
+                )
 
     async def discover(self, configured: Iterable[Node], client: EvidenceClient) -> Discovered:
         """ACI has no registry: the nodes are those of the settings."""

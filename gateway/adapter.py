@@ -149,7 +149,9 @@ def load(nodes: Iterable[Node], tables: Mapping[str, Mapping[str, object]] | Non
         point = found.get(network)
         if point is None:
             known = ", ".join(sorted(found)) or "none"
-            raise ConfigError(f"no adapter is installed for the network {network!r}; installed: {known}")
+            raise ConfigError(
+                f"node {of[network][0].id!r}: no adapter is installed for the network {network!r}; installed: {known}"
+            )
         try:
             adapter: Adapter = point.load()
         except Exception as error:

@@ -22,6 +22,7 @@ import msgspec
 
 from .errors import ConfigError
 from .model.node import ENDPOINTS, Node
+from .upstream.origin import parse_origin
 
 PREFIX = "VERIROUTE_"
 #: Sections that one variable replaces as a whole.
@@ -240,6 +241,11 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
             f"{where}{_line(text, str(error))}: {error}. `veriroute config reference` lists every key"
         ) from None
     _judge(settings, where)
+    for node in settings.nodes:
+        if node.base_url:  # where it is left out, the network's adapter knows whether it may be
+            _judge_address(
+                node.base_url, settings.upstream, f"{where}{_line_of(text, 'id', node.id)}: node {node.id!r}"
+            )
     _judge_proofs(settings, where, text)
     return settings
 
@@ -390,6 +396,27 @@ def _judge(settings: Settings, where: str) -> None:
             raise ConfigError(
                 f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>, or 0x<64 of them>"
             )
+
+
+def _judge_address(base_url: str, upstream: Upstream, where: str) -> None:
+    if base_url.rstrip("/").endswith("/v1"):
+        raise ConfigError(f"{where}: base_url ends in /v1, which the paths of the API begin with; leave that out")
+    granted = {"allow_http": upstream.allow_http, "allow_private": upstream.allow_private}
+    refusal = _refusal(base_url, granted)
+    if refusal is None:
+        return
+    for name in granted:
+        if _refusal(base_url, {**granted, name: True}) != refusal:
+            raise ConfigError(f"{where}: {refusal} (set upstream.{name} = true)")
+    raise ConfigError(f"{where}: {refusal}")
+
+
+def _refusal(base_url: str, granted: Mapping[str, bool]) -> str | None:
+    try:
+        parse_origin(base_url, **granted)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _judge_collateral(settings: Settings, where: str) -> None:

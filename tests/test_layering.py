@@ -35,6 +35,7 @@ RANKS = {
     "gateway.keyfiles": 5,
     "gateway.storage": 5,
     "gateway.upstream": 4,
+    "gateway.upstream.origin": 0,  # text in, value out; the settings are held to it
     "gateway.admin_client": 5,
     "gateway.prover": 5,
     "gateway.references": 5,

@@ -99,7 +99,7 @@ def test_adapters_and_the_model_are_found_from_the_wheel(installed: Path, tmp_pa
     """Entry points lead to the wheel's own adapter; the node's weights load; start-up accepts the installation."""
     code = (
         "import sys; from gateway.adapter import load; from gateway.model.node import Node\n"
-        "a = load([Node('n', 'aci', '', ('m',))])['aci']; print(a.network)\n"
+        "a = load([Node('n', 'aci', 'http://127.0.0.1:1', ('m',))])['aci']; print(a.network)\n"
         "print(sys.modules[type(a).__module__].__file__)\n"
         "from adapters.selfhosted.lm.model import Weights; Weights.open(); print('weights')\n"
         "from gateway.cli.serve import check_install; check_install(); print('install')\n"

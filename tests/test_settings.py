@@ -132,3 +132,32 @@ def test_references_that_cannot_be_used(text: str, said: str) -> None:
 def test_references_that_can_be_used(text: str) -> None:
     """TLS, this machine, or clear text where the operator says so and there is no key."""
     assert settings.load(text).references
+
+
+NODE = '[[nodes]]\nid = "a"\nmodels = ["m"]\nbase_url = "https://node.example"\n'
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://127.0.0.1:9001/v1", "base_url ends in /v1, which the paths of the API begin with; leave that out"),
+        ("https://node.example/tenant/v1/", "base_url ends in /v1, .* leave that out"),
+        ("http://10.0.0.5:9001", r"http is allowed to loopback only; .* \(set upstream.allow_http = true\)$"),
+        ("127.0.0.1:9001", r"base_url '127.0.0.1:9001': must start with https:// \(or http:// [^()]*\)$"),
+        ("http://no_host:port", "base_url 'http://no_host:port': Port could not be cast"),
+        ("http://-:9001", "not a host name$"),
+    ],
+)
+def test_nodes_whose_address_cannot_be_used(url: str, said: str) -> None:
+    """Each is refused when the settings are read, by file, line and node, with the setting that allows it."""
+    with pytest.raises(ConfigError, match=rf"^x\.toml:2: node 'a': .*{said}"):
+        settings.load(NODE.replace("https://node.example", url), where="x.toml")
+
+
+def test_the_permission_that_an_address_lacks_is_named() -> None:
+    """The two are told apart, one at a time; with both the address is taken."""
+    text = NODE.replace("https://node.example", "http://10.0.0.5:9001")
+    for upstream, wanted in (("", "allow_http"), ("allow_http = true\n", "allow_private")):
+        with pytest.raises(ConfigError, match=rf"\(set upstream.{wanted} = true\)$"):
+            settings.load(f"[upstream]\nallow_private = false\n{upstream}" + text)
+    assert settings.load("[upstream]\nallow_http = true\n" + text).nodes

@@ -138,3 +138,21 @@ def test_a_folder_is_no_database(
     monkeypatch.chdir(tmp_path)
     assert cli.main(args) == 2
     assert capsys.readouterr().err == f"veriroute audit: {tmp_path} is a folder; name the database file in it\n"
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ('base_url = "http://127.0.0.1:9001/v1"', "veriroute.toml:2: node 'a': base_url ends in /v1, "),
+        ('base_url = "127.0.0.1:9001"', "veriroute.toml:2: node 'a': base_url '127.0.0.1:9001': must start with "),
+        ("", "node 'a': base_url is missing; this network has no registry that would say where it is"),
+        ('network = "acl"', "node 'a': no adapter is installed for the network 'acl'; installed: "),
+    ],
+)
+def test_a_node_that_cannot_be_used_is_told_before_the_log_begins(node: str, said: str, tmp_path: Path):
+    """A start that fails over a node names it, and leaves neither a log nor an entry in one."""
+    (tmp_path / "veriroute.toml").write_text(f'[[nodes]]\nid = "a"\nmodels = ["m"]\n{node}\n')
+    code, out, told = veriroute("serve", folder=tmp_path)
+    assert (code, out) == (2, "")
+    assert told.startswith(f"veriroute serve: {said}")
+    assert [path.name for path in tmp_path.iterdir()] == ["veriroute.toml"]
