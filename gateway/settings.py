@@ -324,8 +324,10 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
             raise ConfigError(f"{key} must hold a JSON {_WHOLE[name]}: {error}") from None
         return
     section, _, option = name.partition("_")
-    if f"{section}.{option}" not in REFERENCE or section in LISTS:
+    if section not in Settings.__struct_fields__:
         return  # VERIROUTE_ADMIN_KEY and the like belong to other commands
+    if f"{section}.{option}" not in REFERENCE or section in _WHOLE:
+        raise ConfigError(f"{key} is no setting{_nearest(key)} `veriroute config reference` lists every key")
     kind = Settings().__getattribute__(section).__getattribute__(option)
     parsed: Any = value
     if isinstance(kind, bool):
@@ -343,6 +345,14 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
     if not isinstance(table[section], dict):
         raise ConfigError(f"[{section}] must be a table")
     table[section][option] = parsed
+
+
+def _nearest(key: str) -> str:
+    from difflib import get_close_matches
+
+    options = (name.replace(".", "_") for name in REFERENCE if name.partition(".")[0] not in _WHOLE)
+    found = get_close_matches(key, [PREFIX + name.upper() for name in (*_WHOLE, *options)], n=1)
+    return f"; did you mean {found[0]}?" if found else "."
 
 
 def _line(text: str, message: str) -> str:

@@ -161,3 +161,26 @@ def test_the_permission_that_an_address_lacks_is_named() -> None:
         with pytest.raises(ConfigError, match=rf"\(set upstream.{wanted} = true\)$"):
             settings.load(f"[upstream]\nallow_private = false\n{upstream}" + text)
     assert settings.load("[upstream]\nallow_http = true\n" + text).nodes
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("VERIROUTE_SERVER_PROT", "; did you mean VERIROUTE_SERVER_PORT?"),
+        ("VERIROUTE_UPSTREAM_ALOW_HTTP", "; did you mean VERIROUTE_UPSTREAM_ALLOW_HTTP?"),
+        ("VERIROUTE_NODES_PIN", "; did you mean VERIROUTE_NODES?"),
+        ("VERIROUTE_PAYMENT_WALLET_FILE", "; did you mean VERIROUTE_PAYMENT?"),
+        ("VERIROUTE_TEE", "."),
+    ],
+)
+def test_a_misspelt_setting_of_the_environment_is_refused(name: str, nearest: str) -> None:
+    """A variable that begins with a section's name is meant as a setting; the nearest that there is is named."""
+    with pytest.raises(ConfigError) as refused:
+        settings.load("", environ={name: "secret"})
+    assert str(refused.value) == f"{name} is no setting{nearest} `veriroute config reference` lists every key"
+
+
+@pytest.mark.parametrize("name", ["ADMIN_KEY", "KEY", "OPENGRADIENT_TOKEN", "TEST_KEY", "SERVERS", "PORT", ""])
+def test_other_variables_are_not_settings(name: str) -> None:
+    """What begins with no section's name belongs to other commands, or to the operator."""
+    assert settings.load("", environ={f"VERIROUTE_{name}": "x"}) == settings.load("")
