@@ -18,12 +18,6 @@ from .origin import Address, Origin, is_public
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 
-async def system_resolver(host: str, port: int) -> list[str]:
-    """The addresses that the system's resolver gives, without doubles."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
-
-
 async def permitted(origin: Origin, resolve: Resolver, most: int) -> list[Address]:
     """The addresses of `origin` that may be connected to, at most `most`.
 

@@ -19,11 +19,12 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 
-from .address import Resolver, dial, permitted, system_resolver
+from .address import Resolver, dial, permitted
 from .connection import DANGEROUS_ANY_KEY, Connection, accepts
 from .errors import ChannelRefused, ConnectFailed, ConnectTimeout, NotReached, TlsFailed, TooManyConnections
 from .limits import Limits
 from .origin import Origin
+from .resolver import SystemResolver
 from .tls import pinned_context, web_context
 
 SurplusHook = Callable[[Origin], None]
@@ -51,12 +52,12 @@ class UpstreamPool:
         limits: Limits | None = None,
         *,
         roots: str | None = None,
-        resolver: Resolver = system_resolver,
+        resolver: Resolver | None = None,
         on_surplus: SurplusHook | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.surplus_count = 0
-        self._roots, self._resolve, self._hook = roots, resolver, on_surplus
+        self._roots, self._resolve, self._hook = roots, resolver or SystemResolver(), on_surplus
         self._sites: dict[str, _Site] = {}
         self._all: set[Connection] = set()
         self._open = 0
