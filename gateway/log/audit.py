@@ -12,7 +12,8 @@
  6. documents   every entry has its signed document, and no document is without entry      (gateway.log.audit_rows)
  7. signatures  receipt keys signed them                                                   (gateway.log.audit_rows)
  8. intents     every request that was sent to a node was announced before, and has one receipt
- 9. columns     what lists and filters show is what was signed                             (gateway.log.audit_rows)
+ 9. columns     what lists and filters show is what was signed, in the schema's types, beside the intent's place; the
+                times of checkpoints fit those of the entries                              (gateway.log.audit_rows)
 10. openings    payloads: intact, erased by an erasure entry, or missing
 
 A log that was cut at its tail, with the checkpoints above the cut deleted too, is consistent in itself. Only something
@@ -32,7 +33,7 @@ from gateway.errors import FormatError
 from gateway.model.line import Line
 from gateway.model.verdict import Outcome
 
-from .audit_pairs import INTENTS, Openings, Pairs
+from .audit_pairs import INTENTS, Openings, Pairs, Times
 from .audit_rows import COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
 from .audit_tree import TREE, AuditTree, Stored
 from .checkpoint import Checkpoint
@@ -70,6 +71,12 @@ class Source(Stored, Protocol):
     size: int
 
     def checkpoint_count(self) -> int: ...
+
+    def times(self) -> Iterator[tuple[int, int]]:
+        """Size and time in milliseconds of every checkpoint, by rising size."""
+
+    def mistyped(self) -> str | None:
+        """A sentence about the first row with a query column of another type than the schema's."""
 
     def stray(self) -> str | None:
         """A sentence about the first document or opening without an entry, or receipt id in use twice."""
@@ -137,6 +144,7 @@ class _Run:
         self.receipts = 0
         self.pairs = Pairs()
         self.openings = Openings()
+        self.times = Times(source.times())
         self.outside = [_outside(kept, self.log_keys(), source.origin) for kept in outside]
         every = max(1, -(-source.checkpoint_count() // MAX_CHECKPOINTS))
         wanted = {o.checkpoint.size for o in self.outside if o.checkpoint is not None}
@@ -159,12 +167,17 @@ class _Run:
         for seen in report.seen:
             self.pairs.take(seen, self.fail)
             self.openings.take(seen)
+            self.times.take(seen, self.fail)
             self.receipts += seen.kind == "receipt"
         self.openings.erased.update(report.erased)
 
     def finish(self) -> None:
         self.tree.finish()
         self.pairs.close(self.fail)
+        self.times.close(self.fail)
+        mistyped = self.source.mistyped()
+        if mistyped is not None:
+            self.fail(COLUMNS, self.tree.size, mistyped)
         for place, receipt in self.openings.missing:
             self.fail(OPENINGS, place, _MISSING.format(receipt, place))
         stray = self.source.stray()

@@ -1,8 +1,14 @@
-"""Auditing what belongs together across the log: intents and receipts, openings and erasures."""
+"""Auditing what belongs together across the log: intents and receipts, openings and erasures, entries and the times of
+their checkpoints."""
 
 from __future__ import annotations
 
-from .audit_rows import Seen
+from collections.abc import Iterator
+
+from gateway.errors import FormatError
+from gateway.model.receipt import millis
+
+from .audit_rows import COLUMNS, Seen
 from .audit_tree import Fail
 
 INTENTS = "intents"
@@ -14,7 +20,7 @@ class Pairs:
     def __init__(self) -> None:
         self.intents = 0
         self.start = 0
-        self._open: dict[str, int] = {}
+        self._open: dict[str, Seen] = {}
 
     def take(self, seen: Seen, fail: Fail) -> None:
         """The next entry of the log."""
@@ -24,24 +30,80 @@ class Pairs:
             self.intents += 1
             if seen.id in self._open:
                 fail(INTENTS, seen.place, f"entry {seen.place} announces request {seen.id!a} a second time")
-            self._open[seen.id] = seen.place
-        elif seen.kind == "receipt" and self._open.pop(seen.id, None) is None and seen.forwarded:
-            fail(
-                INTENTS,
-                seen.place,
-                f"the request of entry {seen.place} was sent to a node, and no intent precedes it",
-            )
+            self._open[seen.id] = seen
+        elif seen.kind == "receipt":
+            self._close(seen, self._open.pop(seen.id, None), fail)
+
+    def _close(self, seen: Seen, intent: Seen | None, fail: Fail) -> None:
+        if intent is None and seen.forwarded:
+            sentence = f"the request of entry {seen.place} was sent to a node, and no intent precedes it"
+            fail(INTENTS, seen.place, sentence)
+        place, node = (None, None) if intent is None else (intent.place, intent.node)
+        if seen.intent != place:
+            sentence = f"entry {seen.place}: the stored intent is {seen.intent}, that of the log is {place}"
+            fail(COLUMNS, seen.place, sentence)
+        if seen.node is not None and seen.node != (node or (None, None)):
+            sentence = f"entry {seen.place}: the stored network, node are not those that its intent announced"
+            fail(COLUMNS, seen.place, sentence)
 
     def close(self, fail: Fail) -> None:
         """The end of the log. Start-up closes what a crash left open, so only the present run may have open intents."""
-        for receipt, place in self._open.items():
-            if place < self.start:
-                fail(INTENTS, place, f"the intent at entry {place} ({receipt!a}) never got a receipt")
+        for receipt, seen in self._open.items():
+            if seen.place < self.start:
+                fail(INTENTS, seen.place, f"the intent at entry {seen.place} ({receipt!a}) never got a receipt")
 
     @property
     def running(self) -> list[int]:
         """The places of open intents of the present run, in order."""
-        return [place for place in self._open.values() if place >= self.start]
+        return [seen.place for seen in self._open.values() if seen.place >= self.start]
+
+
+class Times:
+    """The stored times of checkpoints, by which exports are cut, against those signed in what each is first to cover.
+
+    Both are of one clock, and an entry is signed before it is stored. The clock itself may have been put back: then
+    the times that were signed under the checkpoint before lie ahead with it, and a falling time is no fault.
+    """
+
+    def __init__(self, stored: Iterator[tuple[int, int]]) -> None:
+        """`stored` is size and time in milliseconds of every checkpoint, by rising size."""
+        self._stored = stored
+        self._next = next(stored, None)
+        self._signed = ""
+        self._ahead: int | None = None  # the time of the checkpoint before, where nothing that was signed explains it
+
+    def take(self, seen: Seen, fail: Fail) -> None:
+        """The next entry of the log."""
+        while self._next is not None and self._next[0] <= seen.place:
+            self._look(*self._next, fail)
+        self._signed = max(self._signed, seen.time)
+
+    def close(self, fail: Fail) -> None:
+        """The end of the log."""
+        while self._next is not None:
+            self._look(*self._next, fail)
+
+    def _look(self, size: int, ms: int, fail: Fail) -> None:
+        signed, self._signed = _milliseconds(self._signed), ""
+        self._next = next(self._stored, None)
+        if signed is not None and ms + BEFORE_MS < signed:
+            fail(COLUMNS, size, f"the time stored for the checkpoint of size {size} is before that of what it covers")
+        elif self._ahead is not None and ms + BEFORE_MS < self._ahead:
+            fail(
+                COLUMNS, size, f"the time stored for the checkpoint of size {size} is before that of the one before it"
+            )
+        self._ahead = ms if signed is not None and ms > signed + WAIT_MS else None
+
+
+#: How far a clock may be put back between signing and storing, and how long an entry may wait for that, about.
+BEFORE_MS, WAIT_MS = 2_000, 10_000
+
+
+def _milliseconds(text: str) -> int | None:
+    try:
+        return millis(text) if text else None
+    except FormatError:
+        return None
 
 
 class Openings:

@@ -52,7 +52,10 @@ class StoredRow(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """The query columns of a receipt that its signed document determines; times in milliseconds."""
+    """The query columns of a receipt that its signed document, or its intent, determines; times in milliseconds.
+
+    `intent` is the place of the intent. What is stored as no number is -1.
+    """
 
     key_id: str
     client_request_id: str | None
@@ -65,7 +68,8 @@ class Columns(NamedTuple):
     node: str | None
     model: str | None
     endpoint: str
-    stream: bool
+    stream: int
+    intent: int | None
 
 
 class Seen(NamedTuple):
@@ -76,6 +80,8 @@ class Seen(NamedTuple):
     `opening` of a receipt: `kept` (bodies are stored, and are those that it commits to), `seed` (the seed alone is
     stored: there is nothing to open with it), `gone` (the receipt says that more was kept than there is), `never` (it
     says that nothing was kept) or `unknown` (it says neither, and there is none). Empty where what is stored is wrong.
+    `time` is when it was signed, as it says. `intent` is the place that a receipt is stored with for its intent. `node`
+    is network and node: those that an intent announced, or that a crash left a receipt stored with, and None otherwise.
     """
 
     place: int
@@ -83,6 +89,9 @@ class Seen(NamedTuple):
     id: str
     forwarded: bool
     opening: str
+    time: str = ""
+    intent: int | None = None
+    node: tuple[str | None, str | None] | None = None
 
 
 class Report(NamedTuple):
@@ -112,6 +121,8 @@ class _Predicate(msgspec.Struct, rename="camel"):
     verifier: _Verifier | None = None
     log: _Log | None = None
     receipt_ids: list[str] = []
+    time_created: str | int = ""
+    destination: _Served | None = None
 
 
 class _Request(msgspec.Struct):
@@ -251,7 +262,10 @@ class _Run:
             opening = self.receipt(row, statement)
         late = predicate.log is not None and predicate.log.backfilled
         forwarded = not late and predicate.request is not None and bool(bytes(predicate.request.forwarded))
-        self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening))
+        time = predicate.time_created if isinstance(predicate.time_created, str) else ""
+        intent = None if row.columns is None else row.columns.intent
+        node = _announced(predicate) if kind == "intent" else _left(row.columns, predicate)
+        self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening, time, intent, node))
 
     def receipt(self, row: StoredRow, statement: _Statement) -> str:
         if row.columns is not None:
@@ -291,6 +305,19 @@ def _was_kept(name: str, subject: Subject | None) -> bool:
     return subject is not None and (subject.annotations is None or subject.annotations.form == FORM_BYTES)
 
 
+def _announced(intent: _Predicate) -> tuple[str, str] | None:
+    return None if intent.destination is None else (intent.destination.network, intent.destination.node)
+
+
+def _crashed(receipt: _Predicate) -> bool:
+    """Whether this closed what a crash left open: it names no node, and is listed under the one of its intent."""
+    return receipt.served is None and receipt.reason == "crash"
+
+
+def _left(columns: Columns | None, receipt: _Predicate) -> tuple[str | None, str | None] | None:
+    return (columns.network, columns.node) if columns is not None and _crashed(receipt) else None
+
+
 def _differences(columns: Columns, signed: _Predicate) -> list[str]:
     request, caller, served, timings, verifier = (
         signed.request,
@@ -299,6 +326,8 @@ def _differences(columns: Columns, signed: _Predicate) -> list[str]:
         signed.timings,
         signed.verifier,
     )
+    crashed = _crashed(signed)
+    network, node = (None, None) if served is None else (served.network, served.node)
     wrong = [
         ("verdict", columns.verdict == signed.verdict),
         ("release", columns.release == signed.release),
@@ -307,8 +336,8 @@ def _differences(columns: Columns, signed: _Predicate) -> list[str]:
         ("client_request_id", caller is not None and columns.client_request_id == caller.client_request_id),
         ("created_ms", timings is not None and _instant(columns.created_ms) == timings.received),
         ("policy", verifier is not None and [columns.policy] == [p.name for p in verifier.policies[:1]]),
-        ("network", served is None or columns.network == served.network),
-        ("node", served is None or columns.node == served.node),
+        ("network", crashed or columns.network == network),
+        ("node", crashed or columns.node == node),
         ("model", request is not None and columns.model == request.model),
         ("endpoint", request is not None and columns.endpoint == request.endpoint),
         ("stream", request is not None and columns.stream == request.stream),

@@ -27,7 +27,7 @@ _ROWS = """
            CASE WHEN r.idx IS NOT NULL THEN 'receipt' ELSE d.kind END, coalesce(r.id, d.id),
            unpacked(CAST(coalesce(r.envelope, d.envelope) AS BLOB)), o.seed, o.request, o.response,
            r.idx, r.key_id, r.client_request_id, r.created_ms, r.verdict, r.release, r.reason, r.policy, r.network,
-           r.node, r.model, r.endpoint, r.stream
+           r.node, r.model, r.endpoint, r.stream, r.intent
     FROM leaf LEFT JOIN receipt r ON r.idx = leaf.idx LEFT JOIN record d ON d.idx = leaf.idx
               LEFT JOIN opening o ON o.idx = leaf.idx
     WHERE leaf.idx >= ? AND leaf.idx < ? ORDER BY leaf.idx LIMIT ?"""
@@ -60,10 +60,27 @@ _STRAYS = (
         "SELECT idx FROM opening WHERE NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.idx = opening.idx) LIMIT 1",
         "an opening is stored at index {} without its receipt",
     ),
-    (  # by the rows and not by the unique index, which a damaged file may have lost
-        "SELECT id FROM receipt NOT INDEXED GROUP BY id HAVING count(*) > 1 LIMIT 1",
+    (  # by the rows and not by the unique index, which a damaged file may have lost, or which tells types apart
+        "SELECT CAST(id AS TEXT) FROM receipt NOT INDEXED GROUP BY 1 HAVING count(*) > 1 LIMIT 1",
         "two receipts are stored under the id {!a}",
     ),
+)
+
+#: Types of the columns that rows are looked up and listed by: SQLite keeps any type in any column, a filter tells text
+#: from the same bytes, and a list shows both alike.
+_TYPES = (
+    (
+        *("receipt", "idx"),
+        {
+            "'integer'": "created_ms stream status",
+            "'integer', 'null'": "intent",
+            "'text'": "id key_id verdict release policy endpoint",
+            "'text', 'null'": "client_request_id reason network node model",
+            "'real'": "latency_ms",
+        },
+    ),
+    ("record", "idx", {"'integer'": "created_ms", "'text'": "kind id"}),
+    ("checkpoint", "size", {"'integer'": "created_ms"}),
 )
 
 
@@ -134,6 +151,30 @@ class Scan:
         if newest is not None:
             yield newest
 
+    def times(self) -> Iterator[tuple[int, int]]:
+        """(size, milliseconds) of every checkpoint, by rising size."""
+        after = -1
+        while page := self._execute(
+            "SELECT size, created_ms FROM checkpoint WHERE size > ? AND size <= ? ORDER BY size LIMIT ?",
+            (after, self._head, PAGE),
+        ).fetchall():
+            yield from ((size, ms if type(ms) is int else 0) for size, ms in page)
+            after = page[-1][0]
+
+    def mistyped(self) -> str | None:
+        """A sentence about a query column that is stored as another type than the schema's. Reads the tables once."""
+        for table, place, columns in _TYPES:
+            wrong = " ".join(
+                f"WHEN typeof({name}) NOT IN ({types}) THEN '{name}'"
+                for types, names in columns.items()
+                for name in names.split()
+            )
+            sql = f"SELECT {place}, CASE {wrong} END AS wrong FROM {table} WHERE wrong IS NOT NULL LIMIT 1"  # noqa: S608
+            found = self._one(sql)
+            if found is not None:
+                return f"`{found[1]}` of `{table}` at {found[0]!a} is stored as another type than the schema's"
+        return None
+
     def tile_roots(self, level: int) -> Iterator[tuple[int, bytes]]:
         """(n, hash) of the stored roots of full tiles at `level` (8, 16, …), by rising n."""
         after, last = -1, self._tiles.get(level, -1)
@@ -190,9 +231,10 @@ def _stored_row(row: tuple[Any, ...]) -> StoredRow:
 
 
 def _columns(values: tuple[Any, ...]) -> Columns:
-    texts = [value if type(value) is str or value is None else _text(value) for value in values[:-1]]
-    created = values[2] if type(values[2]) is int else -1
-    return Columns._make((*texts[:2], created, *texts[3:], bool(values[-1])))
+    *texts, stream, intent = values
+    texts = [value if type(value) is str or value is None else _text(value) for value in texts]
+    created, stream = (value if type(value) is int else -1 for value in (values[2], stream))
+    return Columns._make((*texts[:2], created, *texts[3:], stream, intent if type(intent) is int else None))
 
 
 def _bytes(value: object) -> bytes:

@@ -7,7 +7,8 @@
        leaf texts have their hashes, the last documents their leaves                         altered
     5. the log contains what the memory knows: not shorter, and with the same root there     rolled_back, altered
     6. nothing is stored before its first entry or behind its last                           altered
-    7. intents that a crash left open are handed to the caller
+    7. receipts are stored with the places of their intents                                 altered
+    8. intents that a crash left open are handed to the caller
 
 The right-hand column is `LogRefused.reason`. With `accept_rollback` step 2, and in step 5 a shorter log or a memory
 that is absent or unreadable, do not refuse; `Sequencer.rollback` then says what the caller has to put in an alarm leaf.
@@ -259,10 +260,10 @@ def _rolled_back(memory: CheckpointMemory, known: Checkpoint, size: int, what: s
 
 def _open_intents(connection: sqlite3.Connection, settled: int) -> tuple[dict[str, int], list[tuple[str, bytes]]]:
     """Intents from place `settled` on that have no receipt."""
-    closed = {
-        place
-        for (place,) in connection.execute(
-            "SELECT intent FROM receipt WHERE idx >= ? AND intent >= ?", (settled, settled)
+    receipts = {
+        name: (place, intent)
+        for place, name, intent in connection.execute(
+            "SELECT idx, CAST(id AS TEXT), intent FROM receipt WHERE idx >= ?", (settled,)
         )
     }
     intents, envelopes = {}, []
@@ -271,7 +272,10 @@ def _open_intents(connection: sqlite3.Connection, settled: int) -> tuple[dict[st
         " WHERE idx >= ? AND kind = 'intent' ORDER BY idx",
         (settled,),
     ):
-        if place not in closed:
+        receipt, named = receipts.get(name, (None, None))
+        if receipt is None:
             intents[name] = place
             envelopes.append((name, envelope))
+        elif named != place:
+            raise altered(f"the receipt at {receipt} is stored with {named!a} as its intent, which is at {place}")
     return intents, envelopes

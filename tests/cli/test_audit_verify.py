@@ -168,6 +168,47 @@ CHANGES: dict[str, tuple[Act, str, str]] = {
     "time_column_edited": (run("UPDATE receipt SET created_ms = 1 WHERE idx = 60"), "columns", "created_ms"),
     "node_column_edited": (run("UPDATE receipt SET node = CAST(x'ff00' AS TEXT) WHERE idx = 60"), "columns", "node"),
     "id_column_edited": (run("UPDATE receipt SET id = 'X' WHERE idx = 60"), "columns", "60"),
+    "verdict_column_a_blob": (
+        run("UPDATE receipt SET verdict = CAST(verdict AS BLOB) WHERE idx = 60"),
+        "columns",
+        "`verdict` of `receipt` at 60 is stored as another type",
+    ),
+    "id_column_a_blob": (
+        run("UPDATE receipt SET id = CAST(id AS BLOB) WHERE idx = 60"),
+        "columns",
+        "`id` of `receipt`",
+    ),
+    "time_column_text": (run("UPDATE receipt SET created_ms = 'x' WHERE idx = 60"), "columns", "created_ms"),
+    "stream_column_two": (run("UPDATE receipt SET stream = 2 WHERE idx = 60"), "columns", "stream"),
+    "status_column_text": (run("UPDATE receipt SET status = 'x' WHERE idx = 60"), "columns", "`status` of `receipt`"),
+    "kind_column_a_blob": (
+        run("UPDATE record SET kind = CAST(kind AS BLOB) WHERE idx = 51"),
+        "columns",
+        "`kind` of `record` at 51",
+    ),
+    "intent_column_nulled": (
+        run("UPDATE receipt SET intent = NULL WHERE idx = 60"),
+        "columns",
+        "entry 60: the stored intent is None, that of the log is 59",
+    ),
+    "intent_column_edited": (run("UPDATE receipt SET intent = 1 WHERE idx = 60"), "columns", "the stored intent is 1"),
+    "intent_column_text": (run("UPDATE receipt SET intent = 'x' WHERE idx = 60"), "columns", "intent"),
+    "id_twice_once_a_blob": (
+        run("UPDATE receipt SET id = CAST((SELECT id FROM receipt WHERE idx = 60) AS BLOB) WHERE idx = 62"),
+        "documents",
+        "two receipts are stored under the id",
+    ),
+    "checkpoints_shifted_back": (
+        run("UPDATE checkpoint SET created_ms = 1763900000000 WHERE size BETWEEN 1 AND 120"),
+        "columns",
+        "the time stored for the checkpoint of size 40 is before that of what it covers",
+    ),
+    "checkpoints_shifted_ahead": (
+        run("UPDATE checkpoint SET created_ms = created_ms + 86400000 WHERE size <= 120"),
+        "columns",
+        "the time stored for the checkpoint of size 160 is before that of the one before it",
+    ),
+    "checkpoint_time_text": (run("UPDATE checkpoint SET created_ms = 'x' WHERE size = 80"), "columns", "size 80"),
     "opening_deleted": (run("DELETE FROM opening WHERE idx = 40"), "openings", "MISSING"),
     "opening_edited": (run("UPDATE opening SET response = x'00' WHERE idx = 40"), "openings", "40"),
     "opening_bodies_taken_out": (

@@ -13,7 +13,8 @@ from gateway.crypto.merkle import leaf_hash
 from gateway.errors import FormatError
 from gateway.log.audit_rows import Columns, Report, StoredRow, check_rows, read_envelope
 from gateway.log.dsse import Envelope, parse_envelope, wrap
-from gateway.model.receipt import Annotations, Subject
+from gateway.log.receipt import event_statement
+from gateway.model.receipt import Annotations, Subject, instant
 
 WORLD, INTENT, RECEIPT = small_world()
 PREDICATE = WORLD.predicate(1)
@@ -31,6 +32,7 @@ COLUMNS = Columns(
     model="m",
     endpoint="/v1/chat/completions",
     stream=False,
+    intent=INTENT,
 )
 
 
@@ -177,6 +179,45 @@ def test_a_seed_of_another_length_is_none(seed: bytes):
     assert report.bad == {"openings": 1}
     assert f"the kept seed has {len(seed)} bytes" in report.first_bad["openings"][1]
     assert [s.opening for s in report.seen] == [""]
+
+
+@pytest.mark.parametrize(
+    ("reason", "columns", "names"),
+    [
+        ("no_node", {"network": None, "node": None}, None),
+        ("no_node", {"network": "aci", "node": "innocent"}, "network, node"),
+        ("no_node", {"network": None, "node": ""}, "node"),
+        ("crash", {"network": "aci", "node": "node-1"}, None),
+    ],
+)
+def test_a_receipt_that_names_no_node_is_listed_under_none(
+    reason: str, columns: dict[str, str | None], names: str | None
+):
+    """Nothing that was served stands beside a refusal; what a crash left is left to the pair with its intent."""
+    world = World()
+    index = world.add_receipt(world.predicate(1, served=None, reason=reason))
+    report = check(filed(world, index, columns=COLUMNS._replace(reason=reason, **columns)))
+    assert report.bad == ({} if names is None else {"columns": 1})
+    assert names is None or f"the stored {names} are not" in report.first_bad["columns"][1]
+    assert [s.node for s in report.seen] == [("aci", "node-1") if reason == "crash" else None]
+
+
+def test_an_intent_reports_what_it_announced_and_when():
+    """Network and node of the destination, and the time that it says; a time of another form is none."""
+    for time, seen in ((instant(T0_MS), instant(T0_MS)), (T0_MS, "")):
+        world = World()
+        said = {"receiptId": "R", "timeCreated": time, "destination": {"network": "aci", "node": "n", "session": "s"}}
+        index = world.add("intent", event_statement("intent", None, said))
+        leaf = world.leaves[index]
+        made = row(INTENT, leaf=leaf, hash=leaf_hash(leaf), envelope=world.envelopes[index], id="R")
+        assert [(s.node, s.time, s.intent) for s in check(made).seen] == [(("aci", "n"), seen, None)]
+
+
+def test_a_receipt_without_its_row_has_no_columns_to_compare():
+    """A receipt's document that is filed as another kind is named for that, and nothing else of it is."""
+    report = check(row(RECEIPT, kind="alarm", columns=None, seed=None))
+    assert report.bad == {"documents": 1}
+    assert [(s.intent, s.node) for s in report.seen] == [(None, None)]
 
 
 @pytest.mark.parametrize(

@@ -408,6 +408,23 @@ async def test_files_that_cannot_be_made_are_settings_errors(tmp_path: Path) -> 
     await filled(tmp_path, 1)
 
 
+async def test_a_receipt_that_lost_its_intent_is_refused(tmp_path: Path) -> None:
+    """A receipt that is stored without its intent, or with another's, would get a second one: the start names it."""
+    log = await opened(tmp_path)
+    for entry in (record("intent", 1), record("intent", 2), receipt(1), receipt(2)):
+        await log.append(entry)
+    await log.close()
+    for stored, word in (("NULL", "None"), ("1", "1")):
+        change(tmp_path, lambda c, stored=stored: c.execute(f"UPDATE receipt SET intent = {stored} WHERE idx = 2"))
+        refused = await refusal(tmp_path)
+        assert refused.reason == "altered"
+        assert f"the receipt at 2 is stored with {word} as its intent, which is at 0" in str(refused)
+    change(tmp_path, lambda c: c.execute("UPDATE receipt SET intent = 0 WHERE idx = 2"))
+    log = await opened(tmp_path)
+    assert log.open_intents == []
+    await log.close()
+
+
 async def test_open_intents_are_handed_over(tmp_path: Path) -> None:
     """An intent without its receipt comes back at the next start, once, with its document; closing it links both."""
     log = await opened(tmp_path)
