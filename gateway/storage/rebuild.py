@@ -29,7 +29,11 @@ TAIL = 1_000
 def leaf_count(connection: sqlite3.Connection) -> int:
     """One more than the highest index; gaps are found by `rebuild`."""
     (last,) = connection.execute("SELECT max(idx) FROM leaf").fetchone()
-    return 0 if last is None else int(last) + 1
+    if last is None:
+        return 0
+    if type(last) is not int or last >= 1 << 62:
+        raise altered(f"{last!a} is no place of a leaf")
+    return last + 1
 
 
 def rebuild(connection: sqlite3.Connection, size: int, at: int, *, whole: int = WHOLE) -> tuple[Tree, bytes]:

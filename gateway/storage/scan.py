@@ -17,6 +17,8 @@ from gateway.log.audit_rows import Columns, StoredRow
 from . import engine
 
 PAGE = 1000
+#: No place is higher. Those that a changed file may have above it can neither be counted on from nor be looked up.
+LAST = 1 << 62
 #: Columns of `Scan.receipts`; the entry's text follows as the last.
 RECEIPT_COLUMNS = (
     *("idx", "id", "created_ms", "key_id", "client_request_id", "verdict", "release", "reason", "policy", "network"),
@@ -30,18 +32,23 @@ _ROWS = """
            r.node, r.model, r.endpoint, r.stream, r.intent
     FROM leaf LEFT JOIN receipt r ON r.idx = leaf.idx LEFT JOIN record d ON d.idx = leaf.idx
               LEFT JOIN opening o ON o.idx = leaf.idx
-    WHERE leaf.idx >= ? AND leaf.idx < ? ORDER BY leaf.idx LIMIT ?"""
+    WHERE leaf.idx >= ? AND leaf.idx < ? AND typeof(leaf.idx) = 'integer' ORDER BY leaf.idx LIMIT ?"""
+_CHECKPOINTS = "size > ? AND size <= ? AND typeof(size) = 'integer'"
 
 #: Each finds a row that should not be there; the sentence takes its index or id.
 _STRAYS = (
-    *(  # nothing that reads the log in order comes by below 0, and lists show what is there
-        (f"SELECT {place} FROM {table} WHERE {place} < 0 LIMIT 1", sentence)  # noqa: S608
+    *(  # nothing that reads the log in order comes by there, and lists show what is there
+        (
+            f"SELECT {place} FROM {table}"  # noqa: S608
+            f" WHERE {place} < 0 OR {place} > {LAST} OR typeof({place}) <> 'integer' LIMIT 1",
+            sentence,
+        )
         for table, place, sentence in (
-            ("leaf", "idx", "an entry is stored at index {}, before the log begins"),
-            ("receipt", "idx", "a receipt is stored at index {}, before the log begins"),
-            ("record", "idx", "a document is stored at index {}, before the log begins"),
-            ("opening", "idx", "an opening is stored at index {}, before the log begins"),
-            ("checkpoint", "size", "a checkpoint is filed under the size {}"),
+            ("leaf", "idx", "an entry is stored at index {!a}, which is no place in a log"),
+            ("receipt", "idx", "a receipt is stored at index {!a}, which is no place in a log"),
+            ("record", "idx", "a document is stored at index {!a}, which is no place in a log"),
+            ("opening", "idx", "an opening is stored at index {!a}, which is no place in a log"),
+            ("checkpoint", "size", "a checkpoint is filed under the size {!a}, which no log has"),
         )
     ),
     (
@@ -98,8 +105,8 @@ class Scan:
         # What is looked at ends where it ended at one moment, so that a gateway may go on writing.
         self._connection.execute("BEGIN")
         try:
-            self.size = 1 + self._number("SELECT max(idx) FROM leaf")
-            self._head = self._number("SELECT max(size) FROM checkpoint")
+            self.size = 1 + self._highest("leaf", "idx")
+            self._head = self._highest("checkpoint", "size")
             self._tiles = dict(self._execute("SELECT level, max(n) FROM node GROUP BY level").fetchall())
         finally:
             self._connection.execute("COMMIT")
@@ -132,17 +139,17 @@ class Scan:
 
     def checkpoint_count(self) -> int:
         """How many checkpoints are stored."""
-        return max(0, self._number("SELECT count(*) FROM checkpoint WHERE size <= ?", self._head))
+        return self._number(f"SELECT count(*) FROM checkpoint WHERE {_CHECKPOINTS}", -1, self._head)  # noqa: S608
 
     def checkpoints(self, every: int) -> Iterator[tuple[int, bytes]]:
         """(size, note) by rising size: the first, every `every`-th after it, and the last."""
         number, newest, after = 0, None, -1
         while page := self._execute(
-            "SELECT size, note FROM checkpoint WHERE size > ? AND size <= ? ORDER BY size LIMIT ?",
+            f"SELECT size, note FROM checkpoint WHERE {_CHECKPOINTS} ORDER BY size LIMIT ?",  # noqa: S608
             (after, self._head, PAGE),
         ).fetchall():
             for size, note in page:
-                newest = (int(size), _bytes(note))
+                newest = (size, _bytes(note))
                 if number % every == 0:
                     yield newest
                     newest = None
@@ -155,7 +162,7 @@ class Scan:
         """(size, milliseconds) of every checkpoint, by rising size."""
         after = -1
         while page := self._execute(
-            "SELECT size, created_ms FROM checkpoint WHERE size > ? AND size <= ? ORDER BY size LIMIT ?",
+            f"SELECT size, created_ms FROM checkpoint WHERE {_CHECKPOINTS} ORDER BY size LIMIT ?",  # noqa: S608
             (after, self._head, PAGE),
         ).fetchall():
             yield from ((size, ms if type(ms) is int else 0) for size, ms in page)
@@ -209,9 +216,15 @@ class Scan:
         return self._execute(sql, parameters).fetchone()
 
     def _number(self, sql: str, *parameters: object) -> int:
-        """The one number that `sql` asks for; -1 where there is none."""
+        """The one number that `sql` counts."""
         (found,) = self._one(sql, *parameters)
-        return -1 if found is None else int(found)
+        return int(found)
+
+    def _highest(self, table: str, place: str) -> int:
+        """The highest place that is one in a log; -1 where there is none."""
+        term = f"{place} BETWEEN 0 AND {LAST} AND typeof({place}) = 'integer'"
+        found = self._one(f"SELECT {place} FROM {table} WHERE {term} ORDER BY {place} DESC LIMIT 1")  # noqa: S608
+        return -1 if found is None else int(found[0])
 
 
 def _stored_row(row: tuple[Any, ...]) -> StoredRow:

@@ -276,7 +276,45 @@ def test_a_forged_receipt_before_the_first_entry_is_found(log: Copy):
         assert [row.index for row in reader.rows(node="forged-node")] == [-1]
     code, lines = log.audit()
     assert (code, bad(lines)) == (1, {"documents"})
-    assert lines["documents"]["sentence"] == "an entry is stored at index -1, before the log begins"
+    assert lines["documents"]["sentence"] == "an entry is stored at index -1, which is no place in a log"
+
+
+@pytest.mark.parametrize("place", ["9223372036854775807", "4611686018427387905"])
+def test_an_index_at_the_end_of_numbers_is_reported(log: Copy, place: str):
+    """Entries and checkpoints with the highest numbers there are do not stop the audit, and are named."""
+    with log.sql() as connection:
+        connection.execute(f"INSERT INTO leaf VALUES ({place}, x'00', x'00')")
+    code, lines = log.audit()
+    assert (code, bad(lines)) == (1, {"documents"})
+    assert lines["documents"]["sentence"] == f"an entry is stored at index {place}, which is no place in a log"
+    with log.sql() as connection:
+        connection.execute(f"DELETE FROM leaf WHERE idx = {place}")
+        connection.execute(f"INSERT INTO checkpoint VALUES ({place}, x'00', 0)")
+    code, lines = log.audit()
+    assert (code, bad(lines)) == (1, {"documents"})
+    assert place in lines["documents"]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "row", "word"),
+    [
+        ("leaf", "idx, hash, leaf", "'zz', x'00', x'00'", "index 'zz'"),
+        ("leaf", "idx, hash, leaf", "3.5, x'00', x'00'", "index 3.5"),
+        ("leaf", "idx TEXT, hash, leaf", "'zz', x'00', x'00'", "index '0'"),
+        ("checkpoint", "size, note, created_ms", "'abc', x'00', 0", "size 'abc'"),
+        ("checkpoint", "size, note, created_ms", "NULL, x'00', 0", "size None"),
+    ],
+)
+def test_a_place_that_is_no_number_is_reported(log: Copy, table: str, columns: str, row: str, word: str):
+    """In a table that was made anew without types, text where a place belongs is named and stops nothing."""
+    with log.sql() as connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO old")
+        connection.execute(f"CREATE TABLE {table} ({columns})")
+        connection.execute(f"INSERT INTO {table} SELECT * FROM old")
+        connection.execute(f"INSERT INTO {table} VALUES ({row})")
+    code, lines = log.audit()
+    assert code == 1
+    assert word in lines["documents"]["sentence"]
 
 
 def test_an_edited_entry_is_found_by_the_signed_root_too(log: Copy):

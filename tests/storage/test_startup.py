@@ -178,6 +178,21 @@ TAMPERS: dict[str, tuple[Tamper, str, str]] = {
         "altered",
         "`leaf` has the place -1",
     ),
+    "a leaf at the end of numbers": (
+        lambda c: c.execute("INSERT INTO leaf VALUES (9223372036854775807, x'00', x'00')"),
+        "altered",
+        "9223372036854775807 is no place of a leaf",
+    ),
+    "a leaf without a number": (
+        lambda c: [
+            c.execute("ALTER TABLE leaf RENAME TO old"),
+            c.execute("CREATE TABLE leaf (idx, hash, leaf)"),
+            c.execute("INSERT INTO leaf SELECT * FROM old"),
+            c.execute("INSERT INTO leaf VALUES ('zz', x'00', x'00')"),
+        ],
+        "altered",
+        "'zz' is no place of a leaf",
+    ),
     "a receipt before the first": (
         lambda c: [
             c.execute("CREATE TEMP TABLE forged AS SELECT * FROM receipt WHERE idx = 9"),
