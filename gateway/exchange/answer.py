@@ -251,13 +251,13 @@ def _moderations(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Cal
 def _responses(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     if answer.output is None:
         return "no output in the answer", "", ()
-    return None, _parts_text(answer.output), _parts_calls(answer.output)
+    return None, _parts_text(answer.output), parts_calls(answer.output)
 
 
 def _messages(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     if answer.content is None:
         return "no content in the answer", "", ()
-    return None, _parts_text(answer.content), _parts_calls(answer.content)
+    return None, _parts_text(answer.content), parts_calls(answer.content)
 
 
 def _parts_text(parts: list[Part]) -> str:
@@ -270,7 +270,8 @@ def _parts_text(parts: list[Part]) -> str:
     return "".join(texts)
 
 
-def _parts_calls(parts: list[Part]) -> tuple[Call, ...]:
+def parts_calls(parts: list[Part]) -> tuple[Call, ...]:
+    """The calls among output items or content blocks."""
     return tuple(call for part in parts if (call := part_call(part)) is not None)
 
 

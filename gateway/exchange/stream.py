@@ -42,6 +42,7 @@ from .answer import (
     calls_problem,
     foreign_members,
     part_call,
+    parts_calls,
     reads_as_call,
     tool_call,
     toolcall_bytes,
@@ -323,7 +324,10 @@ class _Chat(_Protocol):
         if not 0 <= index < self.head.n:
             self.problem = self.problem or f"choice {index} where {self.head.n} were asked for"
         self._seen.add(index)
-        delta = choice.delta or choice.message
+        if choice.message is not None:  # some agents look there, too
+            self.problem = self.problem or "a whole message in a stream"
+            kind = CALL
+        delta = choice.delta
         content = None if self._chat else choice.text
         calls = False
         if delta is not None:
@@ -393,47 +397,104 @@ class _Item(msgspec.Struct):
     response: Answer | None = None
     delta: Any = None
     type: str | None = None
+    output_index: int = 0
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+
+
+#: How the names of events end that say arguments, or the input, of a call: a piece of them, or all.
+_ARGUMENTS = ("_arguments.delta", "_arguments.done", "_input.delta", "_input.done")
 
 
 class _Responses(_Named):
-    """/v1/responses: named events; `response.completed` or `response.incomplete` ends the stream."""
+    """/v1/responses: named events; `response.completed` or `response.incomplete` ends the stream.
+
+    A call is said up to four times: as it begins, in pieces of its arguments, when it is done, and in the response at
+    the end. Agents rely on any of them, so each counts, and they have to agree.
+    """
 
     form = _Item
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
+        self._begun: dict[int, tuple[Call, list[str]]] = {}  # by output index; the texts are the arguments
         self._calls: list[Call] = []
 
     def _read(self, kind: str, event: _Item) -> str:
         self.started = True
         if kind in ("error", "response.failed"):
             raise UpstreamError
-        if event.response is not None:
-            if event.response.error is not None:
-                raise UpstreamError
-            if event.response.id is not None:
-                if self.answer_id is not None and event.response.id != self.answer_id:
-                    self.problem = self.problem or "the id changes between events"
-                self.answer_id = event.response.id
-            self._model(event.response.model)
-            self._usage(event.response.usage)
-        if kind in ("response.completed", "response.incomplete"):
-            return END
+        found = CALL if "_call" in kind else TEXT
+        if event.item is not None and (call := part_call(event.item)) is not None:
+            found = CALL
+            self._item(kind, event.output_index, call)
+        if kind.endswith(_ARGUMENTS):
+            self._arguments(event)
+        ended = kind in ("response.completed", "response.incomplete")
+        if ended:
+            self._calls += self._unfinished()
+            self._begun.clear()
+        if event.response is not None and self._response(event.response):
+            found = CALL
         if kind == "response.output_text.delta" and isinstance(event.delta, str):
             self.text.append(event.delta)
-        if event.item is not None and (call := part_call(event.item)) is not None:
-            if kind == "response.output_item.done":
-                self._calls.append(call)
-            return CALL
-        if "_call" in kind:
-            return CALL
-        return TEXT
+        return END if ended else found
+
+    def _response(self, response: Answer) -> bool:
+        """Whether there are calls in `response`. Those that were not streamed are added."""
+        if response.error is not None:
+            raise UpstreamError
+        if response.id is not None:
+            if self.answer_id is not None and response.id != self.answer_id:
+                self.problem = self.problem or "the id changes between events"
+            self.answer_id = response.id
+        self._model(response.model)
+        self._usage(response.usage)
+        calls = parts_calls(response.output or [])
+        streamed, rest = bool(self._calls), list(self._calls)
+        for call in calls:
+            if call in rest:
+                rest.remove(call)
+                continue
+            if streamed:
+                self.problem = self.problem or "the response has a call that was not streamed"
+            self._calls.append(call)
+        return bool(calls)
+
+    def _item(self, kind: str, at: int, call: Call) -> None:
+        if kind != "response.output_item.done":
+            if at in self._begun:
+                self.problem = self.problem or "an output item begins twice"
+            self._begun[at] = call, []
+            return
+        begun, parts = self._begun.pop(at, (call, []))
+        said = "".join(parts) or begun.arguments
+        if (begun.kind, begun.name) != (call.kind, call.name) or said not in (None, "", call.arguments):
+            self.problem = self.problem or "a call differs from what was streamed of it"
+        self._calls.append(call)
+
+    def _arguments(self, event: _Item) -> None:
+        whole = event.input if event.arguments is None else event.arguments
+        if event.output_index not in self._begun:
+            self.problem = self.problem or "arguments of no call"
+            return
+        begun, parts = self._begun[event.output_index]
+        if isinstance(event.delta, str):
+            parts.append(event.delta)
+        if whole is not None:
+            if "".join(parts) not in ("", whole) or event.name not in (None, "", begun.name):
+                self.problem = self.problem or "a call differs from what was streamed of it"
+            parts[:] = [whole]
+
+    def _unfinished(self) -> list[Call]:
+        return [Call(c.kind, c.name, "".join(parts) or c.arguments) for c, parts in self._begun.values()]
 
     def shape(self) -> str | None:
         return None if self.answer_id is not None else "no response in the stream"
 
     def finished_calls(self) -> list[Call]:
-        return self._calls
+        return [*self._calls, *self._unfinished()]
 
 
 class _BlockStart(msgspec.Struct):
@@ -452,20 +513,13 @@ class _Messages(_Named):
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
-        self._blocks: dict[int, tuple[str, str, list[str]]] = {}
+        self._blocks: list[tuple[Call | None, list[str]]] = []  # as SDKs list them; the texts are a call's input
 
     def _read(self, kind: str, event: _BlockStart) -> str:
         if kind == "error":
             raise UpstreamError
         if kind == "message_start":
-            if self.started:
-                self.problem = self.problem or "a second message_start"
-            self.started = True
-            if event.message is not None:
-                self.answer_id = event.message.id
-                self._model(event.message.model)
-                self._usage(event.message.usage)
-            return TEXT
+            return self._start(event.message or Answer())
         if kind != "ping" and not self.started:
             self.problem = self.problem or f"{kind[:40]} before message_start"
         self._usage(event.usage)
@@ -475,27 +529,42 @@ class _Messages(_Named):
             return FINISH
         return self._content(kind, event)
 
+    def _start(self, message: Answer) -> str:
+        if self.started:
+            self.problem = self.problem or "a second message_start"
+        self.started = True
+        self.answer_id = message.id
+        self._model(message.model)
+        self._usage(message.usage)
+        kinds = [self._begin(part) for part in message.content or ()]
+        return CALL if CALL in kinds else TEXT
+
+    def _begin(self, block: Part) -> str:
+        call = part_call(block)
+        self._blocks.append((call, []))
+        return TEXT if call is None else CALL
+
     def _content(self, kind: str, event: _BlockStart) -> str:
+        at = event.index
         if kind == "content_block_start" and event.content_block is not None:
-            block = event.content_block
-            if part_call(block) is not None:
-                self._blocks[event.index] = (block.type or "", block.name or "", [])
-                return CALL
-        elif kind == "content_block_delta" and event.delta is not None:
+            if at != len(self._blocks):
+                self.problem = self.problem or f"content block {at} where {len(self._blocks)} is the next"
+            return self._begin(event.content_block)
+        call, parts = self._blocks[at] if 0 <= at < len(self._blocks) else (None, [])
+        if kind == "content_block_delta" and event.delta is not None:
             partial, text = event.delta.get("partial_json"), event.delta.get("text")
-            if event.index in self._blocks:
-                if isinstance(partial, str):
-                    self._blocks[event.index][2].append(partial)
-                return CALL
-            if isinstance(text, str):
+            if call is not None and isinstance(partial, str):
+                parts.append(partial)
+            elif call is None and isinstance(text, str):
                 self.text.append(text)
-        return CALL if event.index in self._blocks else TEXT
+        return TEXT if call is None else CALL
 
     def shape(self) -> str | None:
         return None if self.started else "no message in the stream"
 
     def finished_calls(self) -> list[Call]:
-        return [Call(kind, name, "".join(parts) or "{}") for kind, name, parts in self._blocks.values()]
+        calls = [(call, "".join(parts)) for call, parts in self._blocks if call is not None]
+        return [Call(call.kind, call.name, said or call.arguments or "{}") for call, said in calls]
 
 
 _PROTOCOLS: dict[str, type[_Protocol]] = {

@@ -31,6 +31,7 @@ def named(type_: str, **members: Any) -> bytes:
 
 CALL = {"index": 0, "id": "t", "type": "function", "function": {"name": "run_shell", "arguments": "{}"}}
 SHELL = {"type": "tool_use", "id": "t", "name": "run_shell", "input": {}}
+ITEM = {"type": "function_call", "call_id": "t", "name": "run_shell", "arguments": "{}"}
 TWICE = json.dumps(chunk({"tool_calls": [CALL]})).encode()[:-1] + b',"x":1,"x":2}'
 FORGED = b'{"id":"c","choices":[],"x":NaN,"verification":{"verdict":"affirming","by":"node"}}'
 STARTED = {"id": "r", "object": "response", "model": "MODEL", "output": []}
@@ -58,6 +59,49 @@ HIDDEN: dict[str, tuple[str, bytes, str, bytes]] = {
         event({"type": "ping", "index": 0, "content_block": SHELL}, "content_block_start"),
         "stream_grammar",
         b"run_shell",
+    ),
+    "a call in the response at the end": (
+        RESPONSES,
+        named("response.completed", response={**STARTED, "output": [ITEM]}),
+        "tool_undeclared",
+        b"response.completed",
+    ),
+    "a call that is begun and never done": (
+        RESPONSES,
+        named("response.output_item.added", output_index=0, item=ITEM),
+        "tool_undeclared",
+        b"function_call",
+    ),
+    "a call in the response at the start": (
+        RESPONSES,
+        named("response.in_progress", response={**STARTED, "output": [ITEM]}),
+        "tool_undeclared",
+        b"function_call",
+    ),
+    "a call in place of another": (
+        MESSAGES,
+        named("content_block_start", index=0, content_block=SHELL)
+        + named("content_block_start", index=0, content_block={**SHELL, "name": "f"}),
+        "stream_grammar",
+        b"tool_use",
+    ),
+    "a call in a whole message": (
+        CHAT,
+        event(chunk({}, message={"tool_calls": [CALL]})),
+        "stream_grammar",
+        b"run_shell",
+    ),
+    "a custom call beside a function's": (
+        CHAT,
+        event(chunk({"tool_calls": [{**CALL, "type": "custom", "custom": {"name": "g", "input": "ls"}}]})),
+        "shape",
+        b"tool_calls",
+    ),
+    "an approval that is asked for": (
+        RESPONSES,
+        named("response.output_item.done", item={**ITEM, "type": "mcp_approval_request"}),
+        "tool_undeclared",
+        b"mcp_approval_request",
     ),
 }
 CASES = [(case, mode) for case in HIDDEN for mode in MODES]
@@ -94,7 +138,10 @@ def stream(gateway: Gateway, key: str, node: ScriptedNode, endpoint: str, hidden
     """Status, what the agent received, and whether it ended well, of a stream of `endpoint` with `hidden` in it."""
     first, more, end = frames(endpoint, node)
     hidden = hidden.replace(b"MODEL", node.models[0].encode())
-    node.script = chained(node, [first, more, more, hidden, more, more], end=end)
+    if b"response.completed" in hidden:
+        node.script = chained(node, [first, more, more], end=hidden)
+    else:
+        node.script = chained(node, [first, more, more, hidden, more, more], end=end)
     body: dict[str, Any] = {"model": node.models[0], "stream": True, "max_tokens": 9, "input": "x"}
     body["messages"] = [{"role": "user", "content": "x"}]
     received = b""

@@ -68,6 +68,7 @@ def test_a_call_that_may_be_run_as_two_has_no_shape(call: dict[str, object], nam
     assert [c.name for c in seen.calls] == ["f", name]
     both = json.dumps({"choices": [{"index": 0}, {"index": 1, "message": {"tool_calls": [call]}}]}).encode()
     assert "choices [0, 1]" in (read_answer(CHAT, both)[0].shape or "")
+    assert problem in (read_answer(Head(CHAT.endpoint, "m", False, 2, frozenset()), both)[0].shape or "")
 
 
 @pytest.mark.parametrize(

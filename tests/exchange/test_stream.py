@@ -568,3 +568,167 @@ def test_text_is_what_clients_of_the_api_read(
     )
     assert b"".join(passed(r, mode, stream)) == stream
     assert r.content().text == read * 3
+
+
+def named(type_: str, **members: object) -> bytes:
+    return event({"type": type_, **members}, type_)
+
+
+def call(name: str, arguments: str = "{}", type_: str = "function_call") -> dict[str, str]:
+    return {"type": type_, "name": name, "arguments": arguments}
+
+
+def added(at: int, item: dict[str, str]) -> bytes:
+    return named("response.output_item.added", output_index=at, item=item)
+
+
+def done(at: int, item: dict[str, str]) -> bytes:
+    return named("response.output_item.done", output_index=at, item=item)
+
+
+def arguments(way: str, at: int = 0, **said: str) -> bytes:
+    return named(f"response.function_call_arguments.{way}", output_index=at, **said)
+
+
+def completed(*items: dict[str, str], kind: str = "completed") -> bytes:
+    return named(f"response.{kind}", response={"id": "r", "output": items})
+
+
+DIFFERS, NOT_STREAMED = "a call differs from what was streamed of it", "the response has a call that was not streamed"
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("events", "calls", "problem"),
+    [
+        # in the response alone, wherever it is told
+        ([completed(call("f"), call("g"))], ["f {}", "g {}"], None),
+        ([completed(call("g"), kind="incomplete")], ["g {}"], None),
+        ([completed(call("g"), kind="in_progress"), completed(call("g"))], ["g {}"], None),
+        ([completed(call("g"), kind="other"), completed()], ["g {}"], None),
+        # in the response and before it
+        ([added(0, call("f")), done(0, call("f")), completed(call("f"))], ["f {}"], None),
+        ([done(0, call("f")), done(1, call("f")), completed(call("f"), call("f"))], ["f {}", "f {}"], None),
+        ([done(0, call("f")), completed(call("f"), call("f"))], ["f {}", "f {}"], NOT_STREAMED),
+        ([done(0, call("f")), completed(call("g"))], ["f {}", "g {}"], NOT_STREAMED),
+        ([done(0, call("f")), completed(call("f", "[]"))], ["f {}", "f []"], NOT_STREAMED),
+        ([done(0, call("f")), completed()], ["f {}"], None),
+        # begun and never done
+        ([added(0, call("g", "")), arguments("delta", delta="{"), arguments("delta", delta="}"), completed()], ["g {}"], None),
+        ([added(0, call("g", "")), arguments("done", arguments="{}", name="g"), completed(call("g"))], ["g {}"], None),
+        ([added(0, call("g"))], ["g {}"], None),
+        # begun as one thing, done as another
+        ([added(0, call("g", "")), done(0, call("f"))], ["f {}"], DIFFERS),
+        ([added(0, call("f", "[]")), done(0, call("f"))], ["f {}"], DIFFERS),
+        ([added(0, call("f", "", "custom_tool_call")), done(0, call("f"))], ["f {}"], DIFFERS),
+        ([added(0, call("f", "")), arguments("delta", delta="[]"), done(0, call("f"))], ["f {}"], DIFFERS),
+        ([added(0, call("f", "")), arguments("done", arguments="[]"), done(0, call("f"))], ["f {}"], DIFFERS),
+        ([added(0, call("f", "")), arguments("done", arguments="{}", name="g"), done(0, call("f"))], ["f {}"], DIFFERS),
+        (
+            [added(0, call("f", "")), arguments("delta", delta="[]"), arguments("done", arguments="{}"), done(0, call("f"))],
+            ["f {}"],
+            DIFFERS,
+        ),
+        ([added(0, call("g", "")), added(0, call("f", ""))], ["f "], "an output item begins twice"),
+        ([arguments("done", arguments="{}", name="g")], [], "arguments of no call"),
+        ([added(0, call("f")), arguments("delta", 1, delta="{}")], ["f {}"], "arguments of no call"),
+        # what honest nodes send
+        (
+            [
+                added(0, call("f", "")), added(1, call("f", "")),
+                arguments("delta", delta='{"a"'), arguments("delta", 1, delta="{}"), arguments("delta", delta=":1}"),
+                arguments("done", arguments='{"a":1}', name="f"), arguments("done", 1, arguments="{}"),
+                done(0, call("f", '{"a":1}')), done(1, call("f")), completed(call("f", '{"a":1}'), call("f")),
+            ],
+            ['f {"a":1}', "f {}"],
+            None,
+        ),
+    ],
+)  # fmt: skip
+def test_every_call_of_a_response_is_seen(
+    mode: str, events: list[bytes], calls: list[str], problem: str | None
+) -> None:
+    """A call counts wherever it is said, waits for the verdict, and has to be the same wherever it is said again."""
+    r = reader(RESPONSES)
+    opening = OPENINGS[RESPONSES][0]
+    before, after = passed(r, mode, opening + b"".join(events))
+    assert before == (b"" if mode == "buffer" else opening)
+    assert before + after == opening + b"".join(events)
+    seen = r.observation()
+    assert [f"{c.name} {c.arguments}" for c in seen.calls] == calls
+    assert seen.stream_grammar == problem
+
+
+def test_a_custom_call_s_input_is_put_together() -> None:
+    """Its deltas are of its input, and their sum is said under that name."""
+    r = reader(RESPONSES)
+    item = {"type": "custom_tool_call", "name": "g"}
+    r.feed(OPENINGS[RESPONSES][0] + added(0, {**item, "input": ""}))
+    r.feed(named("response.custom_tool_call_input.delta", output_index=0, delta="ls"))
+    r.feed(named("response.custom_tool_call_input.done", output_index=0, input="ls"))
+    r.feed(done(0, {**item, "input": "ls"}))
+    assert (r.content().toolcalls, r.observation().stream_grammar) == (b"g\0ls\n", None)
+
+
+def tool(name: str, given: object = None) -> dict[str, object]:
+    return {"type": "tool_use", "id": "t", "name": name, "input": {} if given is None else given}
+
+
+def began(at: int, block: dict[str, object]) -> bytes:
+    return named("content_block_start", index=at, content_block=block)
+
+
+def partial(at: int, text: str) -> bytes:
+    return named("content_block_delta", index=at, delta={"type": "input_json_delta", "partial_json": text})
+
+
+def message(*content: dict[str, object]) -> bytes:
+    return named("message_start", message={"id": "m1", "model": "m", "content": content})
+
+
+SAID = {"type": "text", "text": ""}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("events", "first", "calls", "problem"),
+    [
+        ([message(tool("g", {"a": 1}))], 0, ['g {"a":1}'], None),
+        ([message(SAID, tool("g")), partial(1, '{"a":1}')], 0, ['g {"a":1}'], None),
+        ([message(tool("g")), began(1, tool("f"))], 0, ["g {}", "f {}"], None),
+        ([message(), began(0, tool("g", {"a": 1}))], 1, ['g {"a":1}'], None),
+        ([message(), began(0, tool("g", {"a": 1})), partial(0, ""), partial(0, '{"b":2}')], 1, ['g {"b":2}'], None),
+        ([message(), began(0, SAID), began(1, tool("f"))], 2, ["f {}"], None),
+        (
+            [message(), began(0, tool("g")), began(0, tool("f"))],
+            1,
+            ["g {}", "f {}"],
+            "content block 0 where 1 is the next",
+        ),
+        ([message(), began(0, SAID), began(0, tool("f"))], 2, ["f {}"], "content block 0 where 1 is the next"),
+        ([message(), began(1, tool("f"))], 1, ["f {}"], "content block 1 where 0 is the next"),
+        ([message(tool("g")), began(0, tool("f"))], 0, ["g {}", "f {}"], "content block 0 where 1 is the next"),
+    ],
+)
+def test_every_call_of_a_message_is_seen(
+    mode: str, events: list[bytes], first: int, calls: list[str], problem: str | None
+) -> None:
+    """A call counts wherever a block can stand; from the first on all waits; blocks are numbered as SDKs list them."""
+    r = reader(MESSAGES)
+    before, after = passed(r, mode, b"".join(events))
+    assert before == (b"" if mode == "buffer" else b"".join(events[:first]))
+    assert before + after == b"".join(events)
+    seen = r.observation()
+    assert [f"{c.name} {c.arguments}" for c in seen.calls] == calls
+    assert seen.stream_grammar == problem
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("delta", [{}, {"content": "x"}, None])
+def test_a_whole_message_in_a_stream_waits(mode: str, delta: dict[str, str] | None) -> None:
+    """Some agents would run the call in it: it and what follows wait for the verdict, which is against it."""
+    whole = {"tool_calls": [{"index": 0, "function": {"name": "g", "arguments": "{}"}}]}
+    bad = event({"id": "c", "choices": [{"index": 0, "delta": delta, "message": whole}]})
+    r, left = around(CHAT, mode, bad)
+    assert left == bad
+    assert r.observation().stream_grammar == "a whole message in a stream"
