@@ -143,7 +143,7 @@ class OpenGradientAdapter(_Unconfigured):
             wanted,
             id=name,
             base_url=self.table.relay_url if sealed else wanted.base_url or record.endpoint,
-            operator=wanted.operator or record.owner,
+            owner=record.owner,
             endpoints=tuple(path for path in offered if path in wanted.endpoints),
         )
         return node, record

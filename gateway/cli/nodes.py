@@ -131,6 +131,8 @@ def _lines(found: Discovered, name: str) -> list[str]:
     for node in found.nodes:
         lines.append(f"  {plain(node.id):<24} {plain(node.base_url)}")
         lines.append(f"  {'':<24} models {plain(', '.join(node.models))}; operator {plain(node.operator or 'unknown')}")
+        if node.owner is not None:
+            lines.append(f"  {'':<24} registered by {plain(node.owner)}")
     lines += [f"  {plain(name):<24} none: {plain(reason)}" for name, reason in found.unresolved.items()]
     lines += [f"  alarm: {plain(alarm.kind)} {plain(str(dict(alarm.about)))}" for alarm in found.alarms]
     return lines

@@ -18,7 +18,11 @@ ENDPOINTS = (
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One node as configured or discovered (an *Attester* of RFC 9334). `pin` is `sha256:<hex>` of its keyset."""
+    """One node as configured or discovered (an *Attester* of RFC 9334). `pin` is `sha256:<hex>` of its keyset.
+
+    `operator` is who runs it, in the words of the settings. `owner` is the account that a network's registry names for
+    it: anybody can make as many of them as they like, so it says nothing of who or how many stand behind nodes.
+    """
 
     id: str
     network: str
@@ -27,6 +31,7 @@ class Node(msgspec.Struct, frozen=True):
     pin: str | None = None
     operator: str | None = None
     endpoints: tuple[str, ...] = ENDPOINTS
+    owner: str | None = None
 
 
 class SigningKey(msgspec.Struct, frozen=True):

@@ -33,6 +33,7 @@ def test_the_registry_s_nodes_are_listed(tmp_path: Path) -> None:
     assert {n["base_url"] for n in found["nodes"]} == {network.enclave.url}
     assert found["unresolved"] == {"x": "tee_not_registered"}
     assert "2 nodes" in text
+    assert f"operator unknown\n{'':27}registered by {OWNER}\n" in text
     assert "tee_not_registered" in text
 
 
@@ -66,10 +67,10 @@ deny = ["%s"]
 def test_the_doctor_asks_what_routing_asks(tmp_path: Path) -> None:
     """Where no prompt would leave for a genuine node, because of its form or of a name, the doctor says so too."""
     with Network() as network:
-        world = gateway(tmp_path, network)
+        world = gateway(tmp_path, network, nodes=[node(operator="somebody")])
         named = f"og-{network.enclave.tee_id[2:10]}"
         reasons = {}
-        for section, name in (("networks", "opengradient"), ("nodes", named), ("operators", OWNER)):
+        for section, name in (("networks", "opengradient"), ("nodes", named), ("operators", "somebody")):
             (world.folder / "policies.d").mkdir(exist_ok=True)
             (world.folder / "policies.d" / "denied.toml").write_text(DENIED % (section, name), "utf-8")
             reasons[section] = refused(world, "denied")

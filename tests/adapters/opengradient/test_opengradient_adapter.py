@@ -8,9 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 from opengradient_world import Network
-from opengradient_world.chain import REGISTRY
+from opengradient_world.chain import OWNER, REGISTRY
 from opengradient_world.network import TOKEN
 
 from adapters.opengradient.adapter import OpenGradientAdapter, adapter
@@ -123,6 +124,13 @@ async def test_records_become_nodes(network: Network, client: Attester) -> None:
     assert found.unresolved == {"other": "tee_not_registered"}
     with pytest.raises(ConfigError, match="pin has to say which"):
         await configured(network).discover([Node("x", "opengradient", "https://x.example", ("m",))], client)
+
+
+async def test_an_account_of_the_registry_is_no_operator(network: Network, client: Attester) -> None:
+    """Accounts cost nothing: who runs a node is for the settings to say, and without their word it is not known."""
+    named = msgspec.structs.replace(ANY, id="named", operator="me")
+    found = await configured(network).discover([ANY, named], client)
+    assert [(node.operator, node.owner) for node in found.nodes] == [(None, OWNER), ("me", OWNER)]
 
 
 async def test_sealed_nodes_are_reached_through_the_relay(network: Network, client: Attester, token: None) -> None:
