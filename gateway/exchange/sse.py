@@ -35,13 +35,22 @@ class Framer:
     """Cuts a byte stream into blocks: `feed(data)` gives those that `data` completed, `rest` is what is unfinished."""
 
     def __init__(self, max_event: int) -> None:
-        self.rest = b""
+        self._rest = bytearray()  # grows in place: to copy a long event for every read of it would cost its square
         self._max = max_event
         self._first = True
 
+    @property
+    def rest(self) -> bytes:
+        """The bytes behind the last block, of which no blank line is known yet."""
+        return bytes(self._rest)
+
     def feed(self, data: bytes) -> list[Block]:
         """Blocks completed by `data`. Raises `FormatError` when one block would exceed the limit."""
-        buffer = self.rest + data if self.rest else data
+        buffer = data
+        if self._rest:
+            if not self._completed(data):
+                return []
+            buffer = bytes(self._rest)
         blocks: list[Block] = []
         start = 0
         if b"\r" not in buffer:
@@ -59,25 +68,45 @@ class Framer:
                 start = end + 2
         else:
             while (match := _BLANK.search(buffer, start)) is not None:
-                # A CR at the very end may be half of a CRLF: wait for what follows.
-                if match.end() == len(buffer) and buffer.endswith(b"\r"):
+                if _waits(match, buffer):
                     break
                 blocks.append(self._block(buffer[start : match.end()]))
                 start = match.end()
-        self.rest = buffer[start:] if start else buffer
-        if len(self.rest) > self._max:
-            raise FormatError(f"one event is over the limit of {self._max} bytes")
+        if start < len(buffer) or self._rest:
+            self._rest = bytearray(buffer[start:])
+            self._check(len(self._rest))
         return blocks
 
-    def _block(self, raw: bytes) -> Block:
-        if len(raw) > self._max:
+    def _completed(self, data: bytes) -> bool:
+        """Whether the unfinished block, which gets `data`, has an end now. What was searched once is not again."""
+        rest = self._rest
+        at = max(0, len(rest) - 3)  # of an end, which is up to 4 bytes long, one is new
+        rest += data
+        if rest.find(b"\n\n", at) >= 0:
+            return True
+        match = _BLANK.search(rest, at) if rest.find(b"\r", at) >= 0 else None
+        if match is not None and not _waits(match, rest):
+            return True
+        self._check(len(rest))
+        return False
+
+    def _check(self, length: int) -> None:
+        if length > self._max:
             raise FormatError(f"one event is over the limit of {self._max} bytes")
+
+    def _block(self, raw: bytes) -> Block:
+        self._check(len(raw))
         if self._first:
             self._first = False
             if raw.startswith(BOM):
                 parsed = parse_block(raw[3:])
                 return Block(raw, parsed.data, parsed.event, parsed.comments, False)
         return parse_block(raw)
+
+
+def _waits(match: re.Match[bytes], buffer: bytes | bytearray) -> bool:
+    """Whether an end stands at the very end and ends in a CR, which may be half of a CRLF: what follows decides."""
+    return match.end() == len(buffer) and buffer.endswith(b"\r")
 
 
 def parse_block(raw: bytes) -> Block:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import FormatError
@@ -70,17 +72,38 @@ def test_the_short_way_says_what_the_long_one_says(lines: list[bytes]) -> None:
     assert found == [parse_block(block.raw) for block in found]
 
 
-@given(st.lists(st.integers(1, 40), max_size=30), st.sampled_from([b"\n", b"\r\n"]))
-@settings(max_examples=200, deadline=None)
-def test_cutting_changes_nothing(cuts: list[int], end: bytes) -> None:
-    """Where the network cuts the stream makes no difference to what it says, nor to its bytes."""
-    data = SAMPLE.replace(b"\n", end)
-    framer, found, at = Framer(1000), [], 0
-    for cut in [*cuts, len(data)]:
-        found += framer.feed(data[at : at + cut])
-        at += cut
-    assert b"".join(b.raw for b in found) + framer.rest == data
-    assert [b.data for b in found] == [b[0] for b in blocks(SAMPLE)]
+_PIECES = st.sampled_from([b"\n", b"\n", b"\r", b"\r\n", b"data: x", b": c", b"event: e", b"x", b"\xef\xbb\xbf"])
+
+
+@given(st.lists(_PIECES, max_size=40).map(b"".join) | st.just(SAMPLE), st.lists(st.integers(0, 9), max_size=60))
+@settings(max_examples=1000, deadline=None)
+@example(SAMPLE.replace(b"\n", b"\r\n"), [1] * 200)
+@example(b"x\r\r\n\n\r\n\r\n\r\r\r\n\n\nx", [1] * 20)
+def test_cutting_changes_nothing(data: bytes, cuts: list[int]) -> None:
+    """Where the network cuts the stream makes no difference to its blocks, nor to what is unfinished."""
+    whole, cut = Framer(1000), Framer(1000)
+    expected = whole.feed(data)
+    found, at = [], 0
+    for length in [*cuts, len(data)]:
+        found += cut.feed(data[at : at + length])
+        at += length
+    assert b"".join(block.raw for block in found) + cut.rest == data
+    assert (found, cut.rest) == (expected, whole.rest)
+
+
+@pytest.mark.parametrize("filler", [b"x", b"\nx", b"\rx", b"\r\nx"])
+def test_a_long_event_in_many_reads_costs_its_length(filler: bytes) -> None:
+    """Every further byte of an unfinished event costs the same, be ten bytes there already or two million."""
+
+    def seconds(length: int) -> float:
+        framer = Framer(1 << 22)
+        framer.feed(b"data: " + filler * (length // len(filler)))
+        begun = time.process_time()
+        for _ in range(500):
+            assert framer.feed(b"x") == []
+        return time.process_time() - begun
+
+    assert min(seconds(1 << 21) for _ in range(3)) < 50 * min(seconds(10) for _ in range(3))
 
 
 @given(st.binary(max_size=300))
