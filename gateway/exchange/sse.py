@@ -15,6 +15,8 @@ from gateway.errors import FormatError
 
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _LINE = re.compile(rb"\r\n|\n|\r")
+#: Lines of one event. Honest ones have two or three, or those of a document; 4 MiB of short ones take seconds to read.
+MAX_LINES = 10_000
 BOM = b"\xef\xbb\xbf"
 
 
@@ -110,13 +112,15 @@ def _waits(match: re.Match[bytes], buffer: bytes | bytearray) -> bool:
 
 
 def parse_block(raw: bytes) -> Block:
-    """One block from its raw bytes (ending in a blank line)."""
+    """One block from its raw bytes (ending in a blank line). Raises `FormatError` for more than `MAX_LINES` lines."""
     data: list[bytes] = []
     comments: list[bytes] = []
     event = b""
     plain = b"\r" not in raw
-    lines = [line for line in _LINE.split(raw) if line]
-    for line in lines:
+    lines = _LINE.split(raw, MAX_LINES)
+    if len(lines) > MAX_LINES:
+        raise FormatError(f"one event has more than {MAX_LINES} lines")
+    for line in filter(None, lines):
         name, colon, value = line.partition(b":")
         if value.startswith(b" "):
             value = value[1:]

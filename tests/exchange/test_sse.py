@@ -121,6 +121,15 @@ def test_an_event_over_the_limit_is_refused(data: bytes) -> None:
         Framer(100).feed(data)
 
 
+@pytest.mark.parametrize("line", [b"data: x\n", b":\r", b"\rx"])
+def test_an_event_of_very_many_lines_is_refused(line: bytes) -> None:
+    """An event may have many lines, and not so many that to read them would hold up everything else."""
+    few = Framer(1 << 20).feed(b"data: x" + line * 9_990 + b"x\n\n")
+    assert few[0].raw == b"data: x" + line * 9_990 + b"x\n\n"
+    with pytest.raises(FormatError, match="more than 10000 lines"):
+        Framer(1 << 20).feed(b"data: x" + line * 10_001 + b"x\n\n")
+
+
 def test_written_events_read_back() -> None:
     """What format_event writes is plain and says the same."""
     for data, event in ((b"{}", b""), (b"{}", b"name")):
