@@ -30,6 +30,7 @@ from .model.receipt import (
     FORM_SSE,
     FORM_TOOLCALLS,
     FORM_UTF8,
+    MAX_INTEGER,
     PAYLOAD_TYPE,
     REQUEST_BODY,
     REQUEST_FORWARDED,
@@ -65,6 +66,10 @@ from .policy.schema import CompiledPolicy
 from .storage.packing import Packer
 
 Append = Callable[[Entry], "asyncio.Future[Committed]"]
+
+#: Names of members in one list of a receipt, and characters of each.
+MAX_NAMES = 64
+MAX_NAME = 200
 
 _encoder = msgspec.json.Encoder()
 _ANNOTATE = {form: Annotations(form) for form in (FORM_BYTES, FORM_SSE, FORM_UTF8, FORM_TOOLCALLS)}
@@ -347,8 +352,8 @@ class Recorder:
                 mode=x.mode,  # type: ignore[arg-type]
                 bytes=x.sent_bytes,
                 sent_digest=Sha256(x.sent_hash.hexdigest()) if x.sent_hash is not None and x.sent_bytes else None,
-                uncovered=x.uncovered,
-                dropped=x.dropped_members,
+                uncovered=_names(x.uncovered),
+                dropped=_names(x.dropped_members),
             ),
             stored=x.policy.store,  # type: ignore[arg-type]
             parent=x.parent,
@@ -358,9 +363,7 @@ class Recorder:
             claims=end.claims,  # type: ignore[arg-type]
             evidence=_evidence(end),
             timings=self._timings(x),
-            usage=Usage(end.input_tokens, end.output_tokens, end.covered)
-            if end.input_tokens is not None and end.output_tokens is not None
-            else None,
+            usage=_usage(end),
             payment=x.payment,
             log=log,
         )
@@ -493,9 +496,23 @@ def _served(x: Exchange) -> Served | None:
 
 def _forwarded(x: Exchange) -> Forwarded:
     if x.forwarded is x.body:
-        return Forwarded(x.request_digest, True, x.unsupported)
+        return Forwarded(x.request_digest, True, _names(x.unsupported))
     digest = Sha256(documents.salted(x.salt(REQUEST_FORWARDED), x.forwarded))
-    return Forwarded(digest, False, x.unsupported, x.added)
+    return Forwarded(digest, False, _names(x.unsupported), x.added)
+
+
+# A receipt is read by its types and up to a length: what a node, or a request, says must not make it unreadable.
+
+
+def _usage(end: Ending) -> Usage | None:
+    given, made = end.input_tokens, end.output_tokens
+    if given is None or made is None or not (0 <= given <= MAX_INTEGER and 0 <= made <= MAX_INTEGER):
+        return None
+    return Usage(given, made, end.covered)
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple([name[:MAX_NAME] for name in names[:MAX_NAMES]]) if names else names
 
 
 def _subjects(x: Exchange, end: Ending) -> list[Subject]:
