@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.crypto.canonical import jcs
 from gateway.crypto.signatures import Ed25519Signer
@@ -290,6 +292,43 @@ def test_malformed_receipts(data: bytes) -> None:
     """A receipt that is not one, or that two readers could read differently, is refused."""
     with pytest.raises(FormatError):
         aci.parse_receipt(data)
+
+
+@pytest.mark.parametrize("model", ["m", ",", 'm","signature":"', "\\", ',"workload_keyset_digest":"'])
+@pytest.mark.parametrize("comma", ["%s", ",%s", "%s,", ",%s,"])
+def test_the_signature_stands_where_json_has_a_member(model: str, comma: str) -> None:
+    """Wherever the signature's member is put, with commas or without, what is taken is JSON that says the same."""
+    signed = jcs(document(model=model)).decode()
+    member = comma % f'"signature":"{"5a" * 64}"'
+    taken = 0
+    for at in range(len(signed) + 1):
+        data = signed[:at] + member + signed[at:]
+        try:
+            parsed = aci.parse_receipt(data.encode())
+        except FormatError:
+            continue
+        taken += 1
+        assert json.loads(data) == {**json.loads(parsed.signed), "signature": parsed.signature.hex()}
+    # Behind the brace and eleven members, and not in the three objects within, which would be another document.
+    assert taken == {"%s": 0, ",%s": 11, "%s,": 11, ",%s,": 0}[comma]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_what_is_taken_for_a_receipt_is_json(data: st.DataObject) -> None:
+    """A receipt with a few bytes changed is refused, or it is JSON and its members are those that were read."""
+    text = bytearray(raw(model=data.draw(st.sampled_from(["m", ",", '"', 'x,"signature":"']))))
+    places = st.one_of(
+        st.integers(0, len(text)), st.integers(text.find(b'"signature"') - 3, text.find(b'"workload') + 3)
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        at, new = data.draw(places), data.draw(st.sampled_from([b"", b",", b'"', b"\\", b" ", b"{", b"}", b":", b"0"]))
+        text[at : at + data.draw(st.integers(0, 2))] = new
+    try:
+        parsed = aci.parse_receipt(bytes(text))
+    except FormatError:
+        return
+    assert json.loads(text) == {**json.loads(parsed.signed), "signature": parsed.signature.hex()}
 
 
 def test_inline_forms() -> None:
