@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
@@ -24,16 +25,18 @@ import msgspec
 
 from gateway.errors import ConfigError
 from gateway.verify.opengradient.registry_events import Log
-from gateway.verify.opengradient.rpc_agreement import Agreement, Answer, agree
+from gateway.verify.opengradient.rpc_agreement import ANSWERING, Agreement, Answer, agree
 
 from .rpc import Block, RpcClient, Transaction
-from .rpc_errors import NoContract, QuorumError, Reverted, RpcError, WrongChain
+from .rpc_errors import NoContract, QuorumError, Reverted, RpcError, RpcTimeout, WrongChain
 
 T = TypeVar("T")
 
 #: Failures that cost time or memory each time.
 _COSTLY = frozenset({"rpc_timeout", "rpc_too_large"})
 
+#: How much later than `k` that said the same an endpoint may be in a round, all its answers together, in seconds.
+PATIENCE_S = 5.0
 #: How old the settled block may be, in seconds. A chain that stands still, or endpoints that are kept behind.
 MAX_BLOCK_AGE_S = 900.0
 #: How far ahead of our clock a block's time may be, in seconds.
@@ -84,7 +87,7 @@ class Quorum:
 
     async def connect(self) -> None:
         """Ask every endpoint for its chain. Raises `WrongChain` if any serves another, else `QuorumError`."""
-        answers, _ = await _asked(self.clients, {}, _connected)
+        answers, _ = await _Asking(self).all(_connected)
         wrong = [answer.rpc for answer in answers if answer.error == WrongChain.default]
         if wrong:
             raise WrongChain(f"not chain {self.chain_id}: {', '.join(wrong)}")
@@ -92,13 +95,14 @@ class Quorum:
 
     async def round(self) -> Round:
         """Settle on a block. Raises `QuorumError` (`rpc_stale`, `rpc_rollback`, `rpc_disagree`, `rpc_quorum`)."""
-        failed: dict[str, str] = {}
-        heads, found = await _asked(self.clients, failed, _head)
+        asking = _Asking(self)
+        failed = asking.failed
+        heads, found = await asking.all(_head)
         failed.update({answer.rpc: answer.error for answer in heads if answer.error is not None})
         if len(found) < self.k:
             raise _quorum_error("the newest block", "rpc_quorum", heads)
         number = self._height(sorted(found.values(), reverse=True)[self.k - 1])
-        answers, blocks = await _asked(self.clients, failed, lambda client: client.block(number))
+        answers, blocks = await asking.all(lambda client: client.block(number))
         agreement = agree(answers, self.k)
         agreed = _required(agreement, answers, f"block {number}")
         block = next(blocks[answer.rpc] for answer in answers if answer.result == agreed)
@@ -106,7 +110,7 @@ class Quorum:
         failed.update(dict.fromkeys(agreement.dissent, "rpc_other_block"))
         self._check_place(block, answers)
         self._floor = block.number
-        return Round(self, block, failed)
+        return Round(self, block, asking)
 
     def _height(self, head: int) -> int:
         """The block to read at, where k endpoints have `head`: never before the last one, if they have that."""
@@ -123,12 +127,13 @@ class Quorum:
 class Round:
     """Questions at one block. `failed` says which endpoints are left out, and why.
 
-    One that hangs or floods is left out of the rest of the round: it may cost one deadline, not one for each question.
+    One that hangs, dawdles or floods is left out of the rest of the round: it may cost one deadline, not one for each
+    question.
     """
 
-    def __init__(self, quorum: Quorum, block: Block, failed: Mapping[str, str]) -> None:
-        self.block, self.failed = block, dict(failed)
-        self._quorum = quorum
+    def __init__(self, quorum: Quorum, block: Block, asking: _Asking) -> None:
+        self.block, self.failed = block, asking.failed
+        self._quorum, self._asking = quorum, asking
 
     @property
     def chain_id(self) -> int:
@@ -136,7 +141,7 @@ class Round:
 
     async def call(self, to: str, data: bytes) -> Read:
         """What the contract at `to` returns. Never raises: see `Read.require`."""
-        answers, _ = await self._asked(lambda client: client.call(to, data, self.block.number))
+        answers, _ = await self._asking.all(lambda client: client.call(to, data, self.block.number))
         found = agree(answers, self._quorum.k)
         block = self.block
         return Read(
@@ -160,14 +165,60 @@ class Round:
         return await self._one(lambda client: client.transaction(tx), "the transaction")
 
     async def _one(self, ask: Callable[[RpcClient], Awaitable[T]], what: str) -> T:
-        answers, values = await self._asked(ask)
+        answers, values = await self._asking.all(ask)
         agreed = _required(agree(answers, self._quorum.k), answers, what)
         return next(values[answer.rpc] for answer in answers if answer.result == agreed)
 
-    async def _asked(self, ask: Callable[[RpcClient], Awaitable[T]]) -> tuple[tuple[Answer, ...], dict[str, T]]:
-        answers, values = await _asked(self._quorum.clients, self.failed, ask)
+
+class _Asking:
+    """Questions to every endpoint that is not among `failed`, which says why."""
+
+    def __init__(self, quorum: Quorum) -> None:
+        self.failed: dict[str, str] = {}
+        self._clients, self._k = quorum.clients, quorum.k
+        self._late = {client.name: 0.0 for client in quorum.clients}
+
+    async def all(self, ask: Callable[[RpcClient], Awaitable[T]]) -> tuple[tuple[Answer, ...], dict[str, T]]:
+        """Every endpoint's answer, in their order, and the values behind those that answered."""
+        values: dict[str, T] = {}
+        took: dict[str, float] = {}
+        begun = time.monotonic()
+
+        async def one(client: RpcClient) -> Answer:
+            if client.name in self.failed:
+                return Answer(client.name, error=self.failed[client.name])
+            try:
+                values[client.name] = value = await ask(client)
+            except RpcError as error:
+                return Answer(client.name, error=error.reason)
+            finally:
+                took[client.name] = time.monotonic() - begun
+            return Answer(client.name, value if isinstance(value, bytes) else msgspec.json.encode(value))
+
+        answers = tuple(await asyncio.gather(*map(one, self._clients)))
         self.failed.update({answer.rpc: answer.error for answer in answers if answer.error in _COSTLY})
+        self._charge(took, _settled(answers, took, self._k))
         return answers, values
+
+    def _charge(self, took: Mapping[str, float], settled: float) -> None:
+        """Count what was waited for each endpoint behind `settled`. One that answers just inside its deadline each time
+        would otherwise end a discovery, which has a deadline of its own."""
+        for name, seconds in took.items():
+            self._late[name] += max(0.0, seconds - settled)
+            if self._late[name] > PATIENCE_S:
+                self.failed.setdefault(name, RpcTimeout.default)
+
+
+def _settled(answers: Sequence[Answer], took: Mapping[str, float], k: int) -> float:
+    """After how many seconds `k` endpoints had said the same; where no k do, when `k` had said anything."""
+    times: dict[bytes | str | None, list[float]] = {}
+    for answer in answers:
+        if answer.result is not None or answer.error in ANSWERING:
+            said = answer.error if answer.result is None else answer.result
+            times.setdefault(said, []).append(took.get(answer.rpc, 0.0))
+    anything = [seconds for group in times.values() for seconds in group]
+    alike = [group for group in times.values() if len(group) >= k] or [[*anything, *[math.inf] * k]]
+    return min(sorted(group)[k - 1] for group in alike)
 
 
 async def _connected(client: RpcClient) -> int:
@@ -179,24 +230,6 @@ async def _head(client: RpcClient) -> int:
     # Before every round, since a pool opens connections unseen: behind one name there may be another chain by now.
     await client.connect()
     return await client.block_number()
-
-
-async def _asked(
-    clients: Sequence[RpcClient], failed: Mapping[str, str], ask: Callable[[RpcClient], Awaitable[T]]
-) -> tuple[tuple[Answer, ...], dict[str, T]]:
-    """Every endpoint's answer, in their order, and the values behind those that answered."""
-    values: dict[str, T] = {}
-
-    async def one(client: RpcClient) -> Answer:
-        if client.name in failed:
-            return Answer(client.name, error=failed[client.name])
-        try:
-            values[client.name] = value = await ask(client)
-        except RpcError as error:
-            return Answer(client.name, error=error.reason)
-        return Answer(client.name, value if isinstance(value, bytes) else msgspec.json.encode(value))
-
-    return tuple(await asyncio.gather(*map(one, clients))), values
 
 
 def _required(found: Agreement, answers: Sequence[Answer], what: str) -> bytes:

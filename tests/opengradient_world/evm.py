@@ -219,12 +219,14 @@ Lie = Callable[[str, list[Any], Any], Any]
 
 
 class Endpoint:
-    """One endpoint: where it listens, what it was asked, and the lie that it tells, which may be changed any time."""
+    """One endpoint: where it listens, what it was asked, the lie that it tells and the seconds that it takes, both of
+    which may be changed any time."""
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[str] = []
         self.lie: Lie | None = None
+        self.delay = 0.0
 
     def respond(self, chain: Chain, body: bytes) -> bytes:
         request = json.loads(body)
@@ -251,6 +253,7 @@ async def serving(chain: Chain) -> AsyncIterator[Endpoint]:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0])
                 body = endpoint.respond(chain, await reader.readexactly(length))
+                await asyncio.sleep(endpoint.delay)
                 writer.write(
                     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
                 )

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from opengradient_world.evm import CHAIN_ID, Chain, Endpoint, Refused, Returns, Reverts, contract, error_string, serving
 
+from adapters.opengradient import quorum
 from adapters.opengradient.quorum import Quorum
 from adapters.opengradient.rpc import RpcClient
 from adapters.opengradient.rpc_errors import NoContract, QuorumError, Reverted, WrongChain
@@ -188,6 +189,38 @@ async def test_an_endpoint_that_floods_is_asked_once(world: World) -> None:
     world.a.asked.clear()
     read = await round_.call(world.contract, ASK)
     assert (read.require(), read.answers[0], world.a.asked) == (ANSWER, Answer("a", error="rpc_too_large"), [])
+
+
+async def test_an_endpoint_that_dawdles_is_waited_for_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer comes inside its deadline and is compared, until all together have cost the round its patience."""
+    monkeypatch.setattr(quorum, "PATIENCE_S", 1.0)
+    round_ = await world.quorum().round()
+    world.c.delay, world.c.lie = 0.4, says("eth_call", "0x" + "42" * 32)
+    world.c.asked.clear()
+    reads = [await round_.call(world.contract, ASK) for _ in range(5)]
+    assert [read.require() for read in reads] == [ANSWER] * 5
+    assert [read.dissent for read in reads] == [("c",)] * 3 + [()] * 2
+    assert [read.answers[2].error for read in reads] == [None] * 3 + ["rpc_timeout"] * 2
+    assert (round_.failed, len(world.c.asked)) == ({"c": "rpc_timeout"}, 3)
+    assert (await world.quorum(3).round()).failed == {}
+    world.c.delay = 0.0
+    assert (await world.quorum().round()).failed == {}
+
+
+async def test_a_slow_endpoint_that_is_needed_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where fewer than k of the others say the same, its answer is the one that counts."""
+    monkeypatch.setattr(quorum, "PATIENCE_S", 0.1)
+    round_ = await world.quorum().round()
+    world.c.delay = 0.2
+    for lie in (down, says("eth_call", "0x" + "42" * 32)):
+        world.b.lie = lie
+        assert (await round_.call(world.contract, ASK)).require() == ANSWER
+    world.a.lie = down
+    assert (await round_.call(world.contract, ASK)).reason == "rpc_disagree"
+    assert round_.failed == {}
+    world.a.lie, world.b.lie = (says("eth_call", "0x" + f"{n}{n}" * 32) for n in (3, 4))
+    assert (await round_.call(world.contract, ASK)).reason == "rpc_disagree"
+    assert round_.failed == {"c": "rpc_timeout"}
 
 
 async def test_a_chain_that_stands_still_is_stale(world: World) -> None:
