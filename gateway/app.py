@@ -111,7 +111,7 @@ class Gateway:
         self._stack.push_async_callback(self.sequencer.close)
         self.signers = signers
         self._write_trust(signers)
-        self.live = LiveFeed()
+        self.live = LiveFeed(self.keys.in_force)
         self.backlog = Backlog(self._alarm, now_ms=_now_ms)
         self.recorder = Recorder(
             self._append,
@@ -361,10 +361,12 @@ class Gateway:
             await asyncio.sleep(POLL_S)
 
     def _reload_keys(self) -> None:
-        self._generation = self.reader.generation()
+        generation = self.reader.generation()  # before the keys: what changes in between is then read again
         self.keys.replace(
             StoredKey(k.id, k.name, k.digest, k.policy, k.scopes, k.revoked_ms) for k in self.reader.api_keys()
         )
+        self.live.recheck()
+        self._generation = generation  # behind them: a read that failed is made again
 
     async def _log_events(self) -> None:
         """Put what other processes asked for into the log, each once."""

@@ -77,8 +77,8 @@ async def nodes(request: Request[Any, Any, Any], services: Services) -> Nodes:
 @get("/admin/v1/live")
 async def live(request: Request[Any, Any, Any], services: Services) -> Stream:
     """Rows as they become durable, as an event stream. Lossy: refill gaps from /admin/v1/receipts."""
-    principal_of(request, services, "admin")
-    return Stream(services.live.listen(), media_type="text/event-stream", headers={"cache-control": "no-store"})
+    key_id = principal_of(request, services, "admin").key_id
+    return Stream(services.live.listen(key_id), media_type="text/event-stream", headers={"cache-control": "no-store"})
 
 
 def _node(services: Services, member: Member) -> NodeView:

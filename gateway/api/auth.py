@@ -61,11 +61,13 @@ def key_digest(key: bytes) -> bytes:
 
 
 class KeyRing:
-    """The keys in force. `replace` swaps all of them at once; `principal` never blocks."""
+    """The keys in force. `replace` swaps all of them at once, which `edition` counts; `principal` never blocks."""
 
     def __init__(self, *, open_to_local: bool = False) -> None:
         self._open = open_to_local
         self._keys: dict[bytes, tuple[bytes, Principal]] = {}
+        self._ids: frozenset[str] = frozenset()
+        self.edition = 0
 
     def replace(self, keys: Iterable[StoredKey]) -> None:
         self._keys = {
@@ -73,9 +75,15 @@ class KeyRing:
             for k in keys
             if k.revoked_ms is None
         }
+        self._ids = frozenset(principal.key_id for _, principal in self._keys.values())
+        self.edition += 1
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def in_force(self, key_id: str) -> bool:
+        """Whether the key that `principal` once found is still one of them."""
+        return self._open or key_id in self._ids
 
     def principal(self, authorization: bytes | None, api_key: bytes | None) -> Principal:
         """The caller behind the two headers that may carry a key. Raises `InvalidKey`."""

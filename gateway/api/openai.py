@@ -18,7 +18,7 @@ from gateway.exchange.head import clean_request_id, parse_head
 from gateway.model.ulid import UlidFactory
 from gateway.relay import Headers, Incoming, Relay
 
-from .auth import KeyRing
+from .auth import KeyRing, Principal
 from .cycle import ClientGone
 from .errors import render
 from .strict import read_body
@@ -135,11 +135,14 @@ class Inference:
         policies: list[bytes] = []
         if find(b"x-veriroute-policy") is not None:
             policies = [value for name, value in headers if name == b"x-veriroute-policy"]
-        principal = self._keys.principal(find(b"authorization"), find(b"x-api-key")).needs("inference")
+        edition = self._keys.edition
+        principal = self._principal(find)
         self._room()
         length = find(b"content-length")
         declared = int(length) if length is not None and length.isdigit() else None
         body = await read_body(receive, self._max_body, self._body_s, declared=declared)
+        if self._keys.edition != edition:  # keys were made or revoked while the body was waited for
+            principal = self._principal(find)
         head = parse_head(scope["path"], body)
         terms = self._terms.resolve(principal.policy, policies, head)
         self._relay.known(head)
@@ -159,6 +162,9 @@ class Inference:
             terms,
             _pick(randomness[96:]),
         )
+
+    def _principal(self, find: Callable[[bytes], bytes | None]) -> Principal:
+        return self._keys.principal(find(b"authorization"), find(b"x-api-key")).needs("inference")
 
     def _room(self) -> None:
         """Raises `Busy` when no further exchange may begin."""

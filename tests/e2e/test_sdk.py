@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
@@ -326,6 +329,34 @@ def test_keys_are_revoked_at_once(make_gateway: Any, node: Any) -> None:
     assert kinds.count("key") == 4
     assert (kinds[0], kinds[-1]) == ("start", "stop")
     assert made["key"].encode().hex().upper() not in stored
+
+
+def test_a_revoked_key_keeps_nothing_open(make_gateway: Any, node: Any) -> None:
+    """The live feed that it listens to ends with a word on why, and a request whose body is under way gets 401."""
+    gateway = make_gateway([node_table(node, "n")])
+    make = ("keys", "create", "--name", "late", "--scope", "admin", "--scope", "inference", "--json", "--config")
+    made = json.loads(gateway.cli(*make, str(gateway.config)))
+    gateway.start()
+    sent = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b'{"model": "veriroute-lm-1", '
+        sent.set()
+        assert ended.wait(10)
+        yield b'"messages": [{"role": "user", "content": "hello"}]}'
+
+    ended = threading.Event()
+    with gateway.http(made["key"]) as client, ThreadPoolExecutor(1) as pool:
+        headers = {"content-type": "application/json"}
+        asked = pool.submit(client.post, "/v1/chat/completions", content=body(), headers=headers)
+        with client.stream("GET", "/admin/v1/live") as live:
+            lines = live.iter_lines()
+            assert next(lines) == ": veriroute live feed"
+            assert sent.wait(10)
+            gateway.cli("keys", "revoke", made["id"], "--config", str(gateway.config))
+            assert [line for line in lines if line] == [": this key is no longer in force"]
+        ended.set()
+        assert (asked.result(10).status_code, asked.result().json()["error"]["code"]) == (401, "invalid_key")
 
 
 def test_aci_constraints(shared: Gateway) -> None:
