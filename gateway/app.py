@@ -187,6 +187,7 @@ class Gateway:
             self.ulids,
             max_body=settings.server.max_body_bytes,
             max_in_flight=settings.server.max_in_flight,
+            max_memory=settings.server.max_body_memory_bytes,
         )
         self.canaries = Canaries(
             settings.canaries, self.fleet, self.relay, self._canary_terms, Baselines(Path(canaries_dir(settings))),

@@ -43,6 +43,7 @@ class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     allowed_hosts: tuple[str, ...] = ()
     drain_s: float = 30.0
     max_body_bytes: int = 32 * 1024 * 1024
+    max_body_memory_bytes: int = 512 * 1024 * 1024
     max_connections: int = 1024
     max_in_flight: int = 512
     write_s: float = 30.0
@@ -161,6 +162,8 @@ REFERENCE: dict[str, str] = {
     "server.allowed_hosts": "Host header values accepted beside the loopback names and the bound address.",
     "server.drain_s": "Seconds that running exchanges may take to end after SIGTERM.",
     "server.max_body_bytes": "Largest request body; a larger one is 413 before it is read.",
+    "server.max_body_memory_bytes": "Bytes of all request bodies held at once, of those that still come too; what goes "
+    "beyond is 503 busy with Retry-After. At least server.max_body_bytes.",
     "server.max_connections": "Connections held at once; further ones are refused.",
     "server.max_in_flight": "Exchanges at once; further ones are 503 busy with Retry-After.",
     "server.write_s": "Seconds in which a caller must take some of its answer; one that does not read is cut off.",
@@ -386,6 +389,11 @@ def _judge(settings: Settings, where: str) -> None:
         )
     if not 0 <= settings.server.port <= 65535:
         raise ConfigError(f"{where}: server.port must be 0 to 65535")
+    if settings.server.max_body_memory_bytes < settings.server.max_body_bytes:
+        raise ConfigError(
+            f"{where}: server.max_body_memory_bytes must be at least server.max_body_bytes, "
+            f"{settings.server.max_body_bytes}: no body as large as that could ever be read"
+        )
     if not settings.log.origin or any(c.isspace() or c == "+" for c in settings.log.origin):
         raise ConfigError(f"{where}: log.origin must be a name without white space or '+'")
     _judge_collateral(settings, where)

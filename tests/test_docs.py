@@ -75,6 +75,7 @@ def test_every_environment_variable_works(key: str) -> None:
         "server.port": "0",
         "server.host": "localhost",
         "proofs.zk_memory_bytes": "536870912",
+        "server.max_body_memory_bytes": "33554432",
         "server.allowed_hosts": "one.example, two.example:8443",
     }
     default = getattr(getattr(settings.Settings(), part), option)

@@ -112,6 +112,7 @@ def test_references_of_the_environment_replace_those_of_the_file() -> None:
         ('[upstream]\nallow_http = true\n' + REFERENCE.replace("https", "http") + 'api_key_env = "K"', "API key would travel"),
         ("[proofs]\nzk_workers = 0", "proofs.zk_workers must be 1 to 64"),
         ("[proofs]\nzk_memory_bytes = 1", "proofs.zk_memory_bytes must be at least"),
+        ("[server]\nmax_body_bytes = 100\nmax_body_memory_bytes = 99", "must be at least server.max_body_bytes, 100"),
         ("[proofs]\nzk_seconds = nan", "proofs.zk_seconds must be a number"),
     ],
 )  # fmt: skip

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from gateway.errors import Busy
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client may cost. Sizes in bytes, times in seconds; the defaults suit a loopback or office gateway.
@@ -41,6 +43,27 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         """How often deadlines are looked at: an eighth of the shortest, between 20 ms and half a second."""
         shortest = min(self.header_s, self.idle_s, self.body_s, self.write_s, self.linger_s)
         return min(0.5, max(0.02, shortest / 8))
+
+
+class BodyMemory:
+    """Request bodies that are held, or still come, over all connections: `held` bytes of at most `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held = 0
+
+    def room(self, size: int) -> None:
+        """Raises `Busy` when `size` more bytes go beyond the limit."""
+        if self.held + size > self.limit:
+            raise Busy("This gateway holds as many bytes of request bodies as it allows.")
+
+    def take(self, size: int) -> None:
+        """Hold `size` more bytes, or raise `Busy`; `give` them back."""
+        self.room(size)
+        self.held += size
+
+    def give(self, size: int) -> None:
+        self.held -= size
 
 
 class Watched(Protocol):

@@ -21,6 +21,7 @@ from gateway.relay import Headers, Incoming, Relay
 from .auth import KeyRing, Principal
 from .cycle import ClientGone
 from .errors import render
+from .limits import BodyMemory
 from .strict import read_body
 from .terms import TermsBook
 
@@ -70,6 +71,7 @@ class Inference:
         *,
         max_body: int,
         max_in_flight: int,
+        max_memory: int,
         body_s: float = 60.0,
     ) -> None:
         self._relay = relay
@@ -79,6 +81,7 @@ class Inference:
         self._max_body = max_body
         self._max_in_flight = max_in_flight
         self._body_s = body_s
+        self.bodies = BodyMemory(max_memory)
         self.in_flight = 0
         self.accepted = 0
         self.refused: dict[str, int] = {}
@@ -95,6 +98,8 @@ class Inference:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
             return
+        size = len(incoming.body)
+        self.bodies.held += size  # no other has run since there was room for it
         self.in_flight += 1
         self.accepted += 1
         sink = AsgiSink(scope, receive, send)
@@ -103,6 +108,7 @@ class Inference:
         finally:
             sink.close()
             self.in_flight -= 1
+            self.bodies.held -= size
             if self.closing and not self.in_flight:
                 self._idle.set()
 
@@ -140,7 +146,7 @@ class Inference:
         self._room()
         length = find(b"content-length")
         declared = int(length) if length is not None and length.isdigit() else None
-        body = await read_body(receive, self._max_body, self._body_s, declared=declared)
+        body = await read_body(receive, self._max_body, self._body_s, declared=declared, memory=self.bodies)
         if self._keys.edition != edition:  # keys were made or revoked while the body was waited for
             principal = self._principal(find)
         head = parse_head(scope["path"], body)
@@ -150,6 +156,7 @@ class Inference:
         client_id = find(b"x-client-request-id", find(b"x-request-id"))
         randomness = _randomness.take(104)  # seed, nonces, id, pick
         self._room()  # again: others may have come while the body was read
+        self.bodies.room(len(body))
         return Incoming(
             self._ulids.mint(now_ms, randomness[80:96]),
             now_ms,

@@ -33,6 +33,7 @@ from gateway.errors import (
 from gateway.model.node import ENDPOINTS
 
 from .errors import render
+from .limits import BodyMemory
 
 Headers = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[Any]]
@@ -239,35 +240,44 @@ async def refuse(error: VerirouteError, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def read_body(receive: Receive, limit: int, within_s: float, *, declared: int | None = None) -> bytes:
+async def read_body(
+    receive: Receive, limit: int, within_s: float, *, declared: int | None = None, memory: BodyMemory | None = None
+) -> bytes:
     """The whole body, at most `limit` bytes, within `within_s` seconds.
 
-    Raises BodyTooLarge from the `declared` length before anything is read (no 100 Continue is sent then) and at the
-    cap, RequestTimeout at the deadline, and BadRequest when the client goes before the end.
+    What comes of it is taken of `memory` until it is returned; from there on the caller accounts for it. Raises
+    BodyTooLarge from the `declared` length before anything is read (no 100 Continue is sent then) and at the cap,
+    RequestTimeout at the deadline, Busy when memory is out, and BadRequest when the client goes before the end.
     """
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"A request body may take {limit} bytes.")
     # A cycle of ours or uvicorn's knows when all of the body is here: no timer then, which costs more than the reading.
     if getattr(getattr(receive, "__self__", None), "more_body", True) is False:
-        return await _read(receive, limit)
+        return await _read(receive, limit, None)
     try:
         async with asyncio.timeout(within_s):
-            return await _read(receive, limit)
+            return await _read(receive, limit, memory)
     except TimeoutError:
         raise RequestTimeout("The request body did not arrive in time.") from None
 
 
-async def _read(receive: Receive, limit: int) -> bytes:
+async def _read(receive: Receive, limit: int, memory: BodyMemory | None) -> bytes:
     pieces: list[bytes] = []
     size = 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise BadRequest("The client left before the end of its request.")
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > limit:
-            raise BodyTooLarge(f"A request body may take {limit} bytes.")
-        if not message.get("more_body", False):
-            return b"".join([*pieces, piece]) if pieces else piece
-        pieces.append(piece)
+    try:
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise BadRequest("The client left before the end of its request.")
+            piece = message.get("body", b"")
+            if size + len(piece) > limit:
+                raise BodyTooLarge(f"A request body may take {limit} bytes.")
+            if memory is not None:
+                memory.take(len(piece))
+            size += len(piece)
+            if not message.get("more_body", False):
+                return b"".join([*pieces, piece]) if pieces else piece
+            pieces.append(piece)
+    finally:
+        if memory is not None:
+            memory.give(size)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.api.limits import BodyMemory
 from gateway.api.strict import (
     Rules,
     Strict,
@@ -16,7 +17,7 @@ from gateway.api.strict import (
     host_allowed,
     read_body,
 )
-from gateway.errors import BadRequest, BodyTooLarge, ConfigError, NotFound, RequestError, RequestTimeout
+from gateway.errors import BadRequest, BodyTooLarge, Busy, ConfigError, NotFound, RequestError, RequestTimeout
 
 OURS = ("127.0.0.1", 4000)
 
@@ -185,6 +186,28 @@ async def test_a_client_that_leaves_ends_the_reading() -> None:
     """A disconnect before the end is an error of the request."""
     with pytest.raises(RequestError):
         await read_body(feeder(piece(b"a"), {"type": "http.disconnect"}), 3, 5.0)
+
+
+async def test_a_body_that_comes_is_taken_of_the_memory_and_given_back() -> None:
+    """While it is read its bytes count, and whatever ends the reading, none is left behind."""
+    memory = BodyMemory(5)
+    held = []
+
+    async def receive():
+        held.append(memory.held)
+        return piece(b"ab", more=len(held) < 2)
+
+    assert await read_body(receive, 9, 5.0, memory=memory) == b"abab"
+    assert (held, memory.held) == ([0, 2], 0)
+    for messages, error in (
+        ([piece(b"abc"), piece(b"abc", False)], Busy),
+        ([piece(b"abc"), piece(b"abcdefgh")], BodyTooLarge),
+        ([piece(b"abc"), {"type": "http.disconnect"}], BadRequest),
+        ([piece(b"abc")], RequestTimeout),
+    ):
+        with pytest.raises(error):
+            await read_body(feeder(*messages), 9, 0.02, memory=memory)
+        assert memory.held == 0
 
 
 async def test_no_timer_is_set_when_the_body_is_known_to_be_here() -> None:
