@@ -330,7 +330,7 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
     if section not in Settings.__struct_fields__:
         return  # VERIROUTE_ADMIN_KEY and the like belong to other commands
     if f"{section}.{option}" not in REFERENCE or section in _WHOLE:
-        raise ConfigError(f"{key} is no setting{_nearest(key)} `veriroute config reference` lists every key")
+        raise ConfigError(f"{key} is no setting{_nearest(name, section)} `veriroute config reference` lists every key")
     kind = Settings().__getattribute__(section).__getattribute__(option)
     parsed: Any = value
     if isinstance(kind, bool):
@@ -350,12 +350,12 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
     table[section][option] = parsed
 
 
-def _nearest(key: str) -> str:
+def _nearest(name: str, section: str) -> str:
     from difflib import get_close_matches
 
-    options = (name.replace(".", "_") for name in REFERENCE if name.partition(".")[0] not in _WHOLE)
-    found = get_close_matches(key, [PREFIX + name.upper() for name in (*_WHOLE, *options)], n=1)
-    return f"; did you mean {found[0]}?" if found else "."
+    options = [key.replace(".", "_") for key in REFERENCE]
+    found = [section] if section in _WHOLE else get_close_matches(name, options, n=1)
+    return f"; did you mean {PREFIX}{found[0].upper()}?" if found else "."
 
 
 def _line(text: str, message: str) -> str:
