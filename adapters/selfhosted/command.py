@@ -77,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault("MKL_NUM_THREADS", "1")
     from . import identity as identities
 
+    if not 0 <= args.port <= 65535:  # the resolver would take what is left of it modulo 65536
+        raise ConfigError("--port must be 0 to 65535")
     if (args.tls_cert is None) != (args.tls_key is None):
         raise ConfigError("--tls-cert and --tls-key go together")
     if args.dishonest_after and not args.dishonest:

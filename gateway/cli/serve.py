@@ -18,6 +18,7 @@ import gc
 import json
 import os
 import signal
+import socket
 import sys
 from typing import Any
 
@@ -54,6 +55,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
 def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     check_install()
+    _check_port(settings.server.host, settings.server.port)
     from gateway.logs import configure as configure_logs
 
     configure_logs(level=args.log_level)
@@ -77,6 +79,33 @@ def check_install() -> None:
                 f"the package {package!r} that Python finds is not veriroute's ({spec.origin if spec else 'none'}). "
                 "Install veriroute in an environment of its own: pipx, `uv tool install`, or a container"
             )
+
+
+def _check_port(host: str, port: int) -> None:
+    """Before the log is opened: a start that fails over its port leaves no entry there."""
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            _try_to_bind(family, kind, address)
+    except OSError as error:
+        raise _cannot_listen(host, port, error.strerror) from None
+
+
+def _try_to_bind(family: int, kind: int, address: Any) -> None:
+    try:
+        probe = socket.socket(family, kind)
+    except OSError:
+        return  # a family that this machine has not; asyncio passes over it, too
+    with probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        probe.bind(address)
+
+
+def _cannot_listen(host: str, port: int, why: str) -> ConfigError:
+    return ConfigError(f"cannot listen on {host}:{port} ({why}); server.host and server.port say where")
 
 
 async def _serve(settings: Settings, accept_rollback: bool) -> int:
@@ -128,7 +157,7 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
         await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
         if serving.done() and not stop.is_set():
             await serving
-            raise ConfigError(f"cannot listen on {settings.server.host}:{settings.server.port}; is the port taken?")
+            raise _cannot_listen(settings.server.host, settings.server.port, "the server ended")
     finally:
         stopping.cancel()
         if not await gateway.close():
@@ -142,8 +171,8 @@ async def _run_server(server: Any) -> None:
     # uvicorn's own signal handling is left out: stopping is ours to order (drain, then close the log, then go).
     try:
         await server._serve(None)
-    except SystemExit as error:
-        raise ConfigError(f"the server could not start (exit {error.code}); is the port taken?") from None
+    except SystemExit:  # uvicorn's, which has logged why
+        raise _cannot_listen(server.config.host, server.config.port, "is it taken?") from None
 
 
 def _announce(server: Any) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +157,23 @@ def test_a_node_that_cannot_be_used_is_told_before_the_log_begins(node: str, sai
     assert (code, out) == (2, "")
     assert told.startswith(f"veriroute serve: {said}")
     assert [path.name for path in tmp_path.iterdir()] == ["veriroute.toml"]
+
+
+def test_a_taken_port_is_told_before_the_log_begins(tmp_path: Path):
+    """The address and the settings that say it are named, and no log is made, nor an entry in one."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, out, said = veriroute("serve", folder=tmp_path, VERIROUTE_SERVER_PORT=str(port))
+    assert (code, out) == (2, "")
+    assert said == (
+        f"veriroute serve: cannot listen on 127.0.0.1:{port} (Address already in use); "
+        "server.host and server.port say where\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_address_of_another_machine_is_told_before_the_log_begins(tmp_path: Path):
+    """What cannot be bound is said as the system says it."""
+    code, _, said = veriroute("serve", folder=tmp_path, VERIROUTE_SERVER_HOST="192.0.2.1")
+    assert (code, "cannot listen on 192.0.2.1:8080 (Cannot assign requested address)" in said) == (2, True)
+    assert not list(tmp_path.iterdir())

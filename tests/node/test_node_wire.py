@@ -255,6 +255,8 @@ def test_tls_key_is_in_the_keyset(tmp_path: Path) -> None:
         (["--backend", "ftp://x"], "not an http"),
         (["--backend", "http://127.0.0.1:9", "--backend-key-env", "NOT_SET_ANYWHERE"], "not set"),
         (["--host", "192.0.2.1"], "cannot listen"),
+        (["--port", "70000"], "--port must be 0 to 65535"),
+        (["--port", "-1"], "--port must be 0 to 65535"),
         (["--identity", "/nonexistent/identity.json"], "cannot create"),
     ],
 )
