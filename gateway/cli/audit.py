@@ -55,7 +55,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     verify.add_argument("--trust-stored-keys", action="store_true", help=ACCEPT)
     verify.add_argument("--memory", metavar="FILE", help=MEMORY)
     verify.add_argument(
-        "--kept", metavar="FILE", action="append", default=[], help="a checkpoint or tlog-proof that somebody kept"
+        "--kept",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a checkpoint, tlog-proof or bundle that somebody kept",
     )
     verify.add_argument("--jobs", type=int, default=0, metavar="N", help="processes to use (default: one a processor)")
     verify.add_argument("--progress", action="store_true", help="say how far it is, also where that is no terminal")

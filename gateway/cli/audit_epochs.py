@@ -55,7 +55,11 @@ def configure(commands: Any) -> None:
     parser.add_argument("--trust-stored-keys", action="store_true", help=ACCEPT)
     parser.add_argument("--memory", metavar="FILE", help=MEMORY)
     parser.add_argument(
-        "--kept", metavar="FILE", action="append", default=[], help="a checkpoint or tlog-proof that somebody kept"
+        "--kept",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a checkpoint, tlog-proof or bundle that somebody kept",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of lines")
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from gateway.errors import FormatError, LogRefused, VerirouteError
 from gateway.log.audit import Kept, Standing
+from gateway.log.bundle import MAX_BUNDLE
+from gateway.log.kept import kept_checkpoint
 from gateway.log.note import NoteSigner, parse_skey
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.storage.engine import database_path
@@ -32,15 +34,16 @@ def database(name: str) -> str:
     return database_path(name) if "://" in name or name.startswith("sqlite:") else os.path.realpath(name)
 
 
-def read(name: str) -> bytes:
-    """The bytes of a small file."""
+def read(name: str, limit: int | None = None) -> bytes:
+    """The bytes of a file of at most `limit` bytes, or `MAX_FILE`."""
+    limit = limit or MAX_FILE
     try:
         with open(name, "rb") as file:
-            data = file.read(MAX_FILE + 1)
+            data = file.read(limit + 1)
     except OSError as error:
         raise Usage(f"cannot read {plain(name)}: {error.strerror}") from None
-    if len(data) > MAX_FILE:
-        raise Usage(f"{plain(name)} is over the limit of {MAX_FILE >> 20} MiB")
+    if len(data) > limit:
+        raise Usage(f"{plain(name)} is over the limit of {limit >> 20} MiB")
     return data
 
 
@@ -86,8 +89,16 @@ def outside(path: str, kept: Sequence[str], given: str | None, *, accept: bool) 
     memory.load()
     if memory.note is None and (given is not None or memory.damaged):
         raise LogRefused(f"the checkpoint memory {memory.path} holds no checkpoint", reason="memory_damaged")
-    found = [Kept(name, read(name)) for name in kept]
+    found = [Kept(name, _checkpoint(name)) for name in kept]
     if memory.note is not None:
         beside: Standing = "accepted" if accept else "beside"
         found.append(Kept("checkpoint memory", memory.note, beside if given is None else "yours"))
     return found
+
+
+def _checkpoint(name: str) -> bytes:
+    # A file that is none says nothing about the log: it is the wrong file, and no contradiction.
+    try:
+        return kept_checkpoint(read(name, MAX_BUNDLE))
+    except FormatError as error:
+        raise Usage(f"--kept {plain(name)} is no checkpoint, tlog-proof or bundle: {error}") from None

@@ -39,7 +39,6 @@ from .audit_tree import TREE, AuditTree, Stored
 from .checkpoint import Checkpoint
 from .cosignature import open_cosigned
 from .note import Vkey
-from .proof import HEADER, parse_tlog_proof
 from .trust import TrustPolicy
 
 STEPS = (*("trust", "leaves", "tree", "head", "outside", "documents", "signatures", "intents", "columns", "openings"),)
@@ -58,7 +57,7 @@ Standing = Literal["yours", "beside", "accepted"]
 
 
 class Kept(NamedTuple):
-    """A signed checkpoint or tlog-proof (`data`) that was kept outside the database, and where it comes from."""
+    """A signed checkpoint (`data`) that was kept outside the database, and where it comes from (`gateway.log.kept`)."""
 
     name: str
     data: bytes
@@ -296,10 +295,7 @@ def _outside(kept: Kept, keys: tuple[Vkey, ...], origin: str | None) -> _Outside
     if not keys:
         return _Outside(name, standing, None, Outcome.NONE, "not compared: no key to check its signature with")
     try:
-        note = parse_tlog_proof(data.decode()).checkpoint if data.startswith(HEADER.encode()) else data
-        return _Outside(name, standing, open_cosigned(note, keys, (), origin).checkpoint)
-    except UnicodeDecodeError:
-        problem = "it is neither a checkpoint nor a tlog-proof"
+        return _Outside(name, standing, open_cosigned(data, keys, (), origin).checkpoint)
     except FormatError as error:
         problem = f"it is no checkpoint of this log: {error}"
-    return _Outside(name, standing, None, Outcome.CONTRAINDICATED, problem)
+        return _Outside(name, standing, None, Outcome.CONTRAINDICATED, problem)

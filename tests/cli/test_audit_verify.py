@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receipt_world import ORIGIN, World, post_quantum
+from receipt_world import ORIGIN, World
 from stored_log import StoredLog, entry
 
 from gateway.cli import audit as command
 from gateway.cli import main
 from gateway.crypto.merkle import leaf_hash
+from gateway.log.bundle import format_bundle
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import Sealed, parse_envelope, sign_envelope
 from gateway.log.note import NoteSigner
@@ -438,32 +439,45 @@ def test_drop_everything(log: Copy):
     assert bad(lines) == {"head", "outsidecheckpoint memory"}
 
 
-def test_kept_files_that_are_none_are_said(log: Copy, tmp_path: Path):
-    """A kept file of another log, or that is none, is contraindicated; an unreadable one is usage."""
+def test_a_kept_checkpoint_of_another_log_is_said(log: Copy, tmp_path: Path):
+    """It contradicts: this is not the log of which it was kept."""
     other = World("other.test/log")
-    files = {
-        "other": sign_checkpoint(Checkpoint("other.test/log", 0, World().root(0)), other.log),
-        "junk": b"hello",
-        "binary": b"c2sp.org/tlog-proof@v1\n\xff",
-    }
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-        code, lines = log.audit("--kept", str(tmp_path / name))
-        assert (code, bad(lines)) == (1, {f"outside{tmp_path / name}"})
-    assert main(["audit", "verify", log.path, "--kept", str(tmp_path / "absent")]) == 2
-
-
-def test_a_post_quantum_key_of_the_log_beside_its_own_changes_nothing(log: Copy, tmp_path: Path):
-    """A log may have an ML-DSA key as well: a checkpoint that this one did not sign stands by the other's signature."""
-    kept = tmp_path / "kept"
-    kept.write_bytes(log.world.checkpoint())
-    text = Path(log.trust).read_text()
-    Path(log.trust).write_text(f"log {post_quantum(ORIGIN)}\n{text}")
-    assert log.audit("--kept", str(kept))[0] == 0
-    Path(log.trust).write_text(text.replace(log.world.log.vkey, str(post_quantum(ORIGIN))))
+    kept = tmp_path / "other"
+    kept.write_bytes(sign_checkpoint(Checkpoint("other.test/log", 0, World().root(0)), other.log))
     code, lines = log.audit("--kept", str(kept))
-    assert (code, "not signed by any known" in lines["tree"]["sentence"]) == (1, True)
-    assert lines[f"outside{kept}"]["outcome"] == "contraindicated"
+    assert (code, bad(lines)) == (1, {f"outside{kept}"})
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"", b"c2sp.org/tlog-proof@v1\n\xff", b"[server]\nport = 1\n", b'{"id": "x"}', None]
+)
+@pytest.mark.parametrize("act", ["verify", "epochs"])
+def test_kept_files_that_are_none_are_usage(log: Copy, tmp_path: Path, capsys, data: bytes | None, act: str):
+    """The wrong file, or none, says nothing about the log; the error names it and what is wanted."""
+    kept = tmp_path / "kept"
+    if data is not None:
+        kept.write_bytes(data)
+    assert main(["audit", act, log.path, "--trust", log.trust, "--kept", str(kept)]) == 2
+    out, said = capsys.readouterr()
+    assert out == ""
+    wanted = f"cannot read {kept}" if data is None else f"--kept {kept} is no checkpoint, tlog-proof or bundle: "
+    assert said.startswith(f"veriroute audit: {wanted}")
+
+
+def test_a_kept_bundle_is_held_against_the_log(log: Copy, tmp_path: Path):
+    """The file that an agent has of one exchange is worth as much as its proof alone."""
+    kept = tmp_path / "answer.bundle.json"
+    kept.write_bytes(format_bundle(log.world.bundle(600)))
+    os.remove(log.memory)
+    code, lines = log.audit("--kept", str(kept))
+    assert (code, lines[f"outside{kept}"]["outcome"]) == (0, "affirming")
+    with log.sql() as connection:
+        for table in ("leaf", "receipt", "record", "opening"):
+            connection.execute(f"DELETE FROM {table} WHERE idx >= 560")
+        connection.execute("DELETE FROM checkpoint WHERE size > 560")
+    code, lines = log.audit("--kept", str(kept))
+    assert (code, bad(lines)) == (1, {f"outside{kept}"})
+    assert "ROLLED BACK" in lines[f"outside{kept}"]["sentence"]
 
 
 def test_without_a_trust_file_nothing_is_decided(log: Copy):
