@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,8 @@ def open_source(args: argparse.Namespace) -> tuple[Source, Pins]:
                 " `veriroute keys create --name tui --scope admin` makes one, `veriroute tui --demo` needs none"
             )
         return HttpSource(named, key, clear_text=args.clear_text), pins
+    if re.fullmatch(r"[^/]+:\d+/?", named) and not Path(named).exists():
+        raise ConfigError(f"there is no file {named}; did you mean http://{named}?")
     from .file_source import FileSource
 
     return FileSource(Path(named)), pins

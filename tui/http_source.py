@@ -6,9 +6,10 @@ from array import array
 from collections.abc import AsyncIterator
 
 from gateway.admin_client import AdminClient
+from gateway.errors import FormatError, NotFound, ServiceError
 
 from .filters import Filter
-from .source import PAGE, Info, NodeView, Page, Row
+from .source import NO_GATEWAY, PAGE, Info, NodeView, Page, Row
 
 
 class HttpSource:
@@ -22,7 +23,10 @@ class HttpSource:
         self.name = address.removeprefix("http://").rstrip("/")
 
     async def info(self) -> Info:
-        return await self._client.info()
+        try:
+            return await self._client.info()
+        except (FormatError, NotFound) as error:
+            raise ServiceError(str(error), reason=NO_GATEWAY) from error
 
     async def page(self, chosen: Filter, *, before: int | None = None, limit: int = PAGE) -> Page:
         verdict = chosen.verdicts[0].value if len(chosen.verdicts) == 1 else None

@@ -17,6 +17,8 @@ __all__ = ["Filter", "Info", "NodeView", "Page", "Row", "Source"]
 
 #: How many rows one page asks for.
 PAGE = 500
+#: The `reason` of a ServiceError: something answered, and it is no gateway.
+NO_GATEWAY = "no_gateway"
 
 
 class Source(Protocol):

@@ -7,14 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
+from gateway.admin_client import AdminClient
 from gateway.errors import ConfigError, FormatError, InvalidKey, LogRefused, NotFound, ScopeDenied, ServiceError
 from tui.command import command, open_source
 from tui.demo_source import TRUST, DemoSource
 from tui.file_source import FileSource
 from tui.http_source import HttpSource
 from tui.screens.trouble import advise
+from tui.source import NO_GATEWAY
 
 
 def _args(*argv: str) -> argparse.Namespace:
@@ -61,6 +64,17 @@ def test_demo_and_file(tmp_path: Path) -> None:
         open_source(_args("--demo", "audit.db"))
 
 
+@pytest.mark.parametrize("named", ["127.0.0.1:29380", "localhost:8080/", "[::1]:8080"])
+def test_an_address_without_its_scheme_is_no_file(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What looks like one is given back with http://, unless there is a file of that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as refused:
+        open_source(_args(named))
+    assert str(refused.value) == f"there is no file {named}; did you mean http://{named}?"
+    (tmp_path / "db:1").touch()
+    assert isinstance(open_source(_args("db:1"))[0], FileSource)
+
+
 def test_without_a_terminal_it_says_what_to_use() -> None:
     """In a pipe it names the commands that work there, and exits with 2."""
     done = subprocess.run(
@@ -88,10 +102,27 @@ def test_help_does_not_import_textual() -> None:
         (FormatError("x"), "veriroute tui http"),
         (LogRefused("x"), "veriroute tui http"),
         (ServiceError("x"), "veriroute serve"),
+        (ServiceError("x", reason=NO_GATEWAY), "veriroute tui http"),
     ],
 )
 def test_each_trouble_has_a_next_command(error: Exception, command_named: str) -> None:
     """Whatever went wrong, there is a sentence and something to type."""
     advice = advise("somewhere", error)  # type: ignore[arg-type]
-    assert advice.sentence.endswith(".")
+    assert advice.sentence.endswith((".", "?"))
     assert any(command_named in typed for typed, _ in advice.commands)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(404, json={"error": {"message": "no such path"}}),
+        httpx.Response(404, text="nginx"),
+        httpx.Response(200, text="<html>"),
+    ],
+)
+async def test_something_else_that_answers_is_told_from_no_gateway(answer: httpx.Response) -> None:
+    """A node's port, or a web server: neither a missing file nor a log, and not out of reach."""
+    client = AdminClient("http://127.0.0.1:1", "k", transport=httpx.MockTransport(lambda request: answer))
+    with pytest.raises(ServiceError) as met:
+        await HttpSource("http://127.0.0.1:1", "k", client=client).info()
+    assert "it is not a veriroute gateway. Is it a node's port?" in advise("127.0.0.1:1", met.value).sentence

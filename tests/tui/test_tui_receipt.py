@@ -107,6 +107,16 @@ async def test_neighbours_open_without_going_back(app: VerirouteApp) -> None:
         await until(lambda: screen.findings is not None)
 
 
+async def test_the_newest_has_no_newer_neighbour(app: VerirouteApp) -> None:
+    """`[` there says so, and the receipt stays."""
+    async with app.run_test(size=NARROW) as pilot:
+        screen = await _open(app, 59)
+        await pilot.press("left_square_bracket")
+        await until(lambda: bool(app._notifications))
+        assert [notice.message for notice in app._notifications] == ["that is the newest"]
+        assert screen.row.index == 59
+
+
 async def test_stored_bytes_show_only_when_asked_for(app: VerirouteApp) -> None:
     """No prompt is on the receipt screen; `x` shows it, part by part, as text or hexadecimal."""
     async with app.run_test(size=WIDE) as pilot:

@@ -301,7 +301,7 @@ class TrafficScreen(Screen[None]):
         at = self.rows.cursor + by
         row = self.rows.feed.at(at) if self.rows.feed is not None else None
         if row is None:
-            self.app.say("that is the last one in memory; go on in the list")
+            self.app.say("that is the newest" if at < 0 else "that is the last one in memory; go on in the list")
             return
         self.rows.move_to(at)
         if isinstance(self.app.screen, ReceiptScreen):

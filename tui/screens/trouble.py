@@ -13,6 +13,7 @@ from textual.widgets import Footer, Static
 
 from gateway.errors import ConfigError, FormatError, InvalidKey, LogRefused, NotFound, ScopeDenied, VerirouteError
 from tui.actions import bindings
+from tui.source import NO_GATEWAY
 from tui.text import line, lines
 
 
@@ -49,6 +50,11 @@ def advise(source: str, error: VerirouteError) -> Advice:
         return Advice(
             "There is something there, and it is not a veriroute log.",
             ("veriroute tui http://127.0.0.1:8080", "name the gateway's address, or its database file"),
+        )
+    if error.reason == NO_GATEWAY:
+        return Advice(
+            "Something answers there, and it is not a veriroute gateway. Is it a node's port?",
+            ("veriroute tui http://127.0.0.1:8080", "name the gateway's own address, as its ready line says it"),
         )
     return Advice(
         "The gateway cannot be reached.",
