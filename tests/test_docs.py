@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
+from hashlib import sha256
 
 import docs_kit as kit
 import msgspec
@@ -15,12 +17,15 @@ from gateway.api import health, reads
 from gateway.exchange.render import Verification
 from gateway.model import admin
 from gateway.model.entry import KINDS
-from gateway.model.node import ENDPOINTS
+from gateway.model.node import ENDPOINTS, Node
 from gateway.model.receipt import Receipt
 from gateway.model.verdict import Outcome, Release
 from gateway.policy.schema import IDENTITY, KEYS
+from gateway.policy_files import builtin_files
 from gateway.routing import REASONS as ROUTING_REASONS
 from gateway.upstream.errors import REASONS as CHANNEL_REASONS
+from gateway.verify import response
+from gateway.verify.appraise import appraise_node
 from gateway.verify.checks import CHECKS, CLAIMS
 from gateway.verify.proofs.sampling import Audit
 
@@ -246,6 +251,30 @@ def test_the_example_of_references_is_settings() -> None:
     loaded = settings.load(body)
     assert [reference.id for reference in loaded.references] == ["ref-1"]
     assert None not in (loaded.proofs.calibrations, loaded.proofs.circuits)
+
+
+def test_shown_digests_of_built_in_policies_are_theirs() -> None:
+    """Where a document shows a built-in policy with its digest, it is the one of the file that comes along."""
+    shown = [
+        found
+        for page in ("README.md", "docs/api.md")
+        for found in re.findall(r'"name": ?"([a-z]+)", ?"digest": ?"([0-9a-f]+)', kit.text(page))
+    ]
+    assert len(shown) == 2
+    for name, digest in shown:
+        assert sha256(builtin_files()[f"policies/{name}.toml"]).hexdigest().startswith(digest), name
+
+
+def test_the_shown_numbers_of_checks_are_those_that_are_made() -> None:
+    """What the README's picture and the terminal's say of an aci node under `signed` is what the code does."""
+    nothing, _ = appraise_node(Node("n", "aci", "", ()), None, None, "", now=0.0, spki=None, tls=False)
+    node, answer = len(nothing.checks), len(response._PASS)
+    assert f" {node + answer} checks over these very bytes " in kit.text("README.md")
+    page = kit.text("docs/tui.md")
+    assert f"(aci)  {node} checks " in page
+    assert f"nothing left for the agent  {answer} checks " in page
+    assert set(response._PASS) <= set(re.findall(r"[├└]─ [✓✗·?] (\w+)", page))
+    assert f" signed@{tomllib.loads(kit.text('policies/signed.toml'))['version']} " in page
 
 
 def test_every_check_claim_and_policy_key_is_documented() -> None:
