@@ -300,7 +300,7 @@ def test_fifty_leavers(gateway: Gateway, node: ScriptedNode) -> None:
 
 
 def test_u1_two_hundred_at_once(tmp_path: Path) -> None:
-    """Two hundred mixed requests: dense indices, every proof verifies, accepted = receipts = intents + refused."""
+    """Two hundred mixed requests: dense indices, every proof verifies, accepted = receipts = intents + refused early."""
     honest, lying = ScriptedNode(), ScriptedNode(b"\x22" * 32, models=("bad",))
     honest.script = good_script(honest)
     lying.script = lying.json(ANSWER.replace(b'"m"', b'"bad"'), covered=b"something else")
@@ -322,8 +322,9 @@ def test_u1_two_hundred_at_once(tmp_path: Path) -> None:
         assert {answer.status for kind, _, answer in answers if kind == "no JSON"} == {400}
         assert len(ledger.receipts) == len(accepted) == 150
         refused = [row for row in ledger.receipts if row.release == "refused"]
-        assert len(ledger.kind("intent")) + len(refused) == 150
-        assert {row.intent for row in refused} <= {None}
+        # The liar may be quarantined while an intent for it is being written: then nothing leaves for it either.
+        assert len(ledger.kind("intent")) + len([row for row in refused if row.intent is None]) == 150
+        assert not [row for row in refused if "forwarded" in row.predicate["request"]]
         trust = parse_trust(gateway.trust.read_bytes())
         with Reader(str(gateway.database)) as reader:
             for kind, name, answer in accepted:
