@@ -56,12 +56,13 @@ class Health(msgspec.Struct, frozen=True):
 
 
 class NodeView(msgspec.Struct):
-    """What routing knows of one node. Its owner (the fleet) changes it; routing only reads.
+    """What routing knows of one node. The fleet changes it; routing only reads.
 
-    `models` and `endpoints` are what the node may be used for. `session` is its attested session and `lease_until` the
-    monotonic time at which that ends; `appraised_at` the monotonic time of its appraisal. `absent` says why there is no
-    session (a check id, or `session_missing`). `decisions` holds decisions about the session by policy digest: a cache
-    that its owner empties with every new session.
+    `models` and `endpoints` are what the node may be used for. `owner` is the account that a registry names: enough to
+    leave a node out by, not to count operators by. `session` is its attested session and `lease_until` the monotonic
+    time at which that ends; `appraised_at` the monotonic time of its appraisal. `absent` says why there is no session
+    (a check id, or `session_missing`). `decisions` holds decisions about the session by policy digest: a cache that the
+    fleet empties with every new session.
     """
 
     id: str
@@ -69,6 +70,7 @@ class NodeView(msgspec.Struct):
     models: frozenset[str]
     endpoints: frozenset[str]
     operator: str | None = None
+    owner: str | None = None
     session: AttestedSession | None = None
     appraised_at: float = -math.inf
     lease_until: float = -math.inf
@@ -138,7 +140,7 @@ def drop_reason(
         return "network_denied"
     if view.id in policy.nodes.deny:
         return "node_denied"
-    if view.operator is not None and view.operator in policy.operators.deny:
+    if not policy.operators.deny.isdisjoint((view.operator, view.owner)):
         return "operator_denied"
     return (
         _evidence_reason(view, policy, now_mono, session_ids)

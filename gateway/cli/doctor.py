@@ -122,6 +122,7 @@ def _held(node: Node, attestation: Attestation, policy: CompiledPolicy) -> Exami
         models=frozenset(node.models),
         endpoints=frozenset(node.endpoints),
         operator=node.operator,
+        owner=node.owner,
         session=session,
         absent=first.reason if first else None,
         # Appraised a moment ago: only what the session states for itself ends it.

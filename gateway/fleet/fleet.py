@@ -77,6 +77,7 @@ class Member:
             models=frozenset(node.models),
             endpoints=frozenset(node.endpoints),
             operator=node.operator,
+            owner=node.owner,
         )
         self.last: Attestation | None = None
         self.next_try = 0.0

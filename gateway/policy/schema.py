@@ -186,7 +186,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("networks.allow", "names", None, "the only networks to use; absent means any", Order.FEWER),
     Key("networks.deny", "names", (), "networks never to use; deny wins over allow", Order.MORE),
-    Key("operators.deny", "names", (), "operators whose nodes are never used", Order.MORE),
+    Key("operators.deny", "names", (), "operators, and accounts of a registry, whose nodes are never used", Order.MORE),
     Key("nodes.deny", "names", (), "nodes never to use, by id", Order.MORE),
     Key(
         "tee.platforms",

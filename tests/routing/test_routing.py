@@ -117,12 +117,13 @@ def test_a_node_without_evidence_serves_where_its_answers_are_to_be_proven(polic
         ("[networks]\nallow = ['NET']\n", "network_denied"),
         ("[nodes]\ndeny = ['n']\n", "node_denied"),
         ("[operators]\ndeny = ['op']\n", "operator_denied"),
+        ("[operators]\ndeny = ['0xa1']\n", "operator_denied"),
         ("[networks]\nallow = ['net']\n[nodes]\ndeny = ['N']\n[operators]\ndeny = ['Op']\n", None),
     ],
 )
 def test_h09_what_policy_denies(more: str, reason: str | None) -> None:
-    """Networks, nodes and operators are denied by exact name, and deny wins over allow."""
-    routing = route(node(operator="op"), policy=policy_of(more))
+    """Networks, nodes, operators and accounts are denied by exact name, and deny wins over allow."""
+    routing = route(node(operator="op", owner="0xa1"), policy=policy_of(more))
     assert [why for _, why in routing.dropped] == ([reason] if reason else [])
 
 
