@@ -357,8 +357,8 @@ class Gateway:
                 if self.reader.generation() != self._generation:
                     self._reload_keys()
                 await self._log_events()
-            except VerirouteError as error:
-                log.error("watch.failed", error=str(error))
+            except Exception as error:  # noqa: BLE001 - whatever another process wrote: a key may be revoked next
+                log.error("watch.failed", error=str(error) or type(error).__name__)
             await asyncio.sleep(POLL_S)
 
     def _reload_keys(self) -> None:

@@ -17,6 +17,9 @@ from gateway.model.observation import Call, Observation
 
 from .head import Head
 
+_members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_members_of_each = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_OF_CALLS = frozenset(("name", "function", "tool_calls"))
 #: Members that only we may put on an answer. A node that sends one has it taken off.
 OURS = ("verification", "receipt", "x_veriroute")
 OURS_SET = frozenset(OURS)
@@ -150,14 +153,13 @@ def without(body: bytes, dropped: tuple[str, ...]) -> bytes:
 def reads_as_call(text: str) -> bool:
     """Whether a text answer parses as a list of tool calls, which some frameworks would then run."""
     start = text.lstrip()[:1]
-    if start not in ("{", "[") or len(text) > 65536:
+    if start not in ("{", "["):
         return False
-    try:
-        value = msgspec.json.decode(text)
+    try:  # no value is read, only where each ends: a model may write numbers that take long to read
+        items = _members_of_each(text) if start == "[" else [_members_of(text)]
     except (msgspec.MsgspecError, RecursionError):
         return False
-    items = value if isinstance(value, list) else [value]
-    return bool(items) and all(isinstance(i, dict) and ({"name", "function", "tool_calls"} & i.keys()) for i in items)
+    return bool(items) and not any(_OF_CALLS.isdisjoint(item) for item in items)
 
 
 def toolcall_bytes(calls: tuple[Call, ...]) -> bytes:
@@ -226,8 +228,9 @@ def _chat(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]
 def _completion(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     choices = answer.choices or []
     text = next((c.text or "" for c in choices if c.index == 0), "")
-    calls = [call for c in choices if c.message is not None for call in message_calls(c.message)]
-    return _choices_problem(head, choices), text, tuple(calls)
+    messages = [c.message for c in choices if c.message is not None]  # some agents look there, too
+    problem = _choices_problem(head, choices) or calls_problem(c for m in messages for c in m.tool_calls or ())
+    return problem, text, tuple(call for message in messages for call in message_calls(message))
 
 
 def _choices_problem(head: Head, choices: list[Choice]) -> str | None:
@@ -251,22 +254,24 @@ def _moderations(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Cal
 def _responses(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     if answer.output is None:
         return "no output in the answer", "", ()
-    return None, _parts_text(answer.output), parts_calls(answer.output)
+    return None, parts_text(answer.output), parts_calls(answer.output)
 
 
 def _messages(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     if answer.content is None:
         return "no content in the answer", "", ()
-    return None, _parts_text(answer.content), parts_calls(answer.content)
+    return None, parts_text(answer.content), parts_calls(answer.content)
 
 
-def _parts_text(parts: list[Part]) -> str:
+def parts_text(parts: list[Part], kind: str | None = None) -> str:
+    """The text of output items or content blocks; of parts of the type `kind` alone, where one is named."""
     texts = []
     for part in parts:
         if part.text is not None:
-            texts.append(part.text)
+            if kind in (None, part.type):
+                texts.append(part.text)
         elif isinstance(part.content, list):
-            texts.append(_parts_text(part.content))
+            texts.append(parts_text(part.content, kind))
     return "".join(texts)
 
 

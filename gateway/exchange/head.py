@@ -53,6 +53,7 @@ class _Tool(msgspec.Struct):
     type: str | None = None
     name: str | None = None
     function: _Function | None = None
+    custom: _Function | None = None
 
 
 class _Provider(msgspec.Struct, forbid_unknown_fields=True):
@@ -130,9 +131,9 @@ def _tools(parsed: _Body) -> frozenset[str]:
         return _NO_TOOLS
     names = set()
     for tool in _list("tools", parsed.tools, list[_Tool]):
-        # Chat completions nest the name under `function`; responses and messages have it on the tool.
-        name = tool.function.name if tool.function is not None else tool.name
-        names.add(name or tool.type or "")
+        # Chat completions nest the name under `function` or `custom`; responses and messages have it on the tool.
+        named = tool.function or tool.custom or tool
+        names.add(named.name or tool.type or "")
     for function in _list("functions", parsed.functions, list[_Function]):
         names.add(function.name or "")
     names.discard("")

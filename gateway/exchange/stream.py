@@ -43,6 +43,7 @@ from .answer import (
     foreign_members,
     part_call,
     parts_calls,
+    parts_text,
     reads_as_call,
     tool_call,
     toolcall_bytes,
@@ -52,6 +53,10 @@ from .head import Head
 from .sse import Block, Framer, format_event
 
 DONE = b"[DONE]"
+#: As many names of members as a receipt holds.
+MOST_DROPPED = 64
+#: How the names of events begin that only we may send.
+OURS_EVENTS = b"veriroute"
 TEXT, CALL, FINISH, END, CHAIN = "text", "call", "finish", "end", "chain"
 #: After so many events that were like none before, none is looked for any more.
 UNLIKE = 8
@@ -91,7 +96,7 @@ class StreamReader:
         self.receipt_problem: str | None = None
         self.ended = False
         self.rebuilt = False
-        self.dropped_members: tuple[str, ...] = ()
+        self.dropped_members: tuple[str, ...] = ()  # the first of them: a node may send as many as it likes
         self.uncovered: tuple[str, ...] = ()
         self._foreign: tuple[str, ...] = ()
         self._head = head
@@ -226,7 +231,9 @@ class StreamReader:
         data = block.data or b""
         if self._foreign:
             data = without(data, self._foreign)
-            self.dropped_members = tuple(dict.fromkeys((*self.dropped_members, *self._foreign)))
+            if len(self.dropped_members) < MOST_DROPPED:
+                dropped = dict.fromkeys((*self.dropped_members, *self._foreign))
+                self.dropped_members = tuple(dropped)[:MOST_DROPPED]
             self._foreign = ()
         return Piece(kind, format_event(data, block.event if self._protocol.named else b""))
 
@@ -382,6 +389,8 @@ class _Named(_Protocol):
 
     def event(self, name: bytes, document: dict[str, Any]) -> str:
         event: Any = msgspec.convert(document, self.form)
+        if name.startswith(OURS_EVENTS) or (event.type or "").startswith(OURS_EVENTS.decode()):
+            raise FormatError("an event has a name that only the gateway may use")
         found = self._read(event.type or name.decode("ascii", "replace"), event)
         if not name or event.type is None or name == event.type.encode():
             return found
@@ -439,6 +448,8 @@ class _Responses(_Named):
             found = CALL
         if kind == "response.output_text.delta" and isinstance(event.delta, str):
             self.text.append(event.delta)
+        if ended and event.response is not None:
+            self._final_text(parts_text(event.response.output or [], "output_text"))
         return END if ended else found
 
     def _response(self, response: Answer) -> bool:
@@ -461,6 +472,14 @@ class _Responses(_Named):
                 self.problem = self.problem or "the response has a call that was not streamed"
             self._calls.append(call)
         return bool(calls)
+
+    def _final_text(self, said: str) -> None:
+        """The text of the response at the end, which agents take for the answer: what was streamed, where any was."""
+        streamed = "".join(self.text)
+        if streamed and said and streamed != said:
+            self.problem = self.problem or "the response has another text than was streamed"
+        if said:
+            self.text[:] = [said]
 
     def _item(self, kind: str, at: int, call: Call) -> None:
         if kind != "response.output_item.done":
@@ -542,6 +561,8 @@ class _Messages(_Named):
     def _begin(self, block: Part) -> str:
         call = part_call(block)
         self._blocks.append((call, []))
+        if call is None and block.text:
+            self.text.append(block.text)
         return TEXT if call is None else CALL
 
     def _content(self, kind: str, event: _BlockStart) -> str:

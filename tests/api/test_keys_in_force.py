@@ -24,6 +24,7 @@ class Database:
         self.keys = [stored()]
         self.changes = 1
         self.broken = 0
+        self.error: Exception = LogUnavailable("the database cannot be read: disk I/O error")
 
     def generation(self) -> int:
         return self.changes
@@ -31,7 +32,7 @@ class Database:
     def api_keys(self) -> list[StoredKey]:
         if self.broken:
             self.broken -= 1
-            raise LogUnavailable("the database cannot be read: disk I/O error")
+            raise self.error
         return self.keys
 
     def pending_events(self) -> list[Any]:
@@ -42,13 +43,14 @@ class Database:
         self.changes += 1
 
 
-async def test_a_revocation_is_read_again_after_a_read_that_failed() -> None:
+@pytest.mark.parametrize("error", [None, ValueError("what another process wrote is no JSON")])
+async def test_a_revocation_is_read_again_after_a_read_that_failed(error: Exception | None) -> None:
     """The database fails at the first read behind a revocation, and the key is out of force at the next."""
     gateway, database = Gateway(Settings()), Database()
     gateway.reader, gateway.live = database, LiveFeed(gateway.keys.in_force)  # type: ignore[assignment]
     gateway._reload_keys()
     assert gateway.keys.principal(BEARER, None).key_id == "K1"
-    database.broken = 1
+    database.broken, database.error = 1, error or database.error
     database.revoke()
     watching = asyncio.create_task(gateway._watch_other_processes())
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from gateway.exchange.answer import Content, read_answer, reads_as_call, without
 from gateway.exchange.head import Head
 
 CHAT = Head("/v1/chat/completions", "m", False, 1, frozenset({"f"}))
+COMPLETIONS = Head("/v1/completions", "m", False, 1, frozenset({"f"}))
 
 
 def chat(message: dict[str, object], **members: object) -> bytes:
@@ -69,6 +71,21 @@ def test_a_call_that_may_be_run_as_two_has_no_shape(call: dict[str, object], nam
     both = json.dumps({"choices": [{"index": 0}, {"index": 1, "message": {"tool_calls": [call]}}]}).encode()
     assert "choices [0, 1]" in (read_answer(CHAT, both)[0].shape or "")
     assert problem in (read_answer(Head(CHAT.endpoint, "m", False, 2, frozenset()), both)[0].shape or "")
+
+
+def test_a_call_in_a_completion_is_read_like_that_of_a_chat() -> None:
+    """Some agents look for a message there, too."""
+    both = {"tool_calls": [{"function": {"name": "f"}, "custom": {"name": "g"}}]}
+    seen, _, _ = read_answer(COMPLETIONS, chat(both))
+    assert ([c.name for c in seen.calls], seen.shape) == (["f"], "a tool call is both a function's and a custom one")
+
+
+def test_no_number_of_a_text_takes_long_to_look_through() -> None:
+    """What a model writes is not read further than it takes to see whether it could be a call."""
+    numbers = '{"name":"f","n":[' + ",".join(["1e308"] * 10_000) + "]}"
+    start = time.process_time()
+    assert reads_as_call(numbers)
+    assert time.process_time() - start < 0.1
 
 
 @pytest.mark.parametrize(
@@ -203,6 +220,10 @@ def test_members_in_our_name_are_named_and_taken_off(member: str) -> None:
         ("plain", False),
         ("{not json", False),
         ('{"answer":1}', False),
+        ('[{"name":"f"},{"answer":1}]', False),
+        ('[{"name":"f"},1]', False),
+        ('{"name":"f","arguments":{"x":1e-999999}}', True),
+        ('{"name":"f","arguments":"' + "x" * 100_000 + '"}', True),
         ("[" * 5000, False),
     ],
 )

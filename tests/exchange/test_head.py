@@ -25,14 +25,18 @@ def test_reads_what_routing_needs() -> None:
         body(
             stream=True,
             n=2,
-            tools=[{"type": "function", "function": {"name": "f"}}, {"type": "web_search"}],
+            tools=[
+                {"type": "function", "function": {"name": "f"}},
+                {"type": "custom", "custom": {"name": "c"}},
+                {"type": "web_search"},
+            ],
             functions=[{"name": "g"}],
             provider={"aci_verified": True, "aci_session_ids": ["s1"]},
             x_unknown={"deep": [1, {"model": "not ours"}]},
         ),
     )
     assert (head.model, head.stream, head.n) == ("m", True, 2)
-    assert head.tools == {"f", "g", "web_search"}
+    assert head.tools == {"c", "f", "g", "web_search"}
     assert head.aci_verified is True
     assert head.aci_session_ids == ("s1",)
 

@@ -163,6 +163,16 @@ def test_members_in_our_name_do_not_pass() -> None:
     assert pieces[1].out == second
 
 
+def test_members_in_our_name_are_counted_up_to_what_a_receipt_holds() -> None:
+    """A node that sends new ones with each event makes no work that grows with what it has sent."""
+    r = reader()
+    for n in range(3):
+        names = {f"x_veriroute_{n}_{i}": 1 for i in range(30)}
+        assert b"x_veriroute" not in r.feed(chunk({"content": "x"}, **names))[0].out
+    assert len(r.dropped_members) == 64
+    assert r.dropped_members[:31] == (*(f"x_veriroute_0_{i}" for i in range(30)), "x_veriroute_1_0")
+
+
 def test_receipts_out_of_place() -> None:
     """A receipt before the terminator, or a second one, is a problem of its own."""
     receipt = b"event: aci.receipt\ndata: QUJD\n\n"
@@ -480,6 +490,9 @@ CALLS = '"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"na
         (COMPLETIONS, event("[DONE] ")),
         (RESPONSES, event("[DONE]")),
         (RESPONSES, event({"type": "response.completed", "response": {"output": {}}}, "response.completed")),
+        (RESPONSES, event({"type": "veriroute.verification", "verification": {}}, "veriroute.verification")),
+        (RESPONSES, event({"type": "veriroute.verification"})),
+        (MESSAGES, event({"delta": {"text": "x"}}, "veriroute.verification")),
         (MESSAGES, event("[DONE]")),
         (MESSAGES, event({"type": "message_stop", "index": None}, "message_stop")),
     ],
@@ -657,6 +670,42 @@ def test_every_call_of_a_response_is_seen(
     seen = r.observation()
     assert [f"{c.name} {c.arguments}" for c in seen.calls] == calls
     assert seen.stream_grammar == problem
+
+
+def said(*texts: str) -> dict[str, object]:
+    return {"type": "message", "content": [{"type": "output_text", "text": text} for text in texts]}
+
+
+THOUGHT = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
+
+
+@pytest.mark.parametrize(
+    ("deltas", "output", "text", "problem"),
+    [
+        (["a", "b"], [THOUGHT, said("a"), said("b")], "ab", None),
+        (["a", "b"], [], "ab", None),
+        ([], [said("ab")], "ab", None),
+        (["a", "b"], [said("a")], "a", "the response has another text than was streamed"),
+    ],
+)
+def test_the_text_of_a_response_is_that_at_its_end(
+    deltas: list[str], output: list[object], text: str, problem: str | None
+) -> None:
+    """Agents take the text of the response at the end for the answer: it is what was streamed, where any was."""
+    r = reader(RESPONSES)
+    r.feed(named("response.created", response={"id": "r"}))
+    for delta in deltas:
+        r.feed(named("response.output_text.delta", delta=delta))
+    r.feed(named("response.completed", response={"id": "r", "output": output}))
+    assert (r.content().text, r.observation().stream_grammar) == (text, problem)
+
+
+def test_the_text_of_a_message_is_that_of_its_blocks() -> None:
+    """Also of what a message or a block begins with: SDKs put deltas behind it."""
+    r = reader(MESSAGES)
+    r.feed(message({"type": "text", "text": "a"}) + began(1, {"type": "text", "text": "b"}))
+    r.feed(named("content_block_delta", index=1, delta={"type": "text_delta", "text": "c"}))
+    assert r.content().text == "abc"
 
 
 def test_a_custom_call_s_input_is_put_together() -> None:
