@@ -24,11 +24,17 @@ class Holding(Served):
 
 
 class Here:
-    """A cycle whose whole body has come."""
+    """A cycle whose whole body has come, and whose client stays."""
 
     more_body = False
 
+    def __init__(self) -> None:
+        self.asked = False
+
     async def receive(self) -> dict[str, Any]:
+        if self.asked:
+            await asyncio.Event().wait()
+        self.asked = True
         return {"type": "http.request", "body": BODY, "more_body": False}
 
 

@@ -153,7 +153,7 @@ def test_a_folder_is_no_database(
 def test_a_node_that_cannot_be_used_is_told_before_the_log_begins(node: str, said: str, tmp_path: Path):
     """A start that fails over a node names it, and leaves neither a log nor an entry in one."""
     (tmp_path / "veriroute.toml").write_text(f'[[nodes]]\nid = "a"\nmodels = ["m"]\n{node}\n')
-    code, out, told = veriroute("serve", folder=tmp_path)
+    code, out, told = veriroute("serve", folder=tmp_path, VERIROUTE_SERVER_PORT="0")
     assert (code, out) == (2, "")
     assert told.startswith(f"veriroute serve: {said}")
     assert [path.name for path in tmp_path.iterdir()] == ["veriroute.toml"]
