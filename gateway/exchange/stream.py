@@ -182,7 +182,10 @@ class StreamReader:
             return chain
         covered.append(block.raw)
         if self.ended:
-            self._grammar = self._grammar or "data after the terminator"
+            if block.data == DONE and self._protocol.named:  # some servers end the streams of all APIs with it, too
+                self.rebuilt = True
+            else:
+                self._grammar = self._grammar or "data after the terminator"
             return None
         try:
             kind = self._event(block)

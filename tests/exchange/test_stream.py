@@ -330,6 +330,22 @@ def test_messages_grammar_and_errors() -> None:
     assert reader().observation().shape is not None
 
 
+@pytest.mark.parametrize("head", [RESPONSES, MESSAGES])
+def test_a_done_behind_a_named_end_stays_here(head: Head) -> None:
+    """Some servers say `[DONE]` behind an end that has a name, too. It says nothing; before that end it is no event."""
+    end = event({"type": "message_stop"}) if head is MESSAGES else event({"type": "response.completed"})
+    for last in (DONE, event("[DONE]", "data"), DONE + DONE):
+        r = reader(head)
+        (piece,) = r.feed(event({"type": "ping"}) + end + last)[1:]
+        assert (piece.kind, piece.out, r.rebuilt, r.finish()) == (END, end, True, None)
+        assert "after the terminator" not in (r.observation().stream_grammar or "")
+        assert r.covered_sha256 == hashlib.sha256(event({"type": "ping"}) + end + last).hexdigest()
+    for bad in (end + event("[DONE] "), end + event({"type": "ping"}), DONE + end):
+        r = reader(head)
+        r.feed(bad)
+        assert r.observation().malformed or r.observation().stream_grammar == "data after the terminator"
+
+
 @given(st.binary(max_size=300), st.sampled_from([CHAT, RESPONSES, MESSAGES]))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_are_read_without_an_exception(data: bytes, head: Head) -> None:
