@@ -115,7 +115,7 @@ def read_answer(head: Head, body: bytes) -> tuple[Observation, Content, tuple[st
     usage = answer.usage or Usage()
     observation = Observation(
         shape=shape,
-        models=() if answer.model is None else (answer.model,),
+        models=(answer.model,) if answer.model else (),
         answer_id=answer.id,
         calls=calls,
         declared=head.tools,

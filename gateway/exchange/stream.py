@@ -288,7 +288,7 @@ class _Protocol(ABC):
     def finished_calls(self) -> list[Call]: ...
 
     def _model(self, model: str | None) -> None:
-        if model is not None and model not in self.models and len(self.models) < 4:
+        if model and model not in self.models and len(self.models) < 4:
             self.models.append(model)
 
     def _usage(self, usage: Usage | None) -> None:
@@ -315,7 +315,7 @@ class _Chat(_Protocol):
         chunk = msgspec.convert(document, Answer)
         if chunk.error is not None:
             raise UpstreamError
-        if chunk.id is not None:
+        if chunk.id:  # empty where a server says something of the request first, as Azure does
             if self.answer_id is not None and chunk.id != self.answer_id:
                 self.problem = self.problem or "the id changes between events"
             self.answer_id = chunk.id
@@ -353,7 +353,7 @@ class _Chat(_Protocol):
             self.problem = self.problem or "content after the finish event"
         if content and index == 0:
             self.text.append(content)
-        if choice.finish_reason is not None:
+        if choice.finish_reason:  # some servers write "" for null
             self._finished.add(index)
         return CALL if calls else kind
 

@@ -31,6 +31,13 @@ def test_chat_text_model_and_usage() -> None:
     assert (content, foreign) == (Content("hé", b""), ())
 
 
+def test_an_empty_model_is_none() -> None:
+    """It names nothing, so it contradicts nothing: that no model is named is what there is to say."""
+    for model in ("", None):
+        seen, _, _ = read_answer(CHAT, json.dumps({"id": "c", "model": model, "choices": [{"index": 0}]}).encode())
+        assert (seen.models, seen.shape) == ((), None)
+
+
 @pytest.mark.parametrize(
     ("message", "kind", "name", "arguments"),
     [

@@ -103,6 +103,25 @@ def test_broken_grammar_is_seen(stream: bytes, problem: str) -> None:
     assert r.observation().stream_grammar == problem
 
 
+def test_an_empty_text_is_no_id_no_model_and_no_finish() -> None:
+    """Azure says what its filters found in chunks without id and model; other servers write "" where there is none."""
+    found = event({"id": "", "model": "", "choices": [], "prompt_filter_results": []})
+    late = event(
+        {"id": "", "model": "", "choices": [{"index": 0, "finish_reason": None, "content_filter_offsets": {}}]}
+    )
+    r = reader()
+    r.feed(found + chunk({"content": "he"}, "") + chunk({"content": "llo"}, "") + chunk({}, "stop") + late + DONE)
+    seen = r.observation()
+    assert (seen.stream_grammar, seen.shape, seen.models, seen.answer_id) == (None, None, ("m",), "c")
+    assert r.content().text == "hello"
+
+
+def test_text_behind_an_empty_finish_may_leave() -> None:
+    """It announces no end, so that nothing has to wait for the verdict."""
+    pieces = reader().feed(chunk({"content": "a"}, "") + chunk({"content": "b"}, "") + chunk({}, "stop"))
+    assert [p.kind for p in pieces] == [TEXT, TEXT, FINISH]
+
+
 @pytest.mark.parametrize(
     ("stream", "says"),
     [
