@@ -74,9 +74,16 @@ class Part(msgspec.Struct):
     type: str | None = None
     text: str | None = None
     name: str | None = None
-    arguments: str | None = None
+    arguments: str | dict[str, Any] | None = None
     input: Any = None
-    content: list[Part] | str | None = None
+    content: list[Part] | str | dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        # Each is an object in one kind of part alone. Elsewhere readers would differ on what it means.
+        if isinstance(self.arguments, dict) and self.type != "tool_search_call":
+            raise ValueError("the arguments of a call are an object")
+        if isinstance(self.content, dict) and not (self.type or "").endswith("_tool_result"):
+            raise ValueError("the content of a part is an object")
 
 
 class Answer(msgspec.Struct):
@@ -205,7 +212,7 @@ def part_call(part: Part) -> Call | None:
     if kind == "custom_tool_call":
         return Call(kind, part.name or "", part.input if isinstance(part.input, str) else None)
     if kind in NAMED:
-        return Call(kind, part.name or "", part.arguments)
+        return Call(kind, part.name or "", part.arguments)  # type: ignore[arg-type]  # none of these may have an object
     # Calls of built-in tools carry no name; their type without `_call` is what the request declares.
     return Call(kind, kind.removesuffix("_call"), "{}")
 

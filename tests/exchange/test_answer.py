@@ -110,6 +110,7 @@ def test_no_number_of_a_text_takes_long_to_look_through() -> None:
             "{}",
         ),
         ({"type": "computer_call", "name": "f", "arguments": "[]"}, "computer", "{}"),
+        ({"type": "tool_search_call", "arguments": {"query": "q"}, "execution": "client"}, "tool_search", "{}"),
     ],
 )
 def test_a_call_is_named_by_what_is_run(item: dict[str, object], name: str, arguments: str | None) -> None:
@@ -268,3 +269,26 @@ JSONISH = st.recursive(
 def test_any_json_gives_an_observation(document: object, endpoint: str) -> None:
     """Well-formed JSON of the wrong shape is an observation too."""
     read_answer(Head(endpoint, "m", False, 1, frozenset()), json.dumps(document).encode())
+
+
+FOUND = {"type": "bash_code_execution_result", "stdout": "1", "return_code": 0, "content": [{"file_id": "f"}]}
+
+
+@pytest.mark.parametrize(
+    ("part", "says"),
+    [
+        ({"type": "web_search_tool_result", "content": {"type": "web_search_tool_result_error"}}, None),
+        ({"type": "web_search_tool_result", "content": [{"type": "web_search_result", "title": "t"}]}, None),
+        ({"type": "bash_code_execution_tool_result", "content": FOUND}, None),
+        ({"type": "text", "text": "a", "content": FOUND}, "the content of a part is an object"),
+        ({"content": {}}, "the content of a part is an object"),
+        ({"type": "function_call", "name": "f", "arguments": {}}, "the arguments of a call are an object"),
+        ({"arguments": {"a": 1}}, "the arguments of a call are an object"),
+    ],
+)
+def test_results_of_tools_of_the_server_are_objects(part: dict[str, object], says: str | None) -> None:
+    """So Anthropic has them: the content of such a block is an object. No other part, and no call, may have one."""
+    head = Head("/v1/messages", "m", False, 1, frozenset())
+    seen, _, _ = read_answer(head, json.dumps({"content": [part]}).encode())
+    assert seen.calls == ()
+    assert seen.malformed is None if says is None else says in (seen.malformed or "")
