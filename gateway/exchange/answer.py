@@ -126,6 +126,7 @@ def read_answer(head: Head, body: bytes) -> tuple[Observation, Content, tuple[st
         answer_id=answer.id,
         calls=calls,
         declared=head.tools,
+        custom=head.custom,
         text_is_call=bool(head.tools) and not calls and reads_as_call(text),
         input_tokens=usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens,
         output_tokens=usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens,
@@ -186,7 +187,7 @@ def tool_call(call: ToolCall) -> Call:
     """What an agent runs of an entry of `tool_calls`: what its `type` says, and where it has none, what is there."""
     if call.type == "custom" or (not call.type and call.function is None):
         custom = call.custom or Custom()
-        return Call("tool_calls", custom.name or "", custom.input)
+        return Call("custom", custom.name or "", custom.input)
     function = call.function or Function()
     return Call("tool_calls", function.name or "", function.arguments)
 

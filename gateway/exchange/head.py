@@ -33,7 +33,8 @@ _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 class Head(msgspec.Struct, frozen=True):
     """What the route, the policy and the appraisal need to know of a request.
 
-    `tools` are the names of the tools that it declares; `aci_verified` and `aci_session_ids` are ACI's constraints.
+    `tools` are the names of the tools that it declares, `custom` those of them that take a text as it is, and no JSON;
+    `aci_verified` and `aci_session_ids` are ACI's constraints.
     """
 
     endpoint: str
@@ -43,6 +44,7 @@ class Head(msgspec.Struct, frozen=True):
     tools: frozenset[str]
     aci_verified: bool | None = None
     aci_session_ids: tuple[str, ...] | None = None
+    custom: frozenset[str] = frozenset()
 
 
 class _Function(msgspec.Struct):
@@ -116,7 +118,8 @@ def parse_head(endpoint: str, body: bytes) -> Head:
         _refuse_seconds(raw, _members(raw), READ_OF_PROVIDER)
         verified = provider.aci_verified
         sessions = tuple(provider.aci_session_ids) if provider.aci_session_ids is not None else None
-    return Head(endpoint, parsed.model, bool(parsed.stream), n, _tools(parsed), verified, sessions)
+    tools, custom = _tools(parsed)
+    return Head(endpoint, parsed.model, bool(parsed.stream), n, tools, verified, sessions, custom)
 
 
 def clean_request_id(value: bytes) -> str | None:
@@ -126,18 +129,21 @@ def clean_request_id(value: bytes) -> str | None:
     return value.decode()
 
 
-def _tools(parsed: _Body) -> frozenset[str]:
+def _tools(parsed: _Body) -> tuple[frozenset[str], frozenset[str]]:
+    """The names of the tools that are declared, and of the custom ones among them."""
     if not parsed.tools and not parsed.functions:
-        return _NO_TOOLS
-    names = set()
+        return _NO_TOOLS, _NO_TOOLS
+    names, custom = set(), set()
     for tool in _list("tools", parsed.tools, list[_Tool]):
         # Chat completions nest the name under `function` or `custom`; responses and messages have it on the tool.
         named = tool.function or tool.custom or tool
         names.add(named.name or tool.type or "")
+        if tool.type == "custom":
+            custom.add(named.name or "")
     for function in _list("functions", parsed.functions, list[_Function]):
         names.add(function.name or "")
     names.discard("")
-    return frozenset(names)
+    return frozenset(names), frozenset(custom)
 
 
 def _list(member: str, raw: msgspec.Raw, kind: Any) -> Any:

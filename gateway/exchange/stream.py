@@ -161,6 +161,7 @@ class StreamReader:
             answer_id=p.answer_id,
             calls=calls,
             declared=self._head.tools,
+            custom=self._head.custom,
             text_is_call=bool(self._head.tools) and not calls and reads_as_call(text),
             stream=True,
             input_tokens=p.input_tokens,
@@ -366,7 +367,7 @@ class _Chat(_Protocol):
         found = []
         for (_, kind, _), deltas in self._calls.items():
             call = tool_call(_joined(deltas))
-            found.append(Call(kind, call.name, call.arguments or ""))
+            found.append(Call(call.kind if kind == "tool_calls" else kind, call.name, call.arguments or ""))
         return found
 
 

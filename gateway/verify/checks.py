@@ -227,11 +227,11 @@ _CHECKS = (
     ),
     CheckDef(
         "tool_arguments",
-        "The arguments of every tool call are one strict JSON object",
+        "The arguments of every tool call are one strict JSON object, or empty",
         _RESPONSE,
         "OpenAI API, function.arguments; RFC 8259",
         "The arguments of a tool call are not JSON, are not an object, or name one key twice. "
-        "What was checked and what the tool would see could differ.",
+        "What was checked and what the tool would see could differ. A tool declared as custom takes any text.",
         idle="no_calls",
         model_output=True,
     ),

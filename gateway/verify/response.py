@@ -13,7 +13,8 @@ What has to be shown, in this order, each as one check:
 10. model_echo           receipt and answer name the model that was asked for
 11. executable_uncovered no executable member stands outside the covered bytes
 12. tool_undeclared      every call is to a tool that the request declared
-13. tool_arguments       every call's arguments are one JSON object without duplicate keys
+13. tool_arguments       every call's arguments are one JSON object without duplicate keys, or nothing at all; a tool
+                         that the request declared as a custom one may be called as such, with any text
 14. output_kind          a text answer does not read as a list of tool calls
 15. coverage             nothing stands beside what is covered: such a receipt covers every byte of the answer
 
@@ -31,7 +32,7 @@ from gateway.crypto.canonical import strict_json
 from gateway.crypto.signatures import verify_ed25519
 from gateway.errors import FormatError
 from gateway.model.node import AttestedSession, SigningKey
-from gateway.model.observation import Observation
+from gateway.model.observation import Call, Observation
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 
 from .aci import SignedReceipt
@@ -47,6 +48,8 @@ _PASS = {
         "fresh", "model_echo", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind", "coverage",
     )
 }  # fmt: skip
+#: Kinds of calls whose input is text, whatever stands in it.
+_CUSTOM = ("custom", "custom_tool_call")
 _NOT_A_STREAM = Check("stream_grammar", Outcome.NONE, "not_a_stream")
 _NO_CALLS = tuple(Check(i, Outcome.NONE, "no_calls") for i in ("tool_undeclared", "tool_arguments"))
 
@@ -267,7 +270,7 @@ def _executables(seen: Observation, uncovered: str | None) -> list[Check]:
         )
     else:
         checks.append(_PASS["tool_undeclared"])
-    bad = [c.name for c in seen.calls if not arguments_ok(c.arguments)]
+    bad = [c.name for c in seen.calls if not arguments_ok(c.arguments) and not _text_taken(c, seen.custom)]
     if bad:
         checks.append(
             Check("tool_arguments", Outcome.CONTRAINDICATED, "tool_arguments", ", ".join(bad)[:200], "one JSON object")
@@ -278,6 +281,11 @@ def _executables(seen: Observation, uncovered: str | None) -> list[Check]:
     return checks
 
 
+def _text_taken(call: Call, custom: frozenset[str]) -> bool:
+    """Whether `call` gives a text to a tool that takes one: nobody parses it, so nobody can read it in another way."""
+    return call.arguments is not None and call.kind in _CUSTOM and call.name in custom
+
+
 def _coverage(checks: list[Check], otherwise: str) -> Check:
     # 15. that the bytes are those is `response_bound`; that there are no others follows from what is hashed and signed
     signed = any(c.id == "signature" and c.outcome is Outcome.AFFIRMING for c in checks)
@@ -285,9 +293,14 @@ def _coverage(checks: list[Check], otherwise: str) -> Check:
 
 
 def arguments_ok(arguments: str | None) -> bool:
-    """Whether the arguments of a tool call are one JSON object, read strictly."""
+    """Whether the arguments of a tool call are one JSON object, read strictly.
+
+    An empty text, which some servers send where a tool takes no arguments, is read by nobody as arguments.
+    """
     if arguments is None:
         return False
+    if not arguments:
+        return True
     try:
         data = arguments.encode()
         return isinstance(strict_json(data, max_bytes=len(data)), dict)

@@ -42,10 +42,10 @@ def test_an_empty_model_is_none() -> None:
     ("message", "kind", "name", "arguments"),
     [
         ({"tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls", "f", "{}"),
-        ({"tool_calls": [{"type": "custom", "custom": {"name": "f"}}]}, "tool_calls", "f", None),
-        ({"tool_calls": [{"custom": {"name": "f", "input": "{}", "arguments": "1"}}]}, "tool_calls", "f", "{}"),
+        ({"tool_calls": [{"type": "custom", "custom": {"name": "f"}}]}, "custom", "f", None),
+        ({"tool_calls": [{"custom": {"name": "f", "input": "{}", "arguments": "1"}}]}, "custom", "f", "{}"),
         ({"tool_calls": [{"type": "", "function": {"name": "f"}, "custom": None}]}, "tool_calls", "f", None),
-        ({"tool_calls": [{"type": "custom", "function": {"name": "f", "arguments": "{}"}}]}, "tool_calls", "", None),
+        ({"tool_calls": [{"type": "custom", "function": {"name": "f", "arguments": "{}"}}]}, "custom", "", None),
         ({"tool_calls": [{"type": "function", "custom": {"name": "f", "input": "{}"}}]}, "tool_calls", "", None),
         ({"content": "x", "function_call": {"name": "g", "arguments": "{}"}}, "function_call", "g", "{}"),
         ({"tool_calls": [{"type": "function"}]}, "tool_calls", "", None),

@@ -36,7 +36,7 @@ def test_reads_what_routing_needs() -> None:
         ),
     )
     assert (head.model, head.stream, head.n) == ("m", True, 2)
-    assert head.tools == {"c", "f", "g", "web_search"}
+    assert (head.tools, head.custom) == ({"c", "f", "g", "web_search"}, {"c"})
     assert head.aci_verified is True
     assert head.aci_session_ids == ("s1",)
 

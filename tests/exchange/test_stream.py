@@ -73,7 +73,7 @@ def test_tool_call_deltas_are_put_together() -> None:
     calls = r.observation().calls
     assert [(c.kind, c.name, c.arguments) for c in calls] == [
         ("tool_calls", "f", '{"a":1}'),
-        ("tool_calls", "g", ""),
+        ("custom", "g", ""),
         ("function_call", "h", "{}"),
     ]
     assert r.content().toolcalls == b'f\0{"a":1}\ng\0\nh\0{}\n'

@@ -194,13 +194,32 @@ def test_an_answer_that_was_cut() -> None:
                 "tool_arguments",
                 "tool_arguments",
             )
-            for a in (None, "", "null", "[1]", "{", '{"a":1,"a":2}', "\ud800")
+            for a in (None, " ", "null", "[1]", "{", '{"a":1,"a":2}', "\ud800")
         ],
     ],
 )
 def test_faults_of_form(seen: Observation, check: str, reason: str) -> None:
     """What was seen to be wrong with the answer's form fails its check, however well it is signed."""
     assert outcomes(sealed(), seen=seen)[check] == (Outcome.CONTRAINDICATED, reason)
+
+
+@pytest.mark.parametrize(
+    ("call", "outcome"),
+    [
+        (Call("custom", "sh", "ls -l"), Outcome.AFFIRMING),
+        (Call("custom_tool_call", "sh", '{"a":1,"a":2}'), Outcome.AFFIRMING),
+        (Call("custom", "sh", None), Outcome.CONTRAINDICATED),
+        (Call("tool_calls", "sh", "ls -l"), Outcome.CONTRAINDICATED),
+        (Call("custom", "f", "ls -l"), Outcome.CONTRAINDICATED),
+        (Call("custom", "f", "{}"), Outcome.AFFIRMING),
+        (Call("tool_calls", "f", ""), Outcome.AFFIRMING),
+        (Call("function_call", "f", ""), Outcome.AFFIRMING),
+    ],
+)
+def test_what_arguments_may_be(call: Call, outcome: Outcome) -> None:
+    """A custom tool takes any text, when it was declared as one and is called as one; and a call may have none."""
+    seen = Observation(calls=(call,), declared=frozenset({"f", "sh"}), custom=frozenset({"sh"}))
+    assert outcomes(sealed(), seen=seen)["tool_arguments"][0] is outcome
 
 
 def test_good_calls_need_cover() -> None:

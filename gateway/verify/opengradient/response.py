@@ -13,7 +13,7 @@ What has to be shown, each as one check, with the reason that a failure has:
 10. model_echo            the answer names the model that was asked for               response_model_mismatch
 11. executable_uncovered  every tool call is among the signed ones                    executable_uncovered
 12. tool_undeclared       every call is to a tool that the request declared           undeclared_tool_call
-13. tool_arguments        every call's arguments are one strict JSON object           tool_arguments
+13. tool_arguments        every call's arguments are one strict JSON object, or empty tool_arguments
 14. output_kind           a text answer does not read as a list of tool calls         text_as_tool_call
 15. coverage              nothing that could pass for the answer stands beside it     unsigned_content
 
