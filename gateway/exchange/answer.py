@@ -77,6 +77,8 @@ class Part(msgspec.Struct):
     arguments: str | dict[str, Any] | None = None
     input: Any = None
     content: list[Part] | str | dict[str, Any] | None = None
+    server_label: str | None = None
+    server_name: str | None = None
 
     def __post_init__(self) -> None:
         # Each is an object in one kind of part alone. Elsewhere readers would differ on what it means.
@@ -209,11 +211,12 @@ def part_call(part: Part) -> Call | None:
         return None
     if kind.endswith("tool_use"):
         given = None if part.input is None else msgspec.json.encode(part.input).decode()
-        return Call(kind, part.name or "", given)
+        return Call(kind, part.name or "", given, part.server_name if kind == "mcp_tool_use" else None)
     if kind == "custom_tool_call":
         return Call(kind, part.name or "", part.input if isinstance(part.input, str) else None)
     if kind in NAMED:
-        return Call(kind, part.name or "", part.arguments)  # type: ignore[arg-type]  # none of these may have an object
+        server = part.server_label if kind.startswith("mcp_") else None
+        return Call(kind, part.name or "", part.arguments, server)  # type: ignore[arg-type]  # none of these has an object
     # Calls of built-in tools carry no name; their type without `_call` is what the request declares.
     return Call(kind, kind.removesuffix("_call"), "{}")
 

@@ -14,6 +14,7 @@ import msgspec
 
 from gateway.crypto.canonical import strict_json
 from gateway.errors import BadRequest, FormatError
+from gateway.model.observation import server_tools
 
 #: Members that we read, so that a second copy of one would let two readers see two requests.
 READ = ("model", "stream", "n", "tools", "functions", "provider")
@@ -26,6 +27,11 @@ LARGEST = 1 << 20
 
 #: Sessions that a request may name: more than a gateway has nodes.
 MOST_SESSIONS = 1024
+
+#: What stands behind the name of a built-in tool in its type: `web_search_preview_2025_03_11` is called `web_search`.
+_EDITION = re.compile(r"(_use)?(_preview)?(_[0-9]{4}_[0-9]{2}_[0-9]{2})?$")
+#: A tool of Anthropic's that is called by the names of its parts.
+_PARTS = {"code_execution": ("bash_code_execution", "text_editor_code_execution")}
 
 _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 
@@ -56,6 +62,10 @@ class _Tool(msgspec.Struct):
     name: str | None = None
     function: _Function | None = None
     custom: _Function | None = None
+    server_label: Any = None
+    mcp_server_name: Any = None
+    allowed_tools: Any = None
+    tools: Any = None
 
 
 class _Provider(msgspec.Struct, forbid_unknown_fields=True):
@@ -135,15 +145,42 @@ def _tools(parsed: _Body) -> tuple[frozenset[str], frozenset[str]]:
         return _NO_TOOLS, _NO_TOOLS
     names, custom = set(), set()
     for tool in _list("tools", parsed.tools, list[_Tool]):
-        # Chat completions nest the name under `function` or `custom`; responses and messages have it on the tool.
-        named = tool.function or tool.custom or tool
-        names.add(named.name or tool.type or "")
-        if tool.type == "custom":
-            custom.add(named.name or "")
+        for one in _grouped(tool):
+            called = _called(one)
+            names.update(called)
+            if one.type == "custom":
+                custom.update(called)
     for function in _list("functions", parsed.functions, list[_Function]):
         names.add(function.name or "")
     names.discard("")
     return frozenset(names), frozenset(custom)
+
+
+def _grouped(tool: _Tool) -> list[_Tool]:
+    """The tools of a namespace, which are called by their own names; any other tool by itself."""
+    if tool.type != "namespace":
+        return [tool]
+    try:
+        return msgspec.convert(tool.tools or [], list[_Tool])
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"tools is not valid: {error}", param="tools") from None
+
+
+def _called(tool: _Tool) -> list[str]:
+    """The names by which answers call `tool`. Those of an MCP server begin with `mcp:` and the server's (`server_tools`
+    of `gateway.model.observation`)."""
+    server = tool.server_label if tool.type == "mcp" else tool.mcp_server_name if tool.type == "mcp_toolset" else None
+    if isinstance(server, str):
+        allowed = tool.allowed_tools
+        if isinstance(allowed, dict):
+            allowed = allowed.get("tool_names")
+        return server_tools(server, allowed if isinstance(allowed, list) else None)
+    # Chat completions nest the name under `function` or `custom`; responses and messages have it on the tool.
+    name = (tool.function or tool.custom or tool).name
+    if name:
+        return [name, *(_PARTS.get(name, ()) if (tool.type or "").startswith(f"{name}_") else ())]
+    kind = tool.type or ""
+    return [kind, _EDITION.sub("", kind, count=1)]
 
 
 def _list(member: str, raw: msgspec.Raw, kind: Any) -> Any:

@@ -493,7 +493,11 @@ class _Responses(_Named):
             return
         begun, parts = self._begun.pop(at, (call, []))
         said = "".join(parts) or begun.arguments
-        if (begun.kind, begun.name) != (call.kind, call.name) or said not in (None, "", call.arguments):
+        if (begun.kind, begun.name, begun.server) != (call.kind, call.name, call.server) or said not in (
+            None,
+            "",
+            call.arguments,
+        ):
             self.problem = self.problem or "a call differs from what was streamed of it"
         self._calls.append(call)
 
@@ -511,7 +515,8 @@ class _Responses(_Named):
             parts[:] = [whole]
 
     def _unfinished(self) -> list[Call]:
-        return [Call(c.kind, c.name, "".join(parts) or c.arguments) for c, parts in self._begun.values()]
+        begun = self._begun.values()
+        return [Call(c.kind, c.name, "".join(parts) or c.arguments, c.server) for c, parts in begun]
 
     def shape(self) -> str | None:
         return None if self.answer_id is not None else "no response in the stream"
@@ -589,7 +594,7 @@ class _Messages(_Named):
 
     def finished_calls(self) -> list[Call]:
         calls = [(call, "".join(parts)) for call, parts in self._blocks if call is not None]
-        return [Call(call.kind, call.name, said or call.arguments or "{}") for call, said in calls]
+        return [Call(c.kind, c.name, said or c.arguments or "{}", c.server) for c, said in calls]
 
 
 _PROTOCOLS: dict[str, type[_Protocol]] = {

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+
+
+def server_tools(server: str, names: list[Any] | None) -> list[str]:
+    """How the tools of an MCP server are declared: those of `names`, or, where it is None, whichever the server has."""
+    return [f"mcp:{server}"] if names is None else [f"mcp:{server}/{name}" for name in names]
 
 
 class Call(msgspec.Struct, frozen=True):
     """One executable member: its kind (`tool_calls`, `custom`, `function_call`, `tool_use`, …), name, arguments text or
-    None."""
+    None; and the MCP server that has the tool, if one does."""
 
     kind: str
     name: str
     arguments: str | None
+    server: str | None = None
+
+    def declared(self, tools: frozenset[str]) -> bool:
+        """Whether a request with `tools` declared what is called."""
+        if self.server is None:
+            return self.name in tools
+        return not tools.isdisjoint((*server_tools(self.server, None), *server_tools(self.server, [self.name])))
 
 
 class Observation(msgspec.Struct, frozen=True):

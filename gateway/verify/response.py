@@ -262,7 +262,7 @@ def _executables(seen: Observation, uncovered: str | None) -> list[Check]:
         else Check("executable_uncovered", Outcome.CONTRAINDICATED, uncovered, names)
     ]
     declared = seen.declared or frozenset()
-    foreign = [c.name for c in seen.calls if c.name not in declared]
+    foreign = [c.name for c in seen.calls if not c.declared(declared)]
     if foreign:
         expected = ", ".join(sorted(declared))[:200] or "no tools"
         checks.append(

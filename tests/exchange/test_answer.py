@@ -292,3 +292,12 @@ def test_results_of_tools_of_the_server_are_objects(part: dict[str, object], say
     seen, _, _ = read_answer(head, json.dumps({"content": [part]}).encode())
     assert seen.calls == ()
     assert seen.malformed is None if says is None else says in (seen.malformed or "")
+
+
+def test_a_call_of_a_server_s_tool_says_whose_it_is() -> None:
+    """By the member that the API has for it; a function has no server, whatever stands beside its name."""
+    beside = {"server_label": "s", "server_name": "t", "name": "f", "arguments": "{}", "input": {}}
+    head = Head("/v1/responses", "m", False, 1, frozenset())
+    kinds = ("mcp_call", "mcp_approval_request", "function_call", "mcp_tool_use", "server_tool_use")
+    seen, _, _ = read_answer(head, json.dumps({"output": [{"type": kind, **beside} for kind in kinds]}).encode())
+    assert [c.server for c in seen.calls] == ["s", "s", None, "t", None]

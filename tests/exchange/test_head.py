@@ -41,6 +41,46 @@ def test_reads_what_routing_needs() -> None:
     assert head.aci_session_ids == ("s1",)
 
 
+@pytest.mark.parametrize(
+    ("tool", "names"),
+    [
+        ({"type": "web_search_preview"}, {"web_search_preview", "web_search"}),
+        ({"type": "web_search_preview_2025_03_11"}, {"web_search_preview_2025_03_11", "web_search"}),
+        ({"type": "web_search_2025_08_26"}, {"web_search_2025_08_26", "web_search"}),
+        ({"type": "computer_use_preview", "display_width": 1}, {"computer_use_preview", "computer"}),
+        ({"type": "code_interpreter"}, {"code_interpreter"}),
+        ({"type": "web_search_20250305", "name": "web_search"}, {"web_search"}),
+        (
+            {"type": "code_execution_20250825", "name": "code_execution"},
+            {"code_execution", "bash_code_execution", "text_editor_code_execution"},
+        ),
+        ({"name": "code_execution", "input_schema": {}}, {"code_execution"}),
+        ({"type": "function", "name": "web_search_preview"}, {"web_search_preview"}),
+        ({"type": "namespace", "name": "crm", "tools": [{"type": "function", "name": "f"}]}, {"f"}),
+        ({"type": "namespace", "name": "crm"}, set()),
+        ({"type": "function", "name": "f", "tools": 1, "server_label": 2}, {"f"}),
+        ({"type": "mcp", "server_label": "s"}, {"mcp:s"}),
+        ({"type": "mcp", "server_label": "s", "allowed_tools": ["a", "b"]}, {"mcp:s/a", "mcp:s/b"}),
+        ({"type": "mcp", "server_label": "s", "allowed_tools": {"tool_names": ["a"]}}, {"mcp:s/a"}),
+        ({"type": "mcp", "server_label": "s", "allowed_tools": {"read_only": True}}, {"mcp:s"}),
+        ({"type": "mcp_toolset", "mcp_server_name": "s"}, {"mcp:s"}),
+        ({"type": "mcp"}, {"mcp"}),
+    ],
+)
+def test_a_tool_is_declared_by_what_it_is_called(tool: dict[str, object], names: set[str]) -> None:
+    """A built-in tool by its type without the edition, one with parts by theirs, those of a namespace or server by it."""
+    assert parse_head("/v1/responses", body(tools=[tool])).tools == names
+
+
+def test_a_namespace_is_read_like_the_list_of_tools() -> None:
+    """What is not valid in it is the caller's mistake; a custom tool in it is one."""
+    inside = {"type": "custom", "name": "sh"}
+    assert parse_head("/v1/responses", body(tools=[{"type": "namespace", "tools": [inside]}])).custom == {"sh"}
+    with pytest.raises(BadRequest, match="tools is not valid") as refused:
+        parse_head("/v1/responses", body(tools=[{"type": "namespace", "tools": [{"name": 1}]}]))
+    assert refused.value.param == "tools"
+
+
 def test_defaults() -> None:
     """Without stream, n and tools there is one unstreamed choice and no tool."""
     head = parse_head("/v1/messages", body(stream=None, n=None, tools=None))

@@ -642,6 +642,7 @@ def completed(*items: dict[str, str], kind: str = "completed") -> bytes:
     return named(f"response.{kind}", response={"id": "r", "output": items})
 
 
+OF_S = {**call("f", type_="mcp_call"), "server_label": "s"}
 DIFFERS, NOT_STREAMED = "a call differs from what was streamed of it", "the response has a call that was not streamed"
 
 
@@ -661,6 +662,9 @@ DIFFERS, NOT_STREAMED = "a call differs from what was streamed of it", "the resp
         ([done(0, call("f")), completed(call("g"))], ["f {}", "g {}"], NOT_STREAMED),
         ([done(0, call("f")), completed(call("f", "[]"))], ["f {}", "f []"], NOT_STREAMED),
         ([done(0, call("f")), completed()], ["f {}"], None),
+        ([added(0, OF_S), done(0, OF_S), completed(OF_S)], ["f {}"], None),
+        ([added(0, OF_S), completed(OF_S)], ["f {}"], None),
+        ([added(0, OF_S), done(0, {**OF_S, "server_label": "t"})], ["f {}"], DIFFERS),
         # begun and never done
         ([added(0, call("g", "")), arguments("delta", delta="{"), arguments("delta", delta="}"), completed()], ["g {}"], None),
         ([added(0, call("g", "")), arguments("done", arguments="{}", name="g"), completed(call("g"))], ["g {}"], None),

@@ -222,6 +222,24 @@ def test_what_arguments_may_be(call: Call, outcome: Outcome) -> None:
     assert outcomes(sealed(), seen=seen)["tool_arguments"][0] is outcome
 
 
+@pytest.mark.parametrize(
+    ("call", "outcome"),
+    [
+        (Call("mcp_call", "roll", "{}", "s"), Outcome.AFFIRMING),
+        (Call("mcp_call", "a", "{}", "t"), Outcome.AFFIRMING),
+        (Call("mcp_call", "b", "{}", "t"), Outcome.CONTRAINDICATED),
+        (Call("mcp_call", "roll", "{}", "other"), Outcome.CONTRAINDICATED),
+        (Call("mcp_call", "f", "{}", "other"), Outcome.CONTRAINDICATED),
+        (Call("mcp_call", "roll", "{}"), Outcome.CONTRAINDICATED),
+        (Call("function_call", "roll", "{}"), Outcome.CONTRAINDICATED),
+    ],
+)
+def test_tools_of_servers_are_declared_with_their_server(call: Call, outcome: Outcome) -> None:
+    """Whichever tool the server has, or those that the request allows of it; a function is another tool."""
+    seen = Observation(calls=(call,), declared=frozenset({"f", "mcp:s", "mcp:t/a"}))
+    assert outcomes(sealed(), seen=seen)["tool_undeclared"][0] is outcome
+
+
 def test_good_calls_need_cover() -> None:
     """A declared call with sound arguments passes when the bytes are covered, and is contraindicated when not."""
     seen = Observation(
