@@ -17,13 +17,16 @@ from gateway.errors import BadRequest, FormatError
 from gateway.model.observation import server_tools
 
 #: Members that we read, so that a second copy of one would let two readers see two requests.
-READ = ("model", "stream", "n", "tools", "functions", "provider")
+READ = ("model", "stream", "n", "tools", "functions", "provider", "prompt")
 READ_OF_PROVIDER = ("aci_verified", "aci_session_ids")
 
 #: Bytes that what we read of a body may take, and a body that has to be read twice. Of either, Python's objects are
 #: made: in fifty times the memory, and a tenth of a second in which nobody else is served. Tools of a mebibyte are a
 #: quarter of a million tokens; a model has hardly room for a conversation beside them.
 LARGEST = 1 << 20
+
+#: Choices that one answer may have, of completions of several prompts.
+MOST_CHOICES = 16_384
 
 #: Sessions that a request may name: more than a gateway has nodes.
 MOST_SESSIONS = 1024
@@ -39,8 +42,9 @@ _AT = re.compile(r" - at `\$\.?([^`]*)`$")
 class Head(msgspec.Struct, frozen=True):
     """What the route, the policy and the appraisal need to know of a request.
 
-    `tools` are the names of the tools that it declares, `custom` those of them that take a text as it is, and no JSON;
-    `aci_verified` and `aci_session_ids` are ACI's constraints.
+    `n` is how many choices an answer has to have, which of completions are as many for each prompt; `tools` are the
+    names of the tools that it declares, `custom` those of them that take a text as it is, and no JSON; `aci_verified`
+    and `aci_session_ids` are ACI's constraints.
     """
 
     endpoint: str
@@ -91,6 +95,7 @@ class _Body(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Body).decode
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_each = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _NO_TOOLS: frozenset[str] = frozenset()
 
@@ -120,6 +125,10 @@ def parse_head(endpoint: str, body: bytes) -> Head:
     n = 1 if parsed.n is None else parsed.n
     if not 1 <= n <= 128:
         raise BadRequest("n must be 1 to 128", param="n")
+    if endpoint == "/v1/completions" and "prompt" in members:
+        n *= _prompts(bytes(members["prompt"]))
+        if n > MOST_CHOICES:
+            raise BadRequest(f"prompt and n ask for more than {MOST_CHOICES} choices", param="prompt")
     provider = parsed.provider
     verified: bool | None = None
     sessions: tuple[str, ...] | None = None
@@ -137,6 +146,14 @@ def clean_request_id(value: bytes) -> str | None:
     if re.fullmatch(rb"[A-Za-z0-9._-]{1,128}", value) is None:
         return None
     return value.decode()
+
+
+def _prompts(raw: bytes) -> int:
+    """How many prompts `raw` is, in JSON: a text or a list of token ids is one, a list of texts or of such lists has as
+    many as it has items. One that is too large to be looked into counts as one."""
+    if raw[:1] != b"[" or len(raw) > LARGEST or raw[1:].lstrip()[:1] not in (b'"', b"["):
+        return 1
+    return len(_each(raw))
 
 
 def _tools(parsed: _Body) -> tuple[frozenset[str], frozenset[str]]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.exchange.head import LARGEST, MOST_SESSIONS, clean_request_id, parse_head
+from gateway.exchange.head import LARGEST, MOST_CHOICES, MOST_SESSIONS, clean_request_id, parse_head
 
 CHAT = "/v1/chat/completions"
 
@@ -79,6 +79,36 @@ def test_a_namespace_is_read_like_the_list_of_tools() -> None:
     with pytest.raises(BadRequest, match="tools is not valid") as refused:
         parse_head("/v1/responses", body(tools=[{"type": "namespace", "tools": [{"name": 1}]}]))
     assert refused.value.param == "tools"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "n", "choices"),
+    [
+        ("a", None, 1),
+        (["a"], 2, 2),
+        (["a", "b"], None, 2),
+        (["a", "b"], 2, 4),
+        ([1, 2, 3], None, 1),
+        ([[1, 2], [3]], None, 2),
+        ([], None, 1),
+        ({"a": 1}, None, 1),
+        (None, None, 1),
+        (["a" * LARGEST, "b"], None, 1),
+    ],
+)
+def test_completions_have_choices_for_each_prompt(prompt: object, n: int | None, choices: int) -> None:
+    """A list of texts, or of lists of token ids, is so many prompts; a list of token ids is one."""
+    assert parse_head("/v1/completions", body(prompt=prompt, n=n)).n == choices
+    assert parse_head(CHAT, body(prompt=prompt, n=n)).n == (n or 1)
+
+
+def test_completions_ask_for_a_number_of_choices_that_can_be_counted() -> None:
+    """More than that are the caller's mistake; and a second `prompt` would be other prompts to another reader."""
+    assert parse_head("/v1/completions", body(prompt=["a"] * 128, n=128)).n == MOST_CHOICES
+    for bad in (body(prompt=["a"] * 129, n=128), b'{"model":"m","prompt":["a"],"prompt":"b"}'):
+        with pytest.raises(BadRequest) as refused:
+            parse_head("/v1/completions", bad)
+        assert refused.value.param == "prompt"
 
 
 def test_defaults() -> None:
