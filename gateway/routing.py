@@ -126,10 +126,12 @@ def drop_reason(
     *,
     stream: bool = False,
     session_ids: frozenset[str] | None = None,
+    let_in: bool = False,
 ) -> str | None:
     """Why `view` cannot serve the request, None when it can. The first reason in this order:
 
-    what it offers, what policy forbids, what its evidence shows, then how it has behaved.
+    what it offers, what policy forbids, what its evidence shows, then how it has behaved. `let_in`: the request has
+    been let through the node's circuit, so that its own probe does not stand in its way.
     """
     if model not in view.models:
         return "model"
@@ -144,7 +146,7 @@ def drop_reason(
         return "operator_denied"
     return (
         _evidence_reason(view, policy, now_mono, session_ids)
-        or _health_reason(view.health, now_mono)
+        or _health_reason(view.health, now_mono, let_in)
         or (_form_reason(view, policy, stream) if stream or policy.plan.nonce else None)
     )
 
@@ -185,10 +187,10 @@ def _evidence_reason(
     return None
 
 
-def _health_reason(health: Health, now_mono: float) -> str | None:
+def _health_reason(health: Health, now_mono: float, let_in: bool) -> str | None:
     if health.quarantined_until > now_mono:
         return "quarantined"
-    if health.circuit_until > now_mono or health.probe_until > now_mono:
+    if health.circuit_until > now_mono or (health.probe_until > now_mono and not let_in):
         return "circuit_open"
     return None
 

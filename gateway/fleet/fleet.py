@@ -260,9 +260,10 @@ class Fleet:
         return view.session is session and not view.health.quarantined_until and self._mono() < view.lease_until
 
     def refuses(
-        self, member: Member, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None
+        self, member: Member, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None, *, entered: bool
     ) -> str | None:
-        """Why `member`, which was chosen a while ago, may not serve the request now; None when it still may."""
+        """Why `member`, which was chosen a while ago and perhaps `entered`, may not serve the request now; None when it
+        still may."""
         if self.members.get(member.node.id) is not member:
             return "session_missing"  # it is not listed any more, or as another
         return drop_reason(
@@ -273,6 +274,7 @@ class Fleet:
             self._mono(),
             stream=head.stream,
             session_ids=None if sessions is None else frozenset(sessions),
+            let_in=entered,
         )
 
     # -- discovery ----------------------------------------------------------------------------------------------------

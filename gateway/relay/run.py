@@ -178,17 +178,18 @@ class Run(Ends):
                 return await self.ask(member, session)
             except Unpaid as demand:  # nothing was served: the same request may go to the same node, paid for
                 await self.pay(member, demand)
-                return await self.ask(member, self.eligible(member))
+                return await self.ask(member, self.eligible(member, entered=True))
         finally:
             member.leave()
 
-    def eligible(self, member: Member) -> AttestedSession:
+    def eligible(self, member: Member, *, entered: bool = False) -> AttestedSession:
         """The session under which the prompt may leave now for `member`. Raises `Next` when there is none.
 
         A node is chosen at the beginning. Other nodes may have been tried since, and its session have ended or been
-        replaced, or an answer of it been contraindicated.
+        replaced, or an answer of it been contraindicated. `entered`: an attempt is under way; that it may be the one
+        that finds out whether the node works again is no reason against it.
         """
-        reason = self.fleet.refuses(member, self.x.head, self.policy, self.terms.sessions)
+        reason = self.fleet.refuses(member, self.x.head, self.policy, self.terms.sessions, entered=entered)
         if reason is not None:
             raise Next(reason)
         assert member.session is not None
@@ -202,7 +203,7 @@ class Run(Ends):
         if self.fleet.unchanged(member, session):
             return
         self.x.node = self.x.session = None
-        if _keys(self.eligible(member)) != _keys(session):
+        if _keys(self.eligible(member, entered=True)) != _keys(session):
             raise Next("session_expired")
         self.x.node, self.x.session = member.node, session
 

@@ -7,15 +7,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from agents import good_script
 from ledger import Ledger
 from policy_kit import write_policy
-from scripted import ScriptedNode
+from scripted import Received, ScriptedNode
 from test_stale_connection import ask
 
 from gateway.app import Gateway
 from gateway.fleet.fleet import Member
+from gateway.relay.till import Till
+from gateway.routing import FAILURES_TO_OPEN, Health
 from gateway.settings import load
 from gateway.upstream.errors import ConnectFailed, TooManyConnections
 
@@ -177,3 +180,39 @@ async def test_our_own_limit_of_connections_does_not_count_against_a_node(
     answer = await ask(gateway)
     assert [n["reason"] for n in answer.error["nodes"]] == ["busy", "busy"]
     assert not failed
+
+
+@pytest.mark.parametrize("how", ["once in quarantine", "renewed", "paid"])
+async def test_the_probe_of_a_circuit_is_not_refused_for_being_one(
+    gateway: Gateway, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A request that was let through a half-open circuit stays let in when its node is judged again."""
+    n0, n1 = gateway.fleet.members["n0"], gateway.fleet.members["n1"]
+    n1.contradicted("signature")
+    past = time.monotonic() - 1
+    n0.view.health = Health(failures=FAILURES_TO_OPEN, opened=1, circuit_until=past)
+    if how == "once in quarantine":
+        n0.view.health = msgspec.structs.replace(n0.view.health, quarantines=1, quarantined_until=past)
+    elif how == "renewed":
+        while_connecting(gateway, "n0", reattested(nodes[0], "n0"))
+    else:
+        asks_for_money(nodes[0], monkeypatch)
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"]) == (200, "n0")
+    assert (n0.view.health.failures, n0.view.health.probe_until) == (0, 0.0)
+
+
+def asks_for_money(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `node` ask to be paid before it answers, and let it be paid."""
+    scripts = [node.script, node.raw(b"HTTP/1.1 402 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")]
+
+    async def script(of: Received) -> AsyncIterator[bytes | float]:
+        async for part in scripts.pop()(of):
+            yield part
+
+    async def paid(self: Till, *of: object) -> None:
+        return None
+
+    node.script = script
+    monkeypatch.setattr(Till, "pays", lambda self, member: True)
+    monkeypatch.setattr(Till, "pay", paid)

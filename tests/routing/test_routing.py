@@ -319,3 +319,12 @@ def test_reasons_are_codes() -> None:
     assert len(set(REASONS)) == len(REASONS)
     assert all(reason.replace("_", "").isalpha() and reason.islower() for reason in REASONS)
     assert msgspec.structs.fields(Routing)[2].name == "error"
+
+
+def test_a_probe_does_not_stand_in_its_own_way() -> None:
+    """While it is under way nobody else is let in; the request that it is may be judged again."""
+    probed = node(health=Health(failures=5, opened=1, circuit_until=NOW - 1, probe_until=NOW + 1))
+    assert drop_reason(probed, MODEL, CHAT, SIGNED, NOW) == "circuit_open"
+    assert drop_reason(probed, MODEL, CHAT, SIGNED, NOW, let_in=True) is None
+    for sick in (Health(circuit_until=NOW + 1), Health(quarantined_until=NOW + 1)):
+        assert drop_reason(node(health=sick), MODEL, CHAT, SIGNED, NOW, let_in=True) is not None
