@@ -72,6 +72,8 @@ class Part(msgspec.Struct):
     """An output item, or a content part or block; the union of what the three APIs put there."""
 
     type: str | None = None
+    id: Any = None
+    call_id: Any = None
     text: str | None = None
     name: str | None = None
     arguments: str | dict[str, Any] | None = None

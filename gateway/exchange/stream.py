@@ -410,10 +410,19 @@ class _Item(msgspec.Struct):
     response: Answer | None = None
     delta: Any = None
     type: str | None = None
-    output_index: int = 0
+    output_index: int | None = None
+    item_id: Any = None
     name: str | None = None
     arguments: str | None = None
     input: str | None = None
+
+    @property
+    def place(self) -> int | str:
+        """Which item it is about: some servers (llama.cpp) number none, and tell items apart by their ids."""
+        if self.output_index is not None:
+            return self.output_index
+        ids = (self.item_id,) if self.item is None else (self.item.id, self.item.call_id)
+        return next((name for name in ids if isinstance(name, str)), 0)
 
 
 #: How the names of events end that say arguments, or the input, of a call: a piece of them, or all.
@@ -431,7 +440,7 @@ class _Responses(_Named):
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
-        self._begun: dict[int, tuple[Call, list[str]]] = {}  # by output index; the texts are the arguments
+        self._begun: dict[int | str, tuple[Call, list[str]]] = {}  # by place; the texts are the arguments
         self._calls: list[Call] = []
 
     def _read(self, kind: str, event: _Item) -> str:
@@ -441,7 +450,7 @@ class _Responses(_Named):
         found = CALL if "_call" in kind else TEXT
         if event.item is not None and (call := part_call(event.item)) is not None:
             found = CALL
-            self._item(kind, event.output_index, call)
+            self._item(kind, event.place, call)
         if kind.endswith(_ARGUMENTS):
             self._arguments(event)
         ended = kind in ("response.completed", "response.incomplete")
@@ -485,7 +494,7 @@ class _Responses(_Named):
         if said:
             self.text[:] = [said]
 
-    def _item(self, kind: str, at: int, call: Call) -> None:
+    def _item(self, kind: str, at: int | str, call: Call) -> None:
         if kind != "response.output_item.done":
             if at in self._begun:
                 self.problem = self.problem or "an output item begins twice"
@@ -503,10 +512,11 @@ class _Responses(_Named):
 
     def _arguments(self, event: _Item) -> None:
         whole = event.input if event.arguments is None else event.arguments
-        if event.output_index not in self._begun:
+        at = event.place
+        if at not in self._begun:
             self.problem = self.problem or "arguments of no call"
             return
-        begun, parts = self._begun[event.output_index]
+        begun, parts = self._begun[at]
         if isinstance(event.delta, str):
             parts.append(event.delta)
         if whole is not None:

@@ -718,6 +718,26 @@ def said(*texts: str) -> dict[str, object]:
 THOUGHT = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}
 
 
+@pytest.mark.parametrize("name", ["id", "call_id"])
+def test_items_without_a_number_are_told_apart_by_their_ids(name: str) -> None:
+    """So llama.cpp sends them: calls begin one after the other, and are done only at the end of the stream."""
+    first, second = {**call("f"), name: "fc_1"}, {**call("g"), name: "fc_2"}
+    begun = [named("response.output_item.added", item={**item, "arguments": ""}) for item in (first, second)]
+    said = [named("response.function_call_arguments.delta", item_id=f"fc_{n}", delta="{}") for n in (1, 2)]
+    ended = [named("response.output_item.done", item=item) for item in (first, second)]
+    for events, problem in (
+        ([begun[0], said[0], begun[1], said[1], *ended], None),
+        ([*begun, *said, *ended], None),
+        ([begun[0], begun[0], *ended], "an output item begins twice"),
+        ([begun[0], said[1], *ended], "arguments of no call"),
+        ([begun[0], said[0], said[0], *ended], DIFFERS),
+    ):
+        r = reader(RESPONSES)
+        r.feed(OPENINGS[RESPONSES][0] + b"".join(events) + completed(first, second))
+        assert [f"{c.name} {c.arguments}" for c in r.observation().calls] == ["f {}", "g {}"]
+        assert r.observation().stream_grammar == problem
+
+
 @pytest.mark.parametrize(
     ("deltas", "output", "text", "problem"),
     [
