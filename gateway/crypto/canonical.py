@@ -103,13 +103,13 @@ def _is_plain(value: object) -> bool:
     return False
 
 
-def strict_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
+def strict_json(data: bytes, *, max_bytes: int, max_depth: int = 64, any_integer: bool = False) -> object:
     """The one JSON document in `data`, or `FormatError` naming what is wrong and, where known, at which byte.
 
     Accepts UTF-8 without BOM, at most `max_bytes` bytes, `max_depth` levels of arrays and objects, and `MAX_CONTAINERS`
     of them or one for every 16 bytes. Refuses duplicate keys (also when spelled with escapes), NaN, infinities, numbers
     that overflow a double, integers of magnitude 2**63 or more, lone surrogates and trailing bytes. Integers come back
-    as int, every other number as float.
+    as int, every other number as float. `any_integer`: for a reader of texts alone, integers may have any magnitude.
     """
     if len(data) > max_bytes:
         raise FormatError(f"JSON of {len(data)} bytes is over the limit of {max_bytes}")
@@ -130,7 +130,7 @@ def strict_json(data: bytes, *, max_bytes: int, max_depth: int = 64) -> object:
     if digits.find(_LONG_RUN) >= 0:  # `find`: `in` raises and drops a TypeError first; no space in it: it skips faster
         doubtful = doubtful or _LONG_INTEGER in digits or _LONG_NEGATIVE in digits or digits.startswith(_LONG_FIRST)
     if doubtful:
-        _inspect(data, again)
+        _inspect(data, again, any_integer)
     return value
 
 
@@ -173,14 +173,14 @@ def _unquoted(data: bytes, dropped: bytes = b"") -> bytes:
     return b"".join(data.translate(None, dropped).replace(b'""', b"").split(b'"')[::2])
 
 
-def _inspect(data: bytes, again: bytes) -> None:
-    """Look at every member and integer of `data`, well formed, whose value is written as `again`."""
+def _inspect(data: bytes, again: bytes, any_integer: bool) -> None:
+    """Look at every member of `data`, well formed, whose value is written as `again`; and at its integers."""
     outside = _unquoted(data)
     if outside.count(b":") != _unquoted(again).count(b":"):
         if len(data) <= _NAMED:
             json.loads(data, object_pairs_hook=_unique, parse_int=str)
         raise FormatError("JSON has a key twice in one object")
-    for number in _LONG_NUMBER.findall(outside):
+    for number in () if any_integer else _LONG_NUMBER.findall(outside):
         digits = number.removeprefix(b"-")
         if digits.isdigit() and (len(digits) > len(_MAX_INTEGER) or digits > _MAX_INTEGER):
             raise FormatError(f"JSON has the integer {_shown(number.decode())}, which is beyond 64 bits")

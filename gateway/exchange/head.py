@@ -201,12 +201,15 @@ def _called(tool: _Tool) -> list[str]:
 
 
 def _list(member: str, raw: msgspec.Raw, kind: Any) -> Any:
-    """A list of tools, read exactly: a tool named twice over could be declared under one name and called by another."""
+    """A list of tools, read exactly: a tool named twice over could be declared under one name and called by another.
+
+    Of integers none is read, and schemas have some beyond 63 bits: the largest of an unsigned type.
+    """
     data = bytes(raw)
     if not data:
         return ()
     try:
-        value = strict_json(data, max_bytes=len(data), max_depth=128)
+        value = strict_json(data, max_bytes=len(data), max_depth=128, any_integer=True)
         return () if value is None else msgspec.convert(value, kind)
     except FormatError as error:
         raise BadRequest(f"{member} is not well-formed: {error}", param=member) from None

@@ -135,7 +135,7 @@ def test_finds_a_long_integer_wherever_a_number_may_stand(before, sign, digits):
 def test_digits_in_strings_and_fractions_are_read_once(data, monkeypatch):
     """Hex, as evidence is full of, is no reason to read a document a second time."""
 
-    def refuse(data, again):
+    def refuse(data, again, any_integer):
         raise AssertionError("read a second time")
 
     monkeypatch.setattr("gateway.crypto.canonical._inspect", refuse)

@@ -81,6 +81,18 @@ def test_a_namespace_is_read_like_the_list_of_tools() -> None:
     assert refused.value.param == "tools"
 
 
+def test_schemas_of_tools_may_have_any_integer() -> None:
+    """The largest of an unsigned type is beyond what other readers of numbers agree on; a name twice is none the less."""
+    for limit in (2**64 - 1, 2**63, -(2**63) - 1, 10**30):
+        schema = {"type": "object", "properties": {"seed": {"type": "integer", "maximum": limit}}}
+        assert parse_head(
+            CHAT, body(tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}])
+        ).tools
+        twice = json.dumps(schema).replace('"type"', '"x": 1, "x"', 1)
+        with pytest.raises(BadRequest, match="key 'x' twice"):
+            parse_head(CHAT, b'{"model":"m","tools":[{"name":"f","parameters":' + twice.encode() + b"}]}")
+
+
 @pytest.mark.parametrize(
     ("prompt", "n", "choices"),
     [
