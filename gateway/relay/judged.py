@@ -74,7 +74,9 @@ def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
     if any(check.outcome is Outcome.CONTRAINDICATED for check in result.checks):
         return result  # the final receipt already names the cause: the chain adds nothing to it
     broken = Check("signature", Outcome.CONTRAINDICATED, problem, over="running signatures of the stream")
-    checks = {check.id: check for check in result.checks} | {broken.id: broken}
+    # What no signature covers has nothing beside it: the verifiers leave it open where the signature fails, too.
+    open_ = Check("coverage", Outcome.NONE, broken.id)
+    checks = {check.id: check for check in result.checks} | {broken.id: broken, open_.id: open_}
     claims = [bound_claim(checks[c.name], signed=False) if c.name in BOUND else c for c in result.claims]
     return AttestationResult(tuple(checks.values()), tuple(claims))
 

@@ -9,8 +9,9 @@ from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy_files import read_policies
 from gateway.relay.judged import Judged, with_chain
 
-NAMES = ("signature", "key_bound", "request_bound", "response_bound")
-BOUND = tuple([Claim(name, "asserted", "verifier_derived") for name in NAMES[2:]])
+BINDS = ("request_bound", "response_bound")
+NAMES = ("signature", "key_bound", *BINDS, "coverage")
+BOUND = tuple([Claim(name, "asserted", "verifier_derived") for name in BINDS])
 OTHER = Claim("model_bound", "unknown", None, "not_evidenced")
 GOOD = AttestationResult(tuple([Check(name, Outcome.AFFIRMING) for name in NAMES]), (*BOUND, OTHER))
 SESSION = AttestedSession(
@@ -24,16 +25,17 @@ def test_what_makes_an_answer_signed(missing: str | None) -> None:
     """An answer is signed where signature, key and its own digest all hold; the request's does not matter to it."""
     checks = tuple([c if c.id != missing else Check(c.id, Outcome.NONE, "no_receipt") for c in GOOD.checks])
     found = Judged.of(AttestationResult(checks), SESSION, read_policies()["observe"])
-    assert found.signed is (missing in (None, "request_bound"))
+    assert found.signed is (missing in (None, "request_bound", "coverage"))
 
 
 def test_a_broken_chain_binds_nothing() -> None:
-    """Where the running signatures don't hold, the final receipt's agreement asserts nothing of request and answer."""
+    """Where the running signatures don't hold, the final receipt's agreement asserts nothing of request and answer,
+    and nothing is said of what stands beside what is covered."""
     found = with_chain(GOOD, "chain_signature")
     assert [c.id for c in found.checks] == list(NAMES)
     assert (found.checks[0].outcome, found.checks[0].reason) == (Outcome.CONTRAINDICATED, "chain_signature")
-    assert found.checks[1:] == GOOD.checks[1:]
-    unknown = [Claim(name, "unknown", None, "signature") for name in NAMES[2:]]
+    assert found.checks[1:] == (*GOOD.checks[1:4], Check("coverage", Outcome.NONE, "signature"))
+    unknown = [Claim(name, "unknown", None, "signature") for name in BINDS]
     assert found.claims == (*unknown, OTHER)
 
 

@@ -15,9 +15,10 @@ What has to be shown, each as one check, with the reason that a failure has:
 12. tool_undeclared       every call is to a tool that the request declared           undeclared_tool_call
 13. tool_arguments        every call's arguments are one strict JSON object, or empty tool_arguments
 14. output_kind           a text answer does not read as a list of tool calls         text_as_tool_call
-15. coverage              nothing that could pass for the answer stands beside it     unsigned_content
+15. coverage              nothing that could pass for the answer stands beside it     unsigned_content, signature
 
-Without a statement, checks 4 to 9 and 15 are `none`, with the reason evidence_missing or malformed_encoding. Two
+Without a statement, checks 4 to 9 and 15 are `none`, with the reason evidence_missing or malformed_encoding; so is 15
+when 4 fails, with the reason signature: what nobody signed covers nothing, beside which something could stand. Two
 warnings are honest limits of the protocol: `no_nonce`, since the signed message holds nothing of this one request, and
 `attachments_unbound`, since attached bytes are not hashed by newer builds. A text and a tool call are signed alike, so
 a signed text that is the JSON of a call of a declared tool cannot be told from that call.
@@ -136,7 +137,7 @@ def appraise_opengradient(
         c.outcome is _AFFIRMING for c in checks if c.id in ("signature", "key_bound", "response_bound")
     )
     checks += _calls(seen, held and answer.calls_signed)
-    checks.append(_coverage(answer, statement, problem))
+    checks.append(_coverage(answer, checks, (problem or "evidence_missing") if statement is None else "signature"))
     return AttestationResult(tuple(checks), _claims(checks))
 
 
@@ -264,11 +265,12 @@ def _about(name: str, reason: str, offenders: list[str]) -> Check:
     return Check(name, _CONTRA, reason, printable(", ".join(offenders[:8])))
 
 
-def _coverage(answer: SignedAnswer, statement: Statement | None, problem: str | None) -> Check:
+def _coverage(answer: SignedAnswer, checks: list[Check], otherwise: str) -> Check:
     # 15. what could pass for the answer; numbers and labels beside it are named by the reader instead
     if answer.beside:
         return Check("coverage", _CONTRA, "unsigned_content", printable(", ".join(answer.beside)))
-    return _PASS["coverage"] if statement is not None else Check("coverage", _NONE, problem or "evidence_missing")
+    signed = any(check.id == "signature" and check.outcome is _AFFIRMING for check in checks)
+    return _PASS["coverage"] if signed else Check("coverage", _NONE, otherwise)
 
 
 def _claims(checks: list[Check]) -> tuple[Claim, ...]:
