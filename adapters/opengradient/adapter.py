@@ -45,6 +45,8 @@ from .watch import events_since, unreadable
 
 #: Bytes of our nonce that an enclave takes.
 NONCE_HEX = 40
+#: Bytes of a TEE id in the name of a node without a pin; and in that of one whose first bytes are another's too.
+SHORT, LONG = 4, 16
 LLM_PROXY = 0
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _TEXT = ("text/plain", "application/octet-stream", "application/json")
@@ -93,6 +95,7 @@ class OpenGradientAdapter(_Unconfigured):
         self.authorization = _authorization(table, where)
         self._quorum: Quorum | None = None
         self._places: dict[str, _Place] = {}
+        self._named: dict[str, bytes] = {}  # names that were given, and to which TEE; those of the settings to none
         self._registrations: dict[tuple[bytes, int], RegistrationRead] = {}
         self._watched: int | None = None
         self._refused: frozenset[Refused] = frozenset()
@@ -108,7 +111,10 @@ class OpenGradientAdapter(_Unconfigured):
             found = await discover(self.quorum(client), self.table.registry, LLM_PROXY)
         except QuorumError as error:
             raise _named(error) from None
-        records = {record.tee_id: record for record in found.records}
+        # The older registration comes first to its name, so that it keeps it over a restart.
+        records = {record.tee_id: record for record in sorted(found.records, key=lambda record: record.registered_at)}
+        configured = tuple(configured)
+        self._named.update({wanted.id: b"" for wanted in configured})
         nodes: list[Node] = []
         unresolved: dict[str, str] = {}
         places: dict[str, _Place] = {}
@@ -137,7 +143,7 @@ class OpenGradientAdapter(_Unconfigured):
 
     def _node(self, wanted: Node, record: TeeRecord) -> tuple[Node, TeeRecord]:
         sealed = self.table.transport == "ohttp"
-        name = wanted.id if wanted.pin is not None else f"{wanted.id}-{record.tee_id[:4].hex()}"
+        name = wanted.id if wanted.pin is not None else self._name(wanted.id, record.tee_id)
         offered = (_CHAT,) if sealed else (_CHAT, _COMPLETIONS)
         node = msgspec.structs.replace(
             wanted,
@@ -147,6 +153,17 @@ class OpenGradientAdapter(_Unconfigured):
             endpoints=tuple(path for path in offered if path in wanted.endpoints),
         )
         return node, record
+
+    def _name(self, stem: str, tee_id: bytes) -> str:
+        """What the node of `tee_id` is called: `<stem>-<8 digits>`; with 32 where that is the name of another.
+
+        A name stands for a pin, a quarantine, a denial and a spending session, and anybody can make keys until the
+        first digits of one are those of a node that is there already.
+        """
+        name = f"{stem}-{tee_id[:SHORT].hex()}"
+        if self._named.setdefault(name, tee_id) == tee_id:
+            return name
+        return f"{stem}-{tee_id[:LONG].hex()}"
 
     async def _alarms(self, found: Discovery) -> tuple[Alarm, ...]:
         alarms = [Alarm("rpc_dissent", {"endpoints": ", ".join(found.dissent)})] if found.dissent else []

@@ -334,7 +334,11 @@ class Fleet:
         known = {**self._shunned, **left}.items()
         self._shunned = {i: h for i, h in known if h.quarantines and now - h.quarantined_until <= QUARANTINE_MAX_S}
         kept = {i: m for i, m in self.members.items() if m.node.network != network}
+        elsewhere = {node.id for node in self._configured if node.network != network}
         for node in found.nodes:
+            if node.id in kept or node.id in elsewhere:  # a registry puts no node into another's place
+                log.warning("node.id_taken", node=node.id, network=network)
+                continue
             before = self.members.get(node.id)
             try:
                 kept[node.id] = before if before is not None and before.node == node else self._returned(node)

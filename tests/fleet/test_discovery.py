@@ -44,6 +44,12 @@ class Registry:
         return answer
 
 
+class Static:
+    """An adapter without a registry."""
+
+    network, refresh_s = "static", None
+
+
 class Unable:
     """An attester that finds nothing."""
 
@@ -162,3 +168,18 @@ async def test_what_the_registry_lacks_and_what_it_warns_of() -> None:
     assert await world.look() == []
     assert await world.reasons() == (Rejected("any", "tee_not_registered"),)
     assert world.alarms == [("reg", alarm)]
+
+
+async def test_a_registry_puts_no_node_into_the_place_of_another() -> None:
+    """A name that a node of another network has, or one that stands twice, is the first one's."""
+    world = World(Discovered((node("mine", 9005), node("theirs", 9005), node("a"), node("a", 9006))))
+    mine = Node("mine", "static", "http://127.0.0.1:9004", ("m",))
+    registry = cast("Adapter", world.registry)
+    fleet = world.fleet = Fleet(
+        [WANTED, mine], {"reg": registry, "static": cast("Adapter", Static())}, cast("Attester", Unable()),
+        mono=lambda: world.mono, lifetime_s=60, allow_http=False, allow_private=True, archive=lambda *_: None,
+    )  # fmt: skip
+    fleet.members["theirs"] = fleet._member(Node("theirs", "static", "http://127.0.0.1:9007", ("m",)))
+    assert await world.look() == ["a", "mine", "theirs"]
+    ports = {name: member.origin.port for name, member in fleet.members.items()}
+    assert ports == {"a": 9001, "mine": 9004, "theirs": 9007}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,8 @@ from opengradient_world import Network
 from opengradient_world.chain import OWNER, REGISTRY
 from opengradient_world.network import TOKEN
 
-from adapters.opengradient.adapter import OpenGradientAdapter, adapter
+from adapters.opengradient.adapter import LLM_PROXY, OpenGradientAdapter, adapter
+from adapters.opengradient.discover import discover
 from adapters.opengradient.rpc_errors import QuorumError
 from gateway.adapter import Discovered, load
 from gateway.crypto.ohttp_keys import parse_key_config
@@ -124,6 +126,41 @@ async def test_records_become_nodes(network: Network, client: Attester) -> None:
     assert found.unresolved == {"other": "tee_not_registered"}
     with pytest.raises(ConfigError, match="pin has to say which"):
         await configured(network).discover([Node("x", "opengradient", "https://x.example", ("m",))], client)
+
+
+async def test_no_node_takes_the_name_of_another(
+    network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys are made until their first digits are another's: who had the name first keeps it, for as long as we run."""
+    from adapters.opengradient import adapter as module
+
+    listed = (await discover(configured(network).quorum(client), REGISTRY, LLM_PROXY)).records
+    (mine,) = listed
+    copy = msgspec.structs.replace(
+        mine, tee_id=mine.tee_id[:4] + b"\1" * 28, registered_at=mine.registered_at + 1, endpoint="https://127.0.0.1:7"
+    )
+
+    async def crowded(*args: Any) -> Any:
+        return dataclasses.replace(await discover(*args), records=shown)
+
+    monkeypatch.setattr(module, "discover", crowded)
+    short = f"og-{mine.tee_id[:4].hex()}"
+    long = short + "01" * 12
+    made = configured(network)
+    for shown in ((copy, mine), (mine, copy), (copy,)):  # the older registration is the first, wherever it stands
+        nodes = {node.id: node.base_url for node in (await made.discover([ANY], client)).nodes}
+        expected = {short: mine.endpoint, long: copy.endpoint}
+        assert nodes == {name: url for name, url in expected.items() if url in {record.endpoint for record in shown}}
+
+
+async def test_a_pinned_node_keeps_its_name(network: Network, client: Attester) -> None:
+    """A pin under the name that a node has without one is in force, wherever it stands in the settings."""
+    tee_id = network.enclave.tee_id
+    name = f"og-{tee_id[2:10]}"
+    pinned = Node(name, "opengradient", "", ("m",), tee_id)
+    for wanted in ([ANY, pinned], [pinned, ANY]):
+        found = await configured(network).discover(wanted, client)
+        assert {node.id: node.pin for node in found.nodes} == {name: tee_id, f"og-{tee_id[2:34]}": None}
 
 
 async def test_an_account_of_the_registry_is_no_operator(network: Network, client: Attester) -> None:
