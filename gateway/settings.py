@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from .errors import ConfigError
+from .model.names import is_hex_key, is_variable
 from .model.node import ENDPOINTS, Node
 from .upstream.origin import parse_origin
 
@@ -35,6 +36,8 @@ _WHOLE = {
 #: Sections that are lists of tables.
 LISTS = ("references", "nodes")
 _PIN = re.compile(r"(sha256:|0x)[0-9a-f]{64}")
+#: Scheme and host of an address, around a user's name and password, and what is behind them.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#]*)(.*)", re.DOTALL)
 
 
 class Server(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -312,10 +315,26 @@ def is_local(url: str) -> bool:
 
 
 def dump(settings: Settings) -> dict[str, Any]:
-    """The effective settings as plain values. They hold no secret: keys live in files that are only named here."""
+    """The effective settings as plain values, for screens and for the log's `start` entries. They hold no secret: keys
+    live in files and variables that are only named here, and what networks' tables may hold of one is left out."""
     value = msgspec.to_builtins(settings)
     assert isinstance(value, dict)
-    return value
+    return value | {name: _shown(name, value[name]) for name in ("networks", "payment")}
+
+
+def _shown(name: str, value: Any) -> Any:
+    """`value` of the key `name` without what may be a secret: of an address, all but scheme and host (services sell
+    paths and queries that are the key), and what stands where a variable's or file's name belongs and is none."""
+    if isinstance(value, dict):
+        return {key: _shown(key, item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(name, item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if (name.endswith("_env") and not is_variable(value)) or (name == "wallet_file" and is_hex_key(value)):
+        return "…"
+    found = _ADDRESS.fullmatch(value)
+    return value if found is None else found[1] + found[2] + ("/…" if found[3].strip("/") else found[3])
 
 
 def _overlay(table: dict[str, Any], key: str, value: str) -> None:
@@ -496,6 +515,11 @@ def _judge_reference(reference: Reference, where: str, allow_http: bool) -> None
         raise ConfigError(f"{where}: base_url holds more than scheme, host, port and path; a key has its variable")
     if parts.path.rstrip("/").endswith("/v1"):
         raise ConfigError(f"{where}: base_url must be given without /v1")
+    if reference.api_key_env is not None and not is_variable(reference.api_key_env):
+        raise ConfigError(
+            f"{where}: api_key_env is the name of an environment variable, in capitals: the key itself must not stand "
+            "in the file"
+        )
     if parts.scheme == "http" and not is_loopback(host):
         if reference.api_key_env is not None:
             raise ConfigError(f"{where}: its API key would travel in clear text; use https://")

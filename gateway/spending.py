@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 
 from .errors import ConfigError
+from .model.names import is_hex_key, is_variable
 from .payer import Payer
 from .payment.policy import Asset, Caps, SpendingRules, check_rules
 from .settings import Settings
@@ -97,6 +98,13 @@ def read(table: Mapping[str, Any]) -> PaymentTable:
         raise ConfigError(f"[payment]: {error}. docs/payment.md lists every key") from None
     if (found.wallet_file is None) == (found.wallet_env is None):
         raise ConfigError("[payment]: set one of wallet_file and wallet_env")
+    if found.wallet_env is not None and not is_variable(found.wallet_env):
+        raise ConfigError(
+            "[payment]: wallet_env is the name of an environment variable, in capitals: the key itself must not stand "
+            "in the settings"
+        )
+    if found.wallet_file is not None and is_hex_key(found.wallet_file):
+        raise ConfigError("[payment]: wallet_file is the name of a file: the key itself must not stand in the settings")
     if found.unsettled not in ("spent", "released"):
         raise ConfigError('[payment]: unsettled is "spent" or "released"')
     return found

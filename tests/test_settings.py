@@ -108,6 +108,7 @@ def test_references_of_the_environment_replace_those_of_the_file() -> None:
         (REFERENCE.replace("ref.example", "ref.example?a=1"), "a key has its variable"),
         (REFERENCE.replace("ref.example", "ref.example/v1/"), "must be given without /v1"),
         (REFERENCE.replace("https", "http") + 'api_key_env = "K"', "API key would travel in clear text"),
+        (REFERENCE + "api_key_env = 'gsk_abc'", "api_key_env is the name of an environment variable"),
         (REFERENCE.replace("https", "http"), "would travel in clear text"),
         ('[upstream]\nallow_http = true\n' + REFERENCE.replace("https", "http") + 'api_key_env = "K"', "API key would travel"),
         ("[proofs]\nzk_workers = 0", "proofs.zk_workers must be 1 to 64"),
@@ -133,6 +134,22 @@ def test_references_that_cannot_be_used(text: str, said: str) -> None:
 def test_references_that_can_be_used(text: str) -> None:
     """TLS, this machine, or clear text where the operator says so and there is no key."""
     assert settings.load(text).references
+
+
+def test_what_is_shown_of_settings_holds_no_secret() -> None:
+    """Networks' tables and the wallet's: of addresses scheme and host are shown, of a name that is none, nothing."""
+    key = "ab" * 32
+    rpc = [f"https://u:{key}@rpc.example", f"https://rpc.example:8/v2/{key}?k={key}#{key}", "https://rpc.example/"]
+    table = {"rpc": rpc, "relay_token_env": key.upper(), "nodes": {"n": {"api_key_env": "A_KEY", "n": 1}}}
+    text = f"[payment]\nwallet_env = '{key}'\nwallet_file = '0x{key}'\n"
+    shown = settings.dump(settings.load(text, environ={"VERIROUTE_NETWORKS": json.dumps({"x": table})}))
+    assert key not in json.dumps(shown).lower()
+    assert shown["networks"]["x"] == {
+        "rpc": ["https://rpc.example", "https://rpc.example:8/…", "https://rpc.example/"],
+        "relay_token_env": "…",
+        "nodes": {"n": {"api_key_env": "A_KEY", "n": 1}},
+    }
+    assert shown["payment"] == {"wallet_env": "…", "wallet_file": "…"}
 
 
 NODE = '[[nodes]]\nid = "a"\nmodels = ["m"]\nbase_url = "https://node.example"\n'

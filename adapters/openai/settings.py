@@ -8,18 +8,16 @@ aliases = {"gpt-4o" = ["gpt-4o-2024-08-06"]}
 from __future__ import annotations
 
 import ipaddress
-import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import msgspec
 
 from gateway.errors import ConfigError
+from gateway.model.names import is_variable
 from gateway.model.node import Node
 
 PAGE = "docs/networks/openai.md lists every key"
-#: Names of variables. A key that was put where its name belongs does not fit, and is not repeated in the error.
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 _MAX_ALIASES = 16
 
 
@@ -43,7 +41,7 @@ def read(table: Mapping[str, object], where: str) -> Table:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{where}: {error}. {PAGE}") from None
     for name, node in found.nodes.items():
-        if node.api_key_env is not None and _VARIABLE.fullmatch(node.api_key_env) is None:
+        if node.api_key_env is not None and not is_variable(node.api_key_env):
             raise ConfigError(
                 f"{where}: nodes.{name}.api_key_env is the name of an environment variable, in capitals: the key "
                 "itself must not stand in the file"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gateway.errors import ConfigError
+from gateway.model.names import is_variable
 
 #: The TEE registry that OpenGradient's SDK 1.1.4 uses, and its chain.
 REGISTRY = "0x703cb174aeadb35d611858369b4b1111dc9abda6"
@@ -63,6 +64,11 @@ def _problems(table: Table) -> list[str]:
         found.append("registry must be 0x and 40 hex digits")
     if table.transport == "ohttp" and not table.relay_url:
         found.append('transport = "ohttp" needs relay_url, the origin of the relay')
+    if not is_variable(table.relay_token_env):
+        found.append(
+            "relay_token_env is the name of an environment variable, in capitals: the token itself must not stand in "
+            "the file"
+        )
     for name in ("rpc_timeout_s", "refresh_s", "max_heartbeat_age_s", "attestation_ttl_s"):
         if not 0 < getattr(table, name) < float("inf"):
             found.append(f"{name} must be a number of seconds above 0")

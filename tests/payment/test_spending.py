@@ -43,6 +43,8 @@ def test_caps_are_exact() -> None:
     [
         ({"wallet_file": "x"}, "one of wallet_file and wallet_env"),
         ({"wallet_env": None}, "one of wallet_file and wallet_env"),
+        ({"wallet_env": "ab" * 32}, "wallet_env is the name of an environment variable, in capitals"),
+        ({"wallet_env": None, "wallet_file": "0x" + "ab" * 32}, "wallet_file is the name of a file: the key itself"),
         ({"unsettled": "maybe"}, "unsettled"),
         ({"more": 1}, "unknown field `more`"),
         ({"assets": [{**ASSET, "per_request": "1e-19"}]}, "OPG per_request is not an amount with at most 18 decimals"),
@@ -56,8 +58,9 @@ def test_caps_are_exact() -> None:
 )
 def test_what_cannot_be_meant_is_refused(change: dict[str, Any], words: str) -> None:
     """The error names the key; no amount is guessed."""
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(ConfigError, match=words) as caught:
         rules_of(read({**TABLE, **change}))
+    assert "abab" not in str(caught.value)
 
 
 def test_offer_keys_are_bytes() -> None:

@@ -73,6 +73,7 @@ def configured(network: Network, **more: Any) -> OpenGradientAdapter:
         ({"attestation_ttl_s": float("inf")}, "attestation_ttl_s must be"),
         ({"confirmations": -1}, "not negative"),
         ({"chain_id": 0}, "a chain id is positive"),
+        ({"relay_token_env": "og-secret"}, "relay_token_env is the name of an environment variable"),
         ({"regsitry": "0x"}, "unknown field `regsitry`"),
         ({"pcr_table": "/nowhere/at/all"}, "pcr_table /nowhere/at/all cannot be read"),
     ],
@@ -82,6 +83,7 @@ def test_a_table_that_cannot_be_meant_is_refused(network: Network, more: dict[st
     with pytest.raises(ConfigError, match=words) as caught:
         configured(network, **more)
     assert WHERE in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["", "two\nlines", "ü"])
