@@ -24,7 +24,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -37,6 +37,8 @@ from .settings import Settings
 from .storage.ledger import Ledger, ledger_path
 from .wallet import wallet_from_environment, wallet_from_file
 
+#: Enough digits for any amount below 2**256 with 77 decimals; one that has more is refused, and none is rounded.
+_EXACT = Context(prec=200, traps=[Inexact, InvalidOperation])
 _CAPS = ("per_request", "per_key_day", "per_node_day", "global_day")
 
 
@@ -136,10 +138,10 @@ def _atomic(text: str, decimals: int, what: str) -> int:
     """An amount of units in atomic ones, exactly."""
     try:
         amount = Decimal(text)
-        atomic = amount.scaleb(decimals) if 0 <= decimals <= 77 and amount.is_finite() else Decimal("NaN")
+        atomic = amount.scaleb(decimals, _EXACT) if 0 <= decimals <= 77 and amount.is_finite() else Decimal("NaN")
         if not atomic.is_finite() or atomic < 0 or atomic != atomic.to_integral_value():
             raise InvalidOperation
-    except InvalidOperation:
+    except DecimalException:
         raise ConfigError(f"[payment]: {what} is not an amount with at most {decimals} decimals") from None
     return int(atomic)
 

@@ -36,6 +36,9 @@ def test_caps_are_exact() -> None:
     assert (caps.per_request, caps.per_node_day, caps.global_day) == (10**17, 55 * 10**17, 10**19)
     assert (rules.pay_to, rules.settlement) == (("0x" + "9d" * 20,), "private")
     assert rules_of(read(TABLE)).pay_to == "registry"
+    long = "12345678901.123456789012345678"  # more digits than Decimal keeps by itself
+    (asset,) = rules_of(read({**TABLE, "assets": [{**ASSET, "global_day": long}]})).assets
+    assert asset.caps.global_day == 12345678901123456789012345678
 
 
 @pytest.mark.parametrize(
@@ -49,6 +52,9 @@ def test_caps_are_exact() -> None:
         ({"more": 1}, "unknown field `more`"),
         ({"assets": [{**ASSET, "per_request": "1e-19"}]}, "OPG per_request is not an amount with at most 18 decimals"),
         ({"assets": [{**ASSET, "per_request": "-1"}]}, "is not an amount"),
+        ({"assets": [{**ASSET, "per_request": "123456789012345678901234567890.1234567890123456789"}]}, "not an amount"),
+        ({"assets": [{**ASSET, "per_request": "0." + "1" * 250}]}, "is not an amount"),
+        ({"assets": [{**ASSET, "per_request": "1e999999"}]}, "is not an amount"),
         ({"assets": [{**ASSET, "global_day": "NaN"}]}, "is not an amount"),
         ({"assets": [{**ASSET, "global_day": "lots"}]}, "is not an amount"),
         ({"assets": [{**ASSET, "decimals": 99}]}, "is not an amount"),
