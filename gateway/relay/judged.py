@@ -81,6 +81,23 @@ def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
     return AttestationResult(tuple(checks.values()), tuple(claims))
 
 
+def is_signed(result: AttestationResult) -> bool:
+    """Whether a key of the session signed the statement that came with the answer."""
+    return _affirmed(result, ("signature",))
+
+
+def seen_lately(result: AttestationResult) -> AttestationResult:
+    """`result` of an answer whose statement was first seen so shortly before its request was sent that an honest node
+    whose clock is behind could have signed both in one second of its own. It stays withheld, and convicts nobody."""
+    told = [
+        msgspec.structs.replace(check, reason="seen_lately")
+        if check.id == "replay" and check.outcome is Outcome.CONTRAINDICATED
+        else check
+        for check in result.checks
+    ]
+    return msgspec.structs.replace(result, checks=tuple(told))
+
+
 def _executed_in(claims: dict[str, str]) -> str:
     """The claim `executed_in_tee` in words; a TEE that refutes it of itself is one that passes the request on."""
     stated = claims.get("executed_in_tee", "")

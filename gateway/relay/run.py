@@ -52,7 +52,7 @@ from gateway.verify.proofs.evidence import ProofRecord
 from .book import Book
 from .chain import Chain
 from .ends import UNSUPPORTED, Done, Ends, Next
-from .judged import Facts, Got, Judged, with_chain
+from .judged import Facts, Got, Judged, is_signed, seen_lately, with_chain
 from .proving import assumed, parts_of, proved
 from .terms import Sink, Terms
 from .till import Till, Unpaid
@@ -66,7 +66,8 @@ JSON = b"application/json"
 SSE = b"text/event-stream"
 #: The longest body of a 402 that is read.
 MAX_TERMS = 64 * 1024
-
+#: Answers that were signed in one second were signed less than this apart, whatever the clock that they are dated by.
+SAME_SECOND_S = 1.0
 
 #: The kind of evidence that sampled audits look for.
 AUDITED = frozenset(("proof_reexec",))
@@ -470,15 +471,20 @@ class Run(Ends):
         x, relay = self.x, self.relay
         assert x.session is not None
         start = relay.mono()
+        journal, network = self.fleet.journal, member.node.network
         statement = reply.statement() if self.policy.replay.journal else None
-        seen = statement is not None and self.fleet.journal.seen(member.node.network, statement, relay.now())
+        first = journal.seen(network, statement) if statement is not None else None
         # Two equal requests with equal answers in one second have one statement, and no lie in it: nothing older than
         # this request is taken for its answer, so what was seen before is a replay only if it is older.
-        dated = reply.dated() if seen else None
-        seen = seen and (dated is None or dated < int(self.sent_at))
+        dated = reply.dated() if first is not None else None
+        seen = first is not None and (dated is None or dated < int(self.sent_at))
         result = reply.appraise(
             x.session, self.asked, now=relay.now(), skew_s=self.policy.freshness.response_skew_s, seen_before=seen
         )
+        if statement is not None and first is None and is_signed(result):
+            journal.remember(network, statement, relay.now())
+        if seen and first is not None and dated is not None and first > self.sent_at - SAME_SECOND_S:
+            result = seen_lately(result)
         if chain_problem is not None:
             result = with_chain(result, chain_problem)
         judged = relay.judged(result, x.session, self.policy)

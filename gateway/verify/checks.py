@@ -164,6 +164,7 @@ _CHECKS = (
         "RFC 9334 section 10; ACI aci/1, receipt id, with our request nonce",
         "The signed statement was given to us before, or carries another request's nonce. "
         "An old answer is being sold as a new one.",
+        blameless=frozenset({"seen_lately"}),
     ),
     CheckDef(
         "model_echo",

@@ -237,8 +237,23 @@ def test_an_answer_given_twice_is_a_replay(tmp_path: Path) -> None:
         ask(gateway)
         time.sleep(1.1)  # within one second equal answers to equal requests have equal statements, and no lie in them
         error, receipt = refused(gateway)
+        again, _ = refused(gateway)
     assert error.code == "evidence_rejected"
     assert {c["id"]: c.get("reason") for c in receipt["checks"]}["replay"] == "replay"
+    assert again.code == "no_eligible_node"
+
+
+def test_a_clock_that_is_behind_takes_a_node_from_nobody(tmp_path: Path) -> None:
+    """Equal requests within one second have equal statements; of a node whose clock is behind they look old. Whoever
+    sends them gets no answer, and the others go on to get theirs."""
+    with Network([]) as network, gateway_for(network, tmp_path) as gateway:
+        network.enclave.clock = lambda: time.time() - 2.5
+        time.sleep(1.52 - time.time() % 1)  # in the first part of a second of the enclave's
+        ask(gateway)
+        error, receipt = refused(gateway)
+        assert ask(gateway, messages=[{"role": "user", "content": "of somebody else"}])
+    assert error.code == "evidence_rejected"
+    assert {c["id"]: c.get("reason") for c in receipt["checks"]}["replay"] == "seen_lately"
 
 
 @pytest.mark.parametrize(

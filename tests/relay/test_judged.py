@@ -7,7 +7,8 @@ import pytest
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy_files import read_policies
-from gateway.relay.judged import Judged, with_chain
+from gateway.relay.judged import Judged, is_signed, seen_lately, with_chain
+from gateway.routing import node_at_fault
 
 BINDS = ("request_bound", "response_bound")
 NAMES = ("signature", "key_bound", *BINDS, "coverage")
@@ -43,3 +44,22 @@ def test_a_broken_chain_adds_nothing_to_a_cause() -> None:
     """A result that says already what is wrong stays as it is."""
     bad = AttestationResult((*GOOD.checks[:3], Check("response_bound", Outcome.CONTRAINDICATED, "response_bound")), ())
     assert with_chain(bad, "chain_signature") == bad
+
+
+def test_an_answer_that_was_seen_lately_convicts_nobody() -> None:
+    """The check fails as before, by a reason that is held against nobody; a warning of it and other checks stay."""
+    replayed = Check("replay", Outcome.CONTRAINDICATED, "replay", "this signed message was given to us before")
+    found = seen_lately(AttestationResult((*GOOD.checks, replayed), BOUND))
+    assert found.checks[:-1] == GOOD.checks
+    assert (found.checks[-1].outcome, found.checks[-1].reason) == (Outcome.CONTRAINDICATED, "seen_lately")
+    assert (found.checks[-1].found, found.claims) == (replayed.found, BOUND)
+    decision = Judged.of(found, SESSION, read_policies()["signed"]).decision
+    assert (decision.permit, decision.failing, node_at_fault(decision)) == (False, ("replay",), False)
+    warned = AttestationResult((Check("replay", Outcome.WARNING, "no_nonce"),))
+    assert seen_lately(warned) == warned
+
+
+def test_whose_statements_are_remembered() -> None:
+    """Those that a key of the session signed, whatever else fails."""
+    assert is_signed(GOOD)
+    assert not is_signed(AttestationResult((Check("signature", Outcome.CONTRAINDICATED, "signature"),)))
