@@ -30,6 +30,7 @@ PURPOSE = "aci.report_data.v1"
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_LARGEST = 2**53 - 1
 _SIGNATURE = b',"signature":"'
 _NEXT = b'","workload_keyset_digest":"'  # the member that follows the signature in JCS order, always there
 
@@ -284,6 +285,9 @@ def _judge(receipt: Receipt) -> Receipt:
     for event in receipt.event_log:
         if event.body_hash is not None and _DIGEST.fullmatch(event.body_hash) is None:
             raise FormatError(f"receipt: body_hash of {event.type!r:.40} is not sha256:<64 lower-case hex digits>")
+    # Beyond it JCS knows no integers, and arithmetic with a time that is as long as a receipt may be would fail.
+    if not 0 <= receipt.served_at <= _LARGEST:
+        raise FormatError("receipt: served_at is not a time in whole seconds")
     if receipt.request_nonce is not None and _HEX64.fullmatch(receipt.request_nonce) is None:
         raise FormatError("receipt: request_nonce is not 64 lower-case hex digits")
     return receipt
