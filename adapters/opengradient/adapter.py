@@ -255,7 +255,9 @@ class OpenGradientAdapter(_Unconfigured):
         """How prompts reach the enclave through the relay; None where they go straight to it."""
         if self.table.transport != "ohttp":
             return None
-        return Sealing(_RELAY_TARGET, session.keys[0].key_id, self.authorization)
+        # A weak key is no key of the session's. It signs no key to seal to either, so nothing leaves by this route.
+        name = session.keys[0].key_id if session.keys else ""
+        return Sealing(_RELAY_TARGET, name, self.authorization)
 
 
 def _named(error: QuorumError) -> QuorumError:

@@ -354,6 +354,9 @@ async def test_a_sealed_session_names_the_key_that_the_enclave_signed(
     assert sealing.node == network.enclave.tee_id
     assert TOKEN not in repr(sealing)
     assert session.id != judged(network, mine, node, raw, lifetime_s=60.0)[2].id
+    weak = mine.sealing(msgspec.structs.replace(session, keys=(), hpke=b""))  # of a record with a key that breaks
+    assert weak is not None, "without a way to seal, the prompt would go to the relay in the clear"
+    assert weak.node == ""
 
 
 def changed(raw: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
