@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import docs_kit as kit
 import pytest
 
-from gateway.cli import COMMANDS, EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, EXIT_USAGE, EXTERNAL
+from gateway.cli import COMMANDS, EXIT_OK, EXIT_REJECTED, EXIT_UNDECIDED, EXIT_USAGE, EXTERNAL, main
+from gateway.cli._demo_world import NODES
 
 CLI, README = kit.text("docs/cli.md"), kit.text("README.md")
 ALL = kit.commands()
@@ -90,6 +92,40 @@ def test_shown_commands_parse(page: str, line: str) -> None:
         kit.parser(words[1], ALL[words[1]]).parse_args([word for word in words[2:] if word not in ("…", "...")])
     except SystemExit as stopped:
         raise AssertionError(f"{page} shows {line!r}, which is refused") from stopped
+
+
+def acts() -> list[str]:
+    """Every command, and every act of one: `keys`, `keys create`, `nodes baseline reset`."""
+
+    def below(made: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+        inner = [a for a in made._actions if isinstance(a, argparse._SubParsersAction)]
+        return [made, *(p for action in inner for act in action.choices.values() for p in below(act))]
+
+    return [made.prog for name in sorted(ALL) for made in below(kit.parser(name, ALL[name]))]
+
+
+@pytest.mark.parametrize("prog", acts())
+def test_help_has_examples_that_parse(prog: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` of each command and each of its acts says what it does, and shows lines that the program takes."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*prog.split()[1:], "--help"])
+    assert stopped.value.code == 0
+    said = capsys.readouterr().out
+    assert said.split("\n\n")[1][0].isupper()
+    assert not re.search(r"[ \t]+$", said, re.MULTILINE)
+    shown = re.findall(rf"^ .*?({prog}(?: .*)?)$", re.sub(r"\\\n\s*", "", said), re.MULTILINE)
+    assert shown
+    name = prog.split()[1]
+    for line in shown:
+        words = shlex.split(line.split(" | ")[0], comments=True)
+        kit.parser(name, ALL[name]).parse_args(words[2:])
+
+
+def test_samples_name_the_nodes_of_the_demo() -> None:
+    """What documents show of an answer or an error can be found again in what `make demo` prints."""
+    for page in ("README.md", "docs/api.md", "docs/errors.md"):
+        shown = set(re.findall(r"\"node\": ?\"([^\"]+)|[Nn]ode (\S+) (?:was withheld|failed:)", kit.text(page)))
+        assert {name for pair in shown for name in pair if name} <= {plan.name for plan in NODES}, page
 
 
 def test_the_readme_is_short_and_names_the_two_commands() -> None:

@@ -26,11 +26,11 @@ class TuiCommand:
     """Look at live exchanges, and at one exchange's provenance.
 
     examples:
-      veriroute tui                                  the gateway on this machine (key from VERIROUTE_ADMIN_KEY)
-      veriroute tui https://gateway.example          another gateway
-      veriroute tui /var/lib/veriroute/gateway.db    its database file, read-only, also while the gateway runs
-      veriroute tui --trust trust.txt                check receipts against keys that you had from elsewhere
-      veriroute tui --demo                           synthetic data, no gateway needed
+      veriroute tui                                  # the gateway on this machine (key from VERIROUTE_ADMIN_KEY)
+      veriroute tui https://gateway.example          # another gateway
+      veriroute tui /var/lib/veriroute/gateway.db    # its database file, read-only, also while the gateway runs
+      veriroute tui --trust trust.txt                # check receipts against keys that you had from elsewhere
+      veriroute tui --demo                           # synthetic data, no gateway needed
 
     Keys of the keyboard are listed by `?` inside, and in docs/tui.md.
     """

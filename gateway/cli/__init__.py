@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import inspect
 import io
 import os
 import sys
@@ -85,12 +86,12 @@ def _run(args: list[str]) -> int:
     if command is None:
         _say(f"veriroute: there is no command {args[0]!r}; `veriroute --help` lists them")
         return EXIT_USAGE
+    about = inspect.cleandoc(getattr(command, "__doc__", None) or command.HELP)
     parser = argparse.ArgumentParser(
-        prog=f"veriroute {args[0]}",
-        description=getattr(command, "__doc__", None) or command.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=f"veriroute {args[0]}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.configure(parser)
+    _help_acts(parser, about)
     try:
         return int(command.run(parser.parse_args(args[1:])))
     except VerirouteError as error:
@@ -99,6 +100,30 @@ def _run(args: list[str]) -> int:
         # A message may name a file as a document from outside calls it.
         _say(f"veriroute {args[0]}: " + "\n".join(plain(line) for line in str(error).split("\n")))
         return EXIT_USAGE
+
+
+def _help_acts(parser: argparse.ArgumentParser, about: str) -> None:
+    """Give each act of a command, `keys create`, the help that it lacks: its sentence, and its examples of `about`."""
+    for acts in parser._actions:
+        if not isinstance(acts, argparse._SubParsersAction):
+            continue
+        sentences = {choice.dest: choice.help or "" for choice in acts._choices_actions}
+        for name, act in acts.choices.items():
+            act.formatter_class = argparse.RawDescriptionHelpFormatter
+            sentence = sentences.get(name, "")
+            act.description = inspect.cleandoc(act.description or f"{sentence[:1].upper()}{sentence[1:]}.")
+            if act.epilog is None and (examples := _examples(act.prog, about)):
+                act.epilog = "examples:\n" + examples
+            _help_acts(act, about)
+
+
+def _examples(prog: str, about: str) -> str:
+    """The lines of `about` that show `prog`, with those that a backslash carries on to."""
+    shown: list[str] = []
+    for line in about.split("\n"):
+        if line.strip().startswith(prog + " ") or (shown and shown[-1].endswith("\\")):
+            shown.append(("  " if line.strip().startswith(prog) else "      ") + line.strip())
+    return "\n".join(shown)
 
 
 def _say(text: str) -> None:

@@ -16,6 +16,7 @@ examples:
   veriroute audit verify veriroute.db --trust gateway.trust --memory /var/lib/veriroute-memory/checkpoint
   veriroute audit epochs veriroute.db --trust gateway.trust --kept yesterday.checkpoint
   veriroute audit export veriroute.db --from 0 --to 5000 --format jsonl --out export-2026-11
+  veriroute audit export veriroute.db --from 2026-11-01 --to 2026-12-01 --format csv --out columns-2026-11
   veriroute audit verify-export export-2026-11 --trust gateway.trust
 """
 

@@ -48,7 +48,7 @@ HELP = "check a network: registry, nodes, evidence; print each check with what w
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", help="as [[nodes]] names it, for example opengradient")
+    parser.add_argument("network", metavar="NETWORK", help="as [[nodes]] names it, for example opengradient")
     parser.add_argument("--node", help="only this node, by id")
     parser.add_argument("--policy", help="the policy that nodes are held to (default: policy.default of the settings)")
     parser.add_argument("--json", action="store_true", help="JSON instead of text")

@@ -4,7 +4,7 @@ examples:
   veriroute keys create --name agent-1 --json               # prints the key, once; only its digest is stored
   veriroute keys create --name agent-2 --policy strict
   veriroute keys create --name ops --scope admin            # for the terminal UI and /metrics
-  veriroute keys list
+  veriroute keys list                                       # revoked ones too; never the keys themselves
   veriroute keys revoke key_3f9c2a71d04b
 """
 
@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--scope", action="append", choices=SCOPES, help="repeatable; default: inference")
     listing = actions.add_parser("list", help="all keys, revoked ones too")
     revoke = actions.add_parser("revoke", help="end a key for good")
-    revoke.add_argument("id", help="the key's id, as `list` shows it")
+    revoke.add_argument("id", metavar="ID", help="the key's id, as `list` shows it")
     for action in (create, listing, revoke):
         action.add_argument("--json", action="store_true", help="JSON instead of text")
         add_config(action)

@@ -6,6 +6,7 @@ examples:
   veriroute nodes discover opengradient --json | jq .nodes[].id
   veriroute nodes baseline list                            # since when nodes answer as they do
   veriroute nodes baseline reset node-1                    # accept how it answers from now on
+  veriroute nodes baseline reset node-1 --model veriroute-lm-1
 
 exit codes: 0 there are some, 1 there are none, 2 usage, settings, or a registry that cannot be read
 """

@@ -1,12 +1,13 @@
 """Check policy files, list the policies, and say in words what one of them asks for.
 
-    veriroute policy check                       the built-in policies
-    veriroute policy check policies.d/           every *.toml there, as the gateway would load them
-    veriroute policy check ours.toml --json
-    veriroute policy list --dir policies.d/
-    veriroute policy show strict
-    veriroute policy show signed --tighten strict
-    veriroute policy show ./ours.toml --json
+examples:
+  veriroute policy check                         # the built-in policies
+  veriroute policy check policies.d/             # every *.toml there, as the gateway would load them
+  veriroute policy check ours.toml --json
+  veriroute policy list --dir policies.d/
+  veriroute policy show strict
+  veriroute policy show signed --tighten strict  # as when a caller asks for it
+  veriroute policy show ./ours.toml --json
 
 Exit codes: 0 everything is usable, 1 a policy has problems or would loosen another, 2 wrong usage.
 """
