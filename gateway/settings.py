@@ -13,7 +13,7 @@ import ipaddress
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -243,9 +243,8 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
     try:
         settings = msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"{where}{_line(text, str(error))}: {error}. `veriroute config reference` lists every key"
-        ) from None
+        found = f"{where}{_line(text, str(error))}: {error}{_meant(str(error))}"
+        raise ConfigError(f"{found} `veriroute config reference` lists every key") from None
     _judge(settings, where)
     for node in settings.nodes:
         if node.base_url:  # where it is left out, the network's adapter knows whether it may be
@@ -262,8 +261,10 @@ def read(path: str | None, environ: Mapping[str, str]) -> Settings:
         return load("", where="environment", environ=environ)
     try:
         text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the settings file {path}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the settings file {path} is not UTF-8 (byte {error.start})") from None
     return load(text, where=path, environ=environ)
 
 
@@ -347,7 +348,9 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
         return
     section, _, option = name.partition("_")
     if section not in Settings.__struct_fields__:
-        return  # VERIROUTE_ADMIN_KEY and the like belong to other commands
+        if not _near(name, _variables(), _MISSPELT):
+            return  # VERIROUTE_ADMIN_KEY and the like belong to other commands
+        raise ConfigError(f"{key} is no setting{_nearest(name, section)} `veriroute config reference` lists every key")
     if f"{section}.{option}" not in REFERENCE or section in _WHOLE:
         raise ConfigError(f"{key} is no setting{_nearest(name, section)} `veriroute config reference` lists every key")
     kind = Settings().__getattribute__(section).__getattribute__(option)
@@ -369,12 +372,35 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
     table[section][option] = parsed
 
 
-def _nearest(name: str, section: str) -> str:
+#: How near to a setting's a variable's name is that must be meant as it: POLCY_DEFAULT (0.96) and NODE (0.89), but not
+#: the SERVICE_PORT (0.87) that Kubernetes sets beside a service of the name veriroute.
+_MISSPELT = 0.88
+
+
+def _variables() -> list[str]:
+    return [*(key.replace(".", "_") for key in REFERENCE if key.split(".")[0] not in _WHOLE), *_WHOLE]
+
+
+def _near(name: str, options: Sequence[str], cutoff: float = 0.6) -> list[str]:
     from difflib import get_close_matches
 
-    options = [key.replace(".", "_") for key in REFERENCE]
-    found = [section] if section in _WHOLE else get_close_matches(name, options, n=1)
+    return get_close_matches(name, options, n=1, cutoff=cutoff)
+
+
+def _nearest(name: str, section: str) -> str:
+    found = [section] if section in _WHOLE else _near(name, _variables())
     return f"; did you mean {PREFIX}{found[0].upper()}?" if found else "."
+
+
+def _meant(message: str) -> str:
+    """The end of msgspec's sentence about an unknown key of the file: the nearest key of its table, if one is near."""
+    unknown = re.search(r"unknown field `([^`]*)`(?: - at `\$\.(\w+)(?:\[\d+\])?`)?$", message)
+    if unknown is None:
+        return "."
+    name, section = unknown.groups()
+    keys = [key.split(".")[1] for key in REFERENCE if key.split(".")[0] == section]
+    found = _near(name, keys if section else Settings.__struct_fields__)
+    return f"; did you mean {found[0]}?" if found else "."
 
 
 def _line(text: str, message: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import docs_kit as kit
 import pytest
@@ -189,16 +190,47 @@ def test_the_permission_that_an_address_lacks_is_named() -> None:
         ("VERIROUTE_NODES_PIN", "; did you mean VERIROUTE_NODES?"),
         ("VERIROUTE_PAYMENT_WALLET_FILE", "; did you mean VERIROUTE_PAYMENT?"),
         ("VERIROUTE_TEE", "."),
+        ("VERIROUTE_POLCY_DEFAULT", "; did you mean VERIROUTE_POLICY_DEFAULT?"),
+        ("VERIROUTE_NODE", "; did you mean VERIROUTE_NODES?"),
     ],
 )
 def test_a_misspelt_setting_of_the_environment_is_refused(name: str, nearest: str) -> None:
-    """A variable that begins with a section's name is meant as a setting; the nearest that there is is named."""
+    """A variable that begins with a section's name, or is all but one of ours, is meant as a setting; the nearest that
+    there is is named."""
     with pytest.raises(ConfigError) as refused:
         settings.load("", environ={name: "secret"})
     assert str(refused.value) == f"{name} is no setting{nearest} `veriroute config reference` lists every key"
 
 
-@pytest.mark.parametrize("name", ["ADMIN_KEY", "KEY", "OPENGRADIENT_TOKEN", "TEST_KEY", "SERVERS", "PORT", ""])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[server]\nprot = 1\n", ":2: Object contains unknown field `prot` - at `$.server`; did you mean port?"),
+        ("[srever]\nport = 1\n", ":1: Object contains unknown field `srever`; did you mean server?"),
+        (NODE + "bas_url = 'x'\n", "`bas_url` - at `$.nodes[0]`; did you mean base_url?"),
+        ("[server]\nzzzz = 1\n", ":2: Object contains unknown field `zzzz` - at `$.server`."),
+        ("[server]\nport = 'x'\n", ":2: Expected `int`, got `str` - at `$.server.port`."),
+    ],
+)
+def test_a_misspelt_key_of_the_file_is_refused_with_the_nearest(text: str, said: str) -> None:
+    """The sentence names the line and, where one is near, the key that was meant."""
+    with pytest.raises(ConfigError) as refused:
+        settings.load(text, where="x.toml")
+    assert str(refused.value).endswith(f"{said} `veriroute config reference` lists every key")
+
+
+def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
+    """The reason is a sentence, without the numbers and representations of the library."""
+    (tmp_path / "bytes.toml").write_bytes(b"a\xff")
+    for name, why in (("none.toml", ": No such file or directory"), ("bytes.toml", " is not UTF-8 (byte 1)")):
+        with pytest.raises(ConfigError) as refused:
+            settings.read(str(tmp_path / name), {})
+        assert str(refused.value).endswith(f"the settings file {tmp_path / name}{why}")
+
+
+@pytest.mark.parametrize(
+    "name", ["ADMIN_KEY", "KEY", "OPENGRADIENT_TOKEN", "TEST_KEY", "SERVERS", "PORT", "SERVICE_PORT", "NODE_KEY", ""]
+)
 def test_other_variables_are_not_settings(name: str) -> None:
-    """What begins with no section's name belongs to other commands, or to the operator."""
+    """What begins with no section's name, and is near to no setting's, belongs to other commands, or to the operator."""
     assert settings.load("", environ={f"VERIROUTE_{name}": "x"}) == settings.load("")
