@@ -201,6 +201,8 @@ class Gateway:
         self._spawn(self.backlog.run())
         self._asking = asyncio.create_task(self.canaries.run())
         self._spawn(self.auditor.run())
+        if not settings.nodes:
+            log.warning("nodes.none", notice="the settings name no node, so nobody is served: see [[nodes]], --config")
         if settings.auth.mode == "keys" and not len(self.keys):
             log.warning("keys.none", notice="no API key is in force; make one with `veriroute keys create --name NAME`")
 

@@ -184,8 +184,14 @@ class Canaries:
             raise NoSample("baseline_reset")
         self._kept[pair] = found
         if found.runs == 1:
-            about = {"state": found.state, "p": found.p, "rekeyed": found.rekeyed}
-            log.warning("canary.turned", node=found.node, model=found.model, **about)
+            log.warning(
+                "canary.turned",
+                node=found.node,
+                model=found.model,
+                state=found.state,
+                p=found.p,
+                rekeyed=found.rekeyed,
+            )
 
     def _member(self, node: str) -> Member:
         """The node, when it has a session that a sample can be asked under."""

@@ -19,7 +19,7 @@ FIELDS = frozenset(
     (
         "event", "level", "timestamp", "logger", "receipt", "release", "verdict", "reason", "node", "network", "policy",
         "error", "exception", "failures", "outcome", "keyset", "size", "known_size", "ed25519", "path", "url", "count",
-        "open_intents",
+        "open_intents", "check", "model", "state", "p", "rekeyed", "epoch", "counts", "doubted",
         "signal", "seconds", "version", "origin", "notice", "kind", "key", "seq", "nodes", "policies", "connections",
     )
 )  # fmt: skip

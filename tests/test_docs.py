@@ -12,7 +12,7 @@ import docs_kit as kit
 import msgspec
 import pytest
 
-from gateway import errors, settings
+from gateway import errors, logs, settings
 from gateway.api import health, reads
 from gateway.exchange.render import Verification
 from gateway.model import admin
@@ -371,6 +371,15 @@ def test_every_log_event_is_documented() -> None:
             given |= {event for event in kit.constants(call.args[0]) if "." in event and " " not in event}
     assert {"log.opened", "node.quarantined"} <= given
     assert given <= kit.ticked(kit.section(CONFIGURATION, "## Running it for real"))
+
+
+def test_every_field_of_an_event_is_written() -> None:
+    """What the gateway says with an event is in the list of fields; what is not is dropped from the line."""
+    written = logs.FIELDS | {"exc_info"}
+    for name, call in kit.calls("gateway"):
+        event = kit.constants(call.args[0]) if call.args else set()
+        if name in ("debug", "info", "warning", "error") and any("." in text and " " not in text for text in event):
+            assert {str(keyword.arg) for keyword in call.keywords} <= written, event
 
 
 def test_bundle_members_are_documented() -> None:

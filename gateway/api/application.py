@@ -75,12 +75,20 @@ def _ours(request: Request[Any, Any, Any], error: VerirouteError) -> Response[by
 
 def _litestars(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
     if error.status_code == 404:
-        return _answer(NotFound("There is nothing at this path; docs/api.md lists the paths."))
+        return _answer(NotFound(f"There is nothing at this path; {_elsewhere(request.scope['path'])}"))
     if error.status_code == 405:
         return _answer(MethodNotAllowed("This path does not take that method; docs/api.md lists them."))
     if error.status_code < 500:
         return _answer(BadRequest("The request is not valid."))
     return _unexpected(request, error)
+
+
+def _elsewhere(path: str) -> str:
+    """What to look at: OpenAI's SDKs want a base_url that ends in /v1, and Anthropic's one that does not."""
+    meant = {f"/v1{path}", path.removeprefix("/v1")} & {*ENDPOINTS, "/v1/models"}
+    if meant:
+        return f"{meant.pop()} is one. The client's base_url has /v1 at its end once too few or once too often."
+    return "docs/api.md lists the paths."
 
 
 def _unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -441,7 +441,7 @@ class Fleet:
         self._file(member, session, attestation)
         self._watch(member.node, session)
         if before is None or before.keyset_digest != session.keyset_digest or before.outcome != session.outcome:
-            log.info("node.attested", node=member.node.id, outcome=session.outcome.value, keyset=session.keyset_digest)
+            _tell_attested(member.node, session, attestation)
 
     def _ask_again(self, member: Member, most: float) -> None:
         member.tries += 1
@@ -481,6 +481,20 @@ class Fleet:
         view.decisions = {}
         if view.session is not None:
             view.decisions = {p.digest: prospect(view.session, p) for p in self._policies}
+
+
+def _tell_attested(node: Node, session: AttestedSession, attestation: Attestation) -> None:
+    """An event with the first check that decided the outcome: of a pin that does not fit, nothing else tells."""
+    short = (check for check in attestation.result.checks if check.outcome is not Outcome.AFFIRMING)
+    deciding = next((check for check in short if check.outcome is session.outcome), None)
+    (log.warning if session.outcome is Outcome.CONTRAINDICATED else log.info)(
+        "node.attested",
+        node=node.id,
+        outcome=session.outcome.value,
+        check=deciding and deciding.id,
+        reason=deciding and deciding.reason,
+        keyset=session.keyset_digest,
+    )
 
 
 def _usable(session: AttestedSession) -> bool:

@@ -27,5 +27,5 @@ def requested_policy(values: Sequence[bytes], policies: Mapping[str, CompiledPol
         raise BadRequest(f"{HEADER} is not a policy name (lower-case letters, digits, - and _)", param=HEADER)
     policy = policies.get(values[0].decode("ascii"))
     if policy is None:
-        raise BadRequest(f"{HEADER} names no policy of this gateway", param=HEADER)
+        raise BadRequest(f"{HEADER} names no policy of this gateway; `veriroute policy list` knows them", param=HEADER)
     return policy

@@ -227,6 +227,14 @@ def test_refusals_are_those_of_the_table(
     assert "retry-after" not in answer.headers
 
 
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/v1/messages", "/models", "/v2/models"])
+def test_a_wrong_base_url_is_told(client: httpx.Client, path: str) -> None:
+    """A path that has `/v1` once too few or too often is answered with the one that was meant."""
+    said = client.get(path).json()["error"]["message"]
+    meant = {"/chat/completions": "/v1/chat/completions", "/v1/v1/messages": "/v1/messages", "/models": "/v1/models"}
+    assert said.startswith(f"There is nothing at this path; {meant.get(path, 'docs/api.md lists')} ")
+
+
 def test_a_refusal_of_an_accepted_request_is_as_documented(client: httpx.Client) -> None:
     """No node is permitted: each with its reason and a receipt; waiting would not change what the policy asks."""
     answer = client.post("/v1/chat/completions", json=BODY, headers={"x-veriroute-policy": "strict"})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+import structlog
 from scripted import ScriptedNode
 
 from adapters.aci import adapter as aci
@@ -184,3 +185,20 @@ async def test_one_forged_answer_costs_a_node_seconds(node: ScriptedNode, platfo
         assert member.next_try - mono == pytest.approx(wait)
     await attester.close()
     await pool.close()
+
+
+@pytest.mark.parametrize(
+    ("fresh", "level", "said"),
+    [
+        (Outcome.AFFIRMING, "info", None),
+        (Outcome.NONE, "info", "fresh"),
+        (Outcome.CONTRAINDICATED, "warning", "fresh"),
+    ],
+)
+async def test_what_decided_a_session_is_logged(fresh: Outcome, level: str, said: str | None):
+    """A node whose pin does not fit is a warning that names the check: its callers are told no more than that."""
+    world = World()
+    with structlog.testing.capture_logs() as logs:
+        await world.turn(found(fresh))
+    (event,) = [line for line in logs if line["event"] == "node.attested"]
+    assert (event["log_level"], event["check"]) == (level, said)

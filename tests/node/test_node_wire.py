@@ -254,7 +254,7 @@ def test_tls_key_is_in_the_keyset(tmp_path: Path) -> None:
         (["--backend-key-env", "KEY"], "give both"),
         (["--backend", "ftp://x"], "not an http"),
         (["--backend", "http://127.0.0.1:9", "--backend-key-env", "NOT_SET_ANYWHERE"], "not set"),
-        (["--host", "192.0.2.1"], "cannot listen"),
+        (["--host", "192.0.2.1"], "(Cannot assign requested address); --host and --port say where"),
         (["--port", "70000"], "--port must be 0 to 65535"),
         (["--port", "-1"], "--port must be 0 to 65535"),
         (["--identity", "/nonexistent/identity.json"], "cannot create"),
