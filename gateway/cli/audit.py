@@ -9,7 +9,8 @@ Trust roots come from --trust. Without it the trust.txt beside the database's ke
 could have changed that too, and the checkpoint memory beside it: the answer is 3, unless --trust-stored-keys accepts
 both.
 
-Exit code: 0 every check is affirming; 1 something is contraindicated; 2 usage; 3 something could not be decided.
+Exit code: 0 all that was asked for is affirming, or a warning; 1 something is contraindicated; 2 usage; 3
+something could not be decided.
 
 examples:
   veriroute audit verify veriroute.db --trust gateway.trust --kept answer.tlog-proof --kept yesterday.checkpoint

@@ -35,7 +35,8 @@ The log itself is checked first, as `veriroute audit verify` does; then for ever
   selection    exactly the answers that the seed selects were audited: none missing, extra, or of no released answer
   audits       what they found; a failed one without its alarm is contraindicated, one with it is a warning
 
-Exit code: 0 every check is affirming; 1 something is contraindicated; 2 usage; 3 something could not be decided."""
+Exit code: 0 all that was asked for is affirming, or a warning; 1 something is contraindicated; 2 usage; 3
+something could not be decided."""
 _EXAMPLES = """examples:
   veriroute audit epochs veriroute.db --trust gateway.trust --kept yesterday.checkpoint
   veriroute audit epochs veriroute.db --trust-stored-keys --epoch 01K9ZQ4V5R8S3T6W7X8Y9ZABCD --json"""

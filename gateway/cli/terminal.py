@@ -53,8 +53,8 @@ def show(title: str, lines: Sequence[Line], code: int) -> None:
 
 
 _SUMMARY = {
-    0: "every check is affirming, as far as these files and these keys go (exit 0)",
-    1: "something is CONTRAINDICATED (exit 1)",
+    0: "all that was asked for is shown, as far as these files and these keys go (exit 0)",
+    1: "something is CONTRAINDICATED, or not what was required (exit 1)",
     3: "something COULD NOT BE DECIDED (exit 3)",
 }
 

@@ -9,8 +9,8 @@ Trust roots come from --trust: a C2SP tlog-policy file with `log` and `witness` 
 for the keys that sign receipts. Get it from whoever runs the gateway, by another way than the file you check. Without
 it the keys in the bundle are used, which shows that the file agrees with itself and nothing more: the exit code is 3.
 
-Exit code: 0 every check is affirming; 1 something is contraindicated, or the recorded verdict is; 2 usage; 3 something
-could not be decided. With several files, the worst of theirs (1, then 3, then 0).
+Exit code: 0 all that was asked for is affirming, or a warning; 1 something is contraindicated, or the recorded verdict
+is; 2 usage; 3 something could not be decided. With several files, the worst of theirs (1, then 3, then 0).
 
 examples:
   veriroute verify answer.veriroutebundle.json --trust gateway.trust

@@ -102,7 +102,9 @@ def test_usage_is_2(files: dict[str, str], names: list[str], tmp_path: Path, cap
     assert "\x1b" not in captured.err + captured.out
 
 
-def test_the_recorded_verdict_decides_unless_it_is_left_out(tmp_path: Path, files: dict[str, str]):
+def test_the_recorded_verdict_decides_unless_it_is_left_out(
+    tmp_path: Path, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+):
     """A genuine receipt of a withheld answer is 1; --authenticity-only asks only whether it is genuine."""
     world = World()
     checks = (Check("signature", Outcome.AFFIRMING), Check("fresh", Outcome.CONTRAINDICATED, "served_at"))
@@ -112,6 +114,9 @@ def test_the_recorded_verdict_decides_unless_it_is_left_out(tmp_path: Path, file
     path.write_bytes(format_bundle(bundle))
     assert run(str(path), "--trust", files["trust"]) == 1
     assert run(str(path), "--trust", files["trust"], "--authenticity-only") == 0
+    said = capsys.readouterr().out
+    assert "contraindicated" in said
+    assert "every check is affirming" not in said
 
 
 def test_require_affirming_takes_nothing_less(tmp_path: Path, files: dict[str, str]):

@@ -2,9 +2,11 @@
 
 import base64
 import json
+from pathlib import Path
 
+import docs_kit as kit
 import pytest
-from receipt_world import ORIGIN, small_world
+from receipt_world import ORIGIN, World, small_world
 
 WORLD, INTENT, RECEIPT = small_world()
 
@@ -38,3 +40,29 @@ def test_in_toto_attestation_reads_the_statement(index: int):
     statement.Statement.copy_from_pb(message).validate()
     again = json.loads(json_format.MessageToJson(message))
     assert again["predicate"] == json.loads(payload)["predicate"]
+
+
+def by_hand() -> str:
+    """What docs/receipts.md says that one has to compute."""
+    blocks = kit.blocks(kit.text("docs/receipts.md"), "python")
+    return "\n".join(block for block in blocks if "tlog-proof" in block or "pae = " in block)
+
+
+@pytest.mark.parametrize("size", range(1, 10))
+def test_inclusion_by_hand_as_documented(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The lines in docs/receipts.md show each entry of logs of any size, and no other payload."""
+    world = World()
+    for _ in range(size):
+        world.add_receipt()
+    monkeypatch.chdir(tmp_path)
+    Path("gateway.trust").write_text(world.trust_text())
+    for index in range(size):
+        Path("receipt.json").write_bytes(world.envelopes[index])
+        Path("receipt.tlog-proof").write_text(world.proof(index))
+        exec(by_hand(), {})
+        assert capsys.readouterr().out == f"entry {index} of the {size} that {ORIGIN} signed\n"
+        Path("receipt.json").write_bytes(world.envelopes[index].replace(b'"payload":"', b'"payload":"ICAg'))
+        with pytest.raises(AssertionError):
+            exec(by_hand(), {})
