@@ -283,3 +283,17 @@ async def test_the_pane_survives_an_empty_log() -> None:
         await pilot.press("n", "N", "enter", "G", "y", "j")
         assert app.screen.query_one(ExchangePane).row is None
         assert "no exchange selected" in dump(app)
+        await until(lambda: "no exchange yet: each request to the gateway appears here" in dump(app))
+
+
+async def test_a_filter_that_nothing_fits_says_so(app: VerirouteApp) -> None:
+    """An empty list says why it is empty, and which key ends that; with rows it does not."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        assert "nothing fits" not in dump(app)
+        await pilot.press("slash")
+        app.screen.query_one("#filter", Input).value = "model:nothing-like-it"
+        await pilot.press("enter")
+        await until(lambda: "filter: model:nothing-like-it   nothing fits; esc shows all" in dump(app))
+        await pilot.press("escape")
+        await until(lambda: "all exchanges" in dump(app))

@@ -187,7 +187,10 @@ class TrafficScreen(Screen[None]):
         elif self.searching:
             shown.update(line((" looking for the next one not affirmed …  esc stops", "$text-muted")))
         elif self.chosen:
-            shown.update(line((" filter: ", "$text-muted"), (self.chosen.source, "bold")))
+            end = "   nothing fits; esc shows all" if _empty(feed) else ""
+            shown.update(line((" filter: ", "$text-muted"), (self.chosen.source, "bold"), (end, "$text-muted")))
+        elif _empty(feed):
+            shown.update(line((" no exchange yet: each request to the gateway appears here", "$text-muted")))
         else:
             shown.update(line((" all exchanges", "$text-muted")))
         self.query_one("#count", Static).update(line(*self._count(feed)))
@@ -306,3 +309,8 @@ class TrafficScreen(Screen[None]):
         self.rows.move_to(at)
         if isinstance(self.app.screen, ReceiptScreen):
             self.app.screen.open_row(row)
+
+
+def _empty(feed: Feed | None) -> bool:
+    """Whether all that there is was read, and there is nothing."""
+    return feed is not None and feed.complete and not len(feed)
