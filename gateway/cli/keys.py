@@ -76,6 +76,7 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
         last4=text[-4:],
     )
     event = {"act": "create", "keyId": key.id, "policy": key.policy, "scopes": list(scopes), "timeMs": now}
+    made = "" if Path(path).exists() else ", made now"  # in another folder than the gateway's it serves nobody
     with AdminWriter(path) as writer:
         _tell(writer.notices)
         writer.add_key(key, event=_document(event))
@@ -85,7 +86,8 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
     else:
         shown = (
             f"{text}\n\nid      {key.id}\nname    {key.name}\npolicy  {key.policy or settings.policy.default}\n"
-            f"scopes  {', '.join(scopes)}\n\nThe key is shown this once; only its digest is stored.\n"
+            f"scopes  {', '.join(scopes)}\nstored  {plain(str(Path(path).absolute()), 400)}{made}\n\n"
+            "The key is shown this once; only its digest is stored.\n"
         )
     try:
         sys.stdout.write(shown)

@@ -54,6 +54,13 @@ def test_a_reader_that_is_gone_ends_a_command_silently(args: list[str], tmp_path
         assert veriroute(*args, folder=tmp_path, stdout=pipe.fileno()) == (141, "", "")
 
 
+def test_a_new_key_is_told_with_the_database_that_has_it(tmp_path: Path):
+    """Relative to the folder that one is in, the settings name another database, and no gateway serves from it."""
+    for end in (", made now", ""):
+        code, out, _ = veriroute("keys", "create", "--name", "a", folder=tmp_path)
+        assert (code, f"\nstored  {tmp_path / 'veriroute.db'}{end}\n" in out) == (0, True)
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_a_new_key_that_could_not_be_shown_is_named(tmp_path: Path, unbuffered: str):
     """It is in force, so its id is told, with the command that ends it, and that command works."""
