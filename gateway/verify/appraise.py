@@ -6,7 +6,7 @@ What has to be shown, in this order, each as one check:
  3. key_weak       every key that may sign is a sound Ed25519 key
  4. keyset_valid   the keyset has not run out, and says when it will
  5. fresh          the statement holds our nonce, is what report_data commits to, and a key of the set signed it
- 6. channel_bound  the TLS key of the channel is one that the keyset names
+ 6. channel_bound  the TLS key of the channel is one that the keyset names, which 2 ties to the node
 
 Evidence of `platform: software` proves possession of the pinned key and nothing about the machine, so `tee_attested`
 is refuted, not unknown: there is no hardware evidence to wait for. Hardware evidence comes here verified
@@ -69,13 +69,14 @@ def appraise_node(
         checks = (Check(id="evidence", outcome=outcome, reason=reason, found=problem), *missing)
         return AttestationResult(checks, _claims(checks, None, None)), None
     claims = tee.claims if tee is not None else None
+    key_bound = _key_bound(node, report, claims)
     checks = (
         _evidence(report, claims, problem),
-        _key_bound(node, report, claims),
+        key_bound,
         _key_weak(report),
         _keyset_valid(report, now),
         _fresh(report, nonce, claims),
-        _channel_bound(report, spki, tls),
+        _channel_bound(report, spki, tls, key_bound),
         _tee_rules(report, claims),
     )
     return AttestationResult(checks, _claims(checks, report, claims)), report
@@ -228,8 +229,9 @@ def _fresh(report: aci.Report, nonce: str, tee: TeeClaims | None) -> Check:
     return Check("fresh", Outcome.CONTRAINDICATED, "statement_signature", over="attestation statement")
 
 
-def _channel_bound(report: aci.Report, spki: bytes | None, tls: bool) -> Check:
-    # 6. the same digests are enforced again at every handshake that carries a prompt
+def _channel_bound(report: aci.Report, spki: bytes | None, tls: bool, key_bound: Check) -> Check:
+    # 6. the same digests are enforced again at every handshake that carries a prompt; of a keyset that is nobody's in
+    # particular, whoever stands in between can make one that names his own TLS key
     if not tls:
         return Check("channel_bound", Outcome.NONE, "no_tls", "plain HTTP")
     if not report.keyset.spki:
@@ -238,6 +240,8 @@ def _channel_bound(report: aci.Report, spki: bytes | None, tls: bool) -> Check:
         return Check("channel_bound", Outcome.NONE, "spki_unknown")
     if spki not in report.keyset.spki:
         return Check("channel_bound", Outcome.CONTRAINDICATED, "spki_mismatch", spki.hex(), report.keyset.spki[0].hex())
+    if key_bound.outcome is not Outcome.AFFIRMING:
+        return Check("channel_bound", Outcome.NONE, key_bound.id, spki.hex())
     return Check("channel_bound", Outcome.AFFIRMING, None, spki.hex())
 
 

@@ -186,6 +186,24 @@ def test_the_pin_and_the_channel() -> None:
     assert outcomes(report(), tls=False)["channel_bound"] == (Outcome.NONE, "no_tls")
 
 
+@pytest.mark.parametrize(
+    ("document", "pin"),
+    [
+        (report(), None),
+        (report(), "sha256:" + "0" * 64),
+        (report(tee_type="tdx", evidence={"platform": "tdx", "quote": "00"}), None),
+    ],
+)
+def test_a_keyset_of_nobody_binds_no_channel(document: Any, pin: str | None) -> None:
+    """Whoever stands in between makes a keyset that names his own TLS key: without a pin, or evidence, it says nothing."""
+    raw = json.dumps(document).encode()
+    result, _ = appraise_node(node(pin), raw, "collateral_unavailable", NONCE, now=NOW, spki=SPKI, tls=True)
+    checks = {check.id: (check.outcome, check.reason) for check in result.checks}
+    claims = {claim.name: (claim.status, claim.reason) for claim in result.claims}
+    assert checks["channel_bound"] == (Outcome.NONE, "key_bound")
+    assert claims["channel_bound"] == ("unknown", "key_bound")
+
+
 def test_evidence_that_could_not_be_had() -> None:
     """No document: every check is there and none affirms; the reason is the fetch's."""
     result, parsed = appraise_node(node(), None, "timeout_connect", NONCE, now=NOW, spki=None, tls=True)
