@@ -34,6 +34,7 @@ from .auditing import Auditor, Journal, audited_by
 from .backlog import LOG_FAILED, Backlog
 from .baselines import Baselines
 from .canaries import Canaries
+from .clock import lease_clock
 from .crypto.signatures import accelerate
 from .errors import ConfigError, VerirouteError
 from .exchange.head import Head
@@ -145,7 +146,7 @@ class Gateway:
             settings.node_values,
             adapters,
             attester,
-            mono=time.monotonic,
+            mono=lease_clock,
             lifetime_s=2 * settings.upstream.refresh_s,
             allow_http=settings.upstream.allow_http,
             allow_private=settings.upstream.allow_private,

@@ -82,7 +82,7 @@ async def live(request: Request[Any, Any, Any], services: Services) -> Stream:
 
 
 def _node(services: Services, member: Member) -> NodeView:
-    view, now = member.view, time.monotonic()
+    view, now = member.view, services.fleet.mono()
     session = member.session
     policy = services.terms.policies[services.terms.default]
     quarantined = view.health.quarantined_until - now

@@ -85,7 +85,7 @@ class Member:
         self.permits: frozenset[str] = frozenset()  # the policies that its last sound session satisfied
         self.unkept: Callable[[], None] | None = None  # archives the session, once an exchange needs it
         self.flight: asyncio.Task[None] | None = None
-        self._mono = mono
+        self.mono = mono
         self._doubted = -DOUBT_S
 
     @property
@@ -97,7 +97,7 @@ class Member:
         if self.unkept is not None:
             self.keep()
         if self.view.health.failures:
-            self.view.health = on_attempt(self.view.health, self._mono())
+            self.view.health = on_attempt(self.view.health, self.mono())
 
     def keep(self) -> None:
         """Archive the session, if that is still to be done."""
@@ -113,7 +113,7 @@ class Member:
 
     def failed(self, reason: str) -> None:
         """It could not be reached, broke off or answered nonsense."""
-        self.view.health = on_failure(self.view.health, self._mono())
+        self.view.health = on_failure(self.view.health, self.mono())
         log.info("node.failed", node=self.node.id, reason=reason, failures=self.view.health.failures)
 
     def outwaited(self, waited_ms: float) -> None:
@@ -125,14 +125,14 @@ class Member:
 
         Whoever stands in between can make us doubt, so the session stays as it is until there is a newer one.
         """
-        now = self._mono()
+        now = self.mono()
         if now - self._doubted >= DOUBT_S:
             self._doubted = now
             self.next_try = min(self.next_try, now)
 
     def contradicted(self, reason: str) -> None:
         """An answer of its was contraindicated: it serves nobody for a while, and must attest anew."""
-        self.view.health = quarantine(self.view.health, self._mono())
+        self.view.health = quarantine(self.view.health, self.mono())
         log.warning("node.quarantined", node=self.node.id, reason=reason)
 
 
@@ -172,7 +172,7 @@ class Fleet:
     ) -> None:
         self.journal = Journal()
         self._machines, self._moved = Machines(), moved
-        self._mono = mono
+        self.mono = mono
         self._attester = attester
         self._adapters = adapters
         self._lifetime = lifetime_s
@@ -230,7 +230,7 @@ class Fleet:
             await asyncio.wait([self._looking], timeout=ON_DEMAND_S)
             choice = self._route(head, policy, sessions, pick)
         lacking = [self.members[r.node] for r in choice.dropped if r.reason in _WAITING and r.node in self.members]
-        lacking = [m for m in lacking if m.next_try <= self._mono() or m.flight is not None]
+        lacking = [m for m in lacking if m.next_try <= self.mono() or m.flight is not None]
         if not lacking:
             return choice
         await asyncio.wait([self._fly(m) for m in lacking], timeout=ON_DEMAND_S)
@@ -242,7 +242,7 @@ class Fleet:
             head.model,
             head.endpoint,
             policy,
-            self._mono(),
+            self.mono(),
             pick,
             stream=head.stream,
             session_ids=None if sessions is None else frozenset(sessions),
@@ -257,7 +257,7 @@ class Fleet:
     def unchanged(self, member: Member, session: AttestedSession) -> bool:
         """Whether `session`, under which `member` was chosen, is in force still and nothing else speaks against it."""
         view = member.view
-        return view.session is session and not view.health.quarantined_until and self._mono() < view.lease_until
+        return view.session is session and not view.health.quarantined_until and self.mono() < view.lease_until
 
     def refuses(
         self, member: Member, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None, *, entered: bool
@@ -271,7 +271,7 @@ class Fleet:
             head.model,
             head.endpoint,
             policy,
-            self._mono(),
+            self.mono(),
             stream=head.stream,
             session_ids=None if sessions is None else frozenset(sessions),
             let_in=entered,
@@ -283,7 +283,7 @@ class Fleet:
         if self._only_local and not is_local(node.base_url):
             raise ConfigError("tee.dangerous_test_roots would let anybody forge the evidence of a node out there")
         origin = parse_origin(node.base_url, allow_http=self._allow_http, allow_private=self._allow_private)
-        return Member(node, self._adapters[node.network], origin, self._mono)
+        return Member(node, self._adapters[node.network], origin, self.mono)
 
     async def discover(self) -> None:
         """Look up the nodes of every network whose registry is due. What stands stays when a registry fails."""
@@ -292,7 +292,7 @@ class Fleet:
     def _looking_up(self) -> asyncio.Task[None]:
         """The lookup under way, or a new one of what is due: once for all who wait."""
         if self._looking is None or self._looking.done():
-            now = self._mono()
+            now = self.mono()
             self._looking = asyncio.ensure_future(self._look_up_all([k for k in self._lookups if k.next_at <= now]))
         return self._looking
 
@@ -303,7 +303,7 @@ class Fleet:
         network = lookup.network
         adapter = self._adapters[network]
         configured = [node for node in self._configured if node.network == network]
-        lookup.next_at = self._mono() + RETRY_MAX_S
+        lookup.next_at = self.mono() + RETRY_MAX_S
         try:
             async with asyncio.timeout(DISCOVERY_S):
                 found = await adapter.discover(configured, self._attester)
@@ -315,7 +315,7 @@ class Fleet:
             log.error("adapter.failed", network=network, exc_info=error)
             self._undiscovered(network, configured, "adapter_failed")
         else:
-            lookup.next_at = self._mono() + lookup.refresh_s
+            lookup.next_at = self.mono() + lookup.refresh_s
             self._replace(network, configured, found)
 
     def _undiscovered(self, network: str, configured: list[Node], reason: str) -> None:
@@ -329,7 +329,7 @@ class Fleet:
 
         One that is not keeps its quarantine: what a registry says of a node, its owner may change as he likes.
         """
-        now = self._mono()
+        now = self.mono()
         left = {i: m.view.health for i, m in self.members.items() if m.node.network == network}
         known = {**self._shunned, **left}.items()
         self._shunned = {i: h for i, h in known if h.quarantines and now - h.quarantined_until <= QUARANTINE_MAX_S}
@@ -371,7 +371,7 @@ class Fleet:
         if member is not None:
             member.contradicted(reason)
         else:
-            self._shunned[node] = quarantine(self._shunned.get(node, Health()), self._mono())
+            self._shunned[node] = quarantine(self._shunned.get(node, Health()), self.mono())
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
@@ -379,7 +379,7 @@ class Fleet:
         """Attest everybody now, then each again before its lease ends. Ends by cancellation."""
         try:
             while True:
-                now = self._mono()
+                now = self.mono()
                 if any(lookup.next_at <= now for lookup in self._lookups):
                     self._looking_up()
                 for member in self.members.values():
@@ -423,7 +423,7 @@ class Fleet:
             return Attestation(AttestationResult((check,)), None, None)
 
     def _take(self, member: Member, attestation: Attestation) -> None:
-        now = self._mono()
+        now = self.mono()
         view, session = member.view, attestation.session
         member.last = attestation
         first = next((c for c in attestation.result.checks if c.outcome is not Outcome.AFFIRMING), None)
@@ -445,7 +445,7 @@ class Fleet:
 
     def _ask_again(self, member: Member, most: float) -> None:
         member.tries += 1
-        member.next_try = self._mono() + min(RETRY_S * 2.0 ** min(member.tries - 1, 10), most)
+        member.next_try = self.mono() + min(RETRY_S * 2.0 ** min(member.tries - 1, 10), most)
 
     def _renew(self, member: Member, session: AttestedSession, renewal: float) -> None:
         """Ask again after `renewal` seconds; soon where less was shown than before: that may be the word of somebody in
@@ -454,7 +454,7 @@ class Fleet:
         if not _usable(session):
             self._ask_again(member, RETRY_MAX_S)
         elif member.permits <= permits:
-            member.permits, member.tries, member.next_try = permits, 0, self._mono() + renewal
+            member.permits, member.tries, member.next_try = permits, 0, self.mono() + renewal
         else:
             self._ask_again(member, renewal)
 
