@@ -7,14 +7,17 @@ import os
 from pathlib import Path
 
 import msgspec
-from receipt_world import ANSWER, ORIGIN, REQUEST, SEED, T0_MS, World
+from receipt_world import ANSWER, NODE, ORIGIN, POLICY, REQUEST, SEED, SESSION, T0_MS, World, sha256
 
+from gateway.crypto.canonical import jcs
 from gateway.log.dsse import Sealed, parse_envelope
 from gateway.log.receipt import event_statement
 from gateway.model.entry import Entry, Opening, ReceiptRow
 from gateway.model.receipt import Receipt
+from gateway.storage.blobs import put_evidence, put_session
 from gateway.storage.sequencer import Sequencer
 from gateway.storage.startup import open_log
+from gateway.verify.aci import session_id
 
 
 def entry(world: World, index: int, predicate: Receipt | None = None, *, opening: str = "full", id: str = "") -> Entry:
@@ -46,7 +49,8 @@ def entry(world: World, index: int, predicate: Receipt | None = None, *, opening
         "salted": Opening(predicate.receipt_id, SEED),
         "none": None,
     }[opening]
-    return Entry(kind, predicate.receipt_id, leaf, envelope, row, kept)
+    evidence = NODE.receipt() if predicate.evidence else None
+    return Entry(kind, predicate.receipt_id, leaf, envelope, row, kept, evidence=evidence)
 
 
 def packed(log: Sequencer, entry: Entry) -> Entry:
@@ -54,7 +58,15 @@ def packed(log: Sequencer, entry: Entry) -> Entry:
     envelope = parse_envelope(entry.document, unsigned=True)
     keyid, signature = envelope.signatures[0] if envelope.signatures else ("", b"")
     sealed = Sealed(envelope.payload, envelope.payload_type, keyid, signature, b"")
-    return msgspec.structs.replace(entry, document=log.packer.pack(sealed))
+    evidence = None if entry.evidence is None else log.packer.pack_evidence(entry.evidence)
+    return msgspec.structs.replace(entry, document=log.packer.pack(sealed), evidence=evidence)
+
+
+async def archive(log: Sequencer) -> None:
+    """Keep what the world's receipts name by digest."""
+    for data in (NODE.report(), POLICY):
+        await log.submit(put_evidence(sha256(data), "application/octet-stream", T0_MS, data))
+    await log.submit(put_session(session_id(SESSION), "node-1", T0_MS, jcs(SESSION)))
 
 
 class StoredLog:
@@ -97,6 +109,7 @@ class StoredLog:
 
     async def _commit(self, entries: list[Entry], batch: int) -> None:
         log = await open_log(f"sqlite:///{self.path}", self.world.log, ORIGIN, self.memory)
+        await archive(log)
         for at in range(0, len(entries), batch):
             await asyncio.gather(*[log.append(packed(log, e)) for e in entries[at : at + batch]])
         await log.close()

@@ -15,6 +15,7 @@
  9. columns     what lists and filters show is what was signed, in the schema's types, beside the intent's place; the
                 times of checkpoints fit those of the entries                              (gateway.log.audit_rows)
 10. openings    payloads: intact, erased by an erasure entry, or missing
+11. archive     what entries name by digest is there, and is what its digest says        (gateway.log.audit_archive)
 
 A log that was cut at its tail, with the checkpoints above the cut deleted too, is consistent in itself. Only something
 from outside shows it, so without any the outside line is `none` and the audit is undecided: never "intact". A memory
@@ -33,15 +34,19 @@ from gateway.errors import FormatError
 from gateway.model.line import Line
 from gateway.model.verdict import Outcome
 
+from .audit_archive import Archive, Archived
 from .audit_pairs import INTENTS, Openings, Pairs, Times
-from .audit_rows import COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
+from .audit_rows import ARCHIVE, COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
 from .audit_tree import TREE, AuditTree, Stored
 from .checkpoint import Checkpoint
 from .cosignature import open_cosigned
 from .note import Vkey
 from .trust import TrustPolicy
 
-STEPS = (*("trust", "leaves", "tree", "head", "outside", "documents", "signatures", "intents", "columns", "openings"),)
+STEPS = (
+    *("trust", "leaves", "tree", "head", "outside", "documents", "signatures", "intents", "columns", "openings"),
+    *("archive",),
+)
 #: Checkpoints whose signature and root are looked at; beyond that many, evenly spread ones, the first and the last.
 MAX_CHECKPOINTS = 10_000
 
@@ -64,7 +69,7 @@ class Kept(NamedTuple):
     standing: Standing = "yours"
 
 
-class Source(Stored, Protocol):
+class Source(Stored, Archived, Protocol):
     """What is asked of a stored log beside its rows. `size` is one more than the highest index."""
 
     size: int
@@ -81,7 +86,7 @@ class Source(Stored, Protocol):
         """A sentence about the first document or opening without an entry, or receipt id in use twice."""
 
     def still_open(self, ids: Sequence[str]) -> list[str]:
-        """Those of these receipts that have an opening."""
+        """Those of these receipts that have an opening, or what the node sent for the answer."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -121,6 +126,7 @@ def audit(
     yield run.intent_line()
     yield run.line(COLUMNS, f"the columns of {run.receipts} receipts are those that were signed")
     yield run.opening_line()
+    yield run.archive_line()
 
 
 def _trust_line(roots: TrustPolicy | None, standing: Standing) -> Line:
@@ -143,6 +149,7 @@ class _Run:
         self.receipts = 0
         self.pairs = Pairs()
         self.openings = Openings()
+        self.archive = Archive(source)
         self.times = Times(source.times())
         self.outside = [_outside(kept, self.log_keys(), source.origin) for kept in outside]
         every = max(1, -(-source.checkpoint_count() // MAX_CHECKPOINTS))
@@ -169,6 +176,7 @@ class _Run:
             self.times.take(seen, self.fail)
             self.receipts += seen.kind == "receipt"
         self.openings.erased.update(report.erased)
+        self.archive.take(report)
 
     def finish(self) -> None:
         self.tree.finish()
@@ -177,6 +185,7 @@ class _Run:
         mistyped = self.source.mistyped()
         if mistyped is not None:
             self.fail(COLUMNS, self.tree.size, mistyped)
+        self.archive.close(self.openings.erased, self.fail)
         for place, receipt in self.openings.missing:
             self.fail(OPENINGS, place, _MISSING.format(receipt, place))
         stray = self.source.stray()
@@ -275,9 +284,16 @@ class _Run:
         if self.bad.get(OPENINGS):
             return msgspec.structs.replace(self.line(OPENINGS, counts), detail=f"{self.bad[OPENINGS]} in all; {counts}")
         if still:
-            sentence = f"{len(still)} openings are erased by the log's word and still stored, {still[0]} among them"
+            sentence = (
+                f"{len(still)} openings are erased by the log's word, and they or what the node sent still stored"
+            )
+            sentence += f", {still[0]} among them"
             return Line(OPENINGS, Outcome.WARNING, sentence, detail=counts)
         return Line(OPENINGS, Outcome.AFFIRMING, counts)
+
+    def archive_line(self) -> Line:
+        line = self.archive.line()
+        return self.line(ARCHIVE, line.sentence) if self.bad.get(ARCHIVE) else line
 
 
 class _Outside(msgspec.Struct, frozen=True):

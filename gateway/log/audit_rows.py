@@ -6,16 +6,17 @@ For each entry, in this order; a step names the first index that fails it:
  signatures   a receipt key signed that document
  columns      the columns that lists and filters show are those of the signed receipt
  openings     kept payloads are there, and are those that the receipt commits to
+ archive      what the node sent for the answer, which lies beside the receipt, is what the receipt names
 
 `check_rows` is a function of its arguments alone, so runs may be checked in other processes and in any order; what
-spans runs (the tree, pairs of intent and receipt, erasures) is `gateway.log.audit`'s.
+spans runs (the tree, pairs of intent and receipt, erasures, what documents name) is `gateway.log.audit`'s.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -30,13 +31,16 @@ from .dsse import Envelope, Signature, pae, parse_envelope
 from .receipt import SALT_LENGTH, leaf_of, parse_leaf, salt_for, salted
 
 LEAVES, DOCUMENTS, SIGNATURES, COLUMNS, OPENINGS = "leaves", "documents", "signatures", "columns", "openings"
+ARCHIVE = "archive"
+#: The digest of no bytes: that of the evidence of a node which offers none.
+NO_BYTES = sha256(b"").hexdigest()
 
 
 class StoredRow(NamedTuple):
     """One entry as it is stored. `place` is its index, `kind` and `id` what it is filed under.
 
     `envelope` is None where no document is stored, `seed` where no opening is; `columns` are a receipt's, None for
-    other kinds. Text may hold anything, lone surrogates included.
+    other kinds. `evidence` is what the node sent for the answer. Text may hold anything, lone surrogates included.
     """
 
     place: int
@@ -49,6 +53,7 @@ class StoredRow(NamedTuple):
     seed: bytes | None
     request: bytes | None
     response: bytes | None
+    evidence: bytes | None = None
 
 
 class Columns(NamedTuple):
@@ -94,8 +99,34 @@ class Seen(NamedTuple):
     node: tuple[str | None, str | None] | None = None
 
 
+class Name(NamedTuple):
+    """What a document names by digest, to be found in the archive. `what` says what it is, for a person."""
+
+    what: str
+    digest: str
+
+
+class Sent(NamedTuple):
+    """What a receipt names as sent by the node for its answer, and does not lie beside it."""
+
+    place: int
+    receipt: str
+    digest: str
+
+
+class Outage(NamedTuple):
+    """An outage of the log, as the alarm at its end tells of it: since when, until when, how much had no room."""
+
+    since: str
+    until: str
+    unrecorded: int
+
+
 class Report(NamedTuple):
-    """What was found in one run: leaf hashes from `first` on, and per step how many are bad and which comes first."""
+    """What was found in one run: leaf hashes from `first` on, and per step how many are bad and which comes first.
+
+    `named`: for each name the place that has it first, and when that was signed.
+    """
 
     first: int
     hashes: list[bytes]
@@ -104,6 +135,9 @@ class Report(NamedTuple):
     bad: dict[str, int]
     first_bad: dict[str, tuple[int, str]]
     unknown_keys: int
+    named: dict[Name, tuple[int, str]]
+    sent: list[Sent]
+    outages: list[Outage]
 
 
 class _Predicate(msgspec.Struct, rename="camel"):
@@ -123,6 +157,7 @@ class _Predicate(msgspec.Struct, rename="camel"):
     receipt_ids: list[str] = []
     time_created: str | int = ""
     destination: _Served | None = None
+    evidence: list[_Digested] = []
 
 
 class _Request(msgspec.Struct):
@@ -137,17 +172,27 @@ class _Caller(msgspec.Struct, rename="camel"):
     client_request_id: str | None = None
 
 
-class _Served(msgspec.Struct):
+class _Served(msgspec.Struct, rename="camel"):
     network: str
     node: str
+    session: str = ""
+    evidence_digest: str = ""
 
 
 class _Timings(msgspec.Struct):
     received: str
 
 
-class _Policy(msgspec.Struct):
-    name: str
+class _Digest(msgspec.Struct, frozen=True):
+    sha256: str = ""
+
+
+class _Digested(msgspec.Struct):
+    digest: _Digest = _Digest()
+
+
+class _Policy(_Digested):
+    name: str = ""
 
 
 class _Verifier(msgspec.Struct):
@@ -163,7 +208,19 @@ class _Statement(msgspec.Struct):
     subject: list[Subject] = []
 
 
+class _Alarm(msgspec.Struct):
+    alarm: str = ""
+    since: str = ""
+    until: str = ""
+    unrecorded: int = 0
+
+
+class _Alarmed(msgspec.Struct):
+    predicate: _Alarm
+
+
 _statement = msgspec.json.Decoder(_Statement)
+_alarmed = msgspec.json.Decoder(_Alarmed)
 _WITHOUT_OPENING = {"none": "never", "salted": "gone", "full": "gone"}
 
 
@@ -175,7 +232,10 @@ def check_rows(rows: Sequence[StoredRow], first: int, keys: Mapping[str, bytes] 
     run = _Run(first, keys)
     for row in rows:
         run.row(row)
-    return Report(first, run.hashes, run.seen, run.erased, run.bad, run.first_bad, run.unknown_keys)
+    return Report(
+        first, run.hashes, run.seen, run.erased, run.bad, run.first_bad, run.unknown_keys, run.named, run.sent,
+        run.outages,
+    )  # fmt: skip
 
 
 class _Run:
@@ -188,6 +248,9 @@ class _Run:
         self.bad: dict[str, int] = {}
         self.first_bad: dict[str, tuple[int, str]] = {}
         self.unknown_keys = 0
+        self.named: dict[Name, tuple[int, str]] = {}
+        self.sent: list[Sent] = []
+        self.outages: list[Outage] = []
 
     def fail(self, step: str, index: int, sentence: str) -> None:
         self.bad[step] = self.bad.get(step, 0) + 1
@@ -245,6 +308,8 @@ class _Run:
     def content(self, row: StoredRow, kind: str, envelope: Envelope) -> None:
         if kind not in ("receipt", "intent", "erasure"):
             self.seen.append(Seen(row.place, kind, "", False, ""))
+            if kind == "alarm":
+                self.outages += _outage(envelope.payload)
             return
         try:
             statement = _statement.decode(envelope.payload)
@@ -263,6 +328,8 @@ class _Run:
         late = predicate.log is not None and predicate.log.backfilled
         forwarded = not late and predicate.request is not None and bool(bytes(predicate.request.forwarded))
         time = predicate.time_created if isinstance(predicate.time_created, str) else ""
+        for name in _names(predicate):
+            self.named.setdefault(name, (row.place, time))
         intent = None if row.columns is None else row.columns.intent
         node = _announced(predicate) if kind == "intent" else _left(row.columns, predicate)
         self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening, time, intent, node))
@@ -273,7 +340,17 @@ class _Run:
             if names:
                 sentence = f"entry {row.place}: the stored {', '.join(names)} are not those of the signed receipt"
                 self.fail(COLUMNS, row.place, sentence)
+        self.evidence(row, statement.predicate)
         return self.opening(row, statement)
+
+    def evidence(self, row: StoredRow, signed: _Predicate) -> None:
+        wanted = {ref.digest.sha256 for ref in signed.evidence} - {NO_BYTES}
+        found = None if row.evidence is None else sha256(row.evidence).hexdigest()
+        if found is not None and found not in wanted:
+            sentence = f"entry {row.place}: what is stored as sent by the node for the answer is not what it names"
+            self.fail(ARCHIVE, row.place, sentence)
+        else:
+            self.sent += [Sent(row.place, signed.receipt_id, digest) for digest in sorted(wanted) if digest != found]
 
     def opening(self, row: StoredRow, statement: _Statement) -> str:
         stored = statement.predicate.stored or ""
@@ -303,6 +380,28 @@ def _was_kept(name: str, subject: Subject | None) -> bool:
     if name == REQUEST_BODY:
         return True
     return subject is not None and (subject.annotations is None or subject.annotations.form == FORM_BYTES)
+
+
+def _names(signed: _Predicate) -> Iterator[Name]:
+    """What a receipt or intent names that has to lie in the archive."""
+    for policy in () if signed.verifier is None else signed.verifier.policies:
+        yield Name("policy file", policy.digest.sha256)
+    party = signed.served or signed.destination
+    if party is not None:
+        if party.session:
+            yield Name("attested session", party.session)
+        digest = party.evidence_digest.removeprefix("sha256:")
+        if digest and digest != NO_BYTES:
+            yield Name("attestation", digest)
+
+
+def _outage(payload: bytes) -> list[Outage]:
+    """The outage of the log that an alarm tells of, if it is one of those."""
+    try:
+        alarm = _alarmed.decode(payload).predicate
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    return [Outage(alarm.since, alarm.until, alarm.unrecorded)] if alarm.alarm == "log_unavailable" else []
 
 
 def _announced(intent: _Predicate) -> tuple[str, str] | None:

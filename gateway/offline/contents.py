@@ -114,7 +114,7 @@ def session_line(bundle: Bundle, receipt: Receipt) -> Line:
         sentence = f"attested session {wanted}, which is not in the file"
         return Line("session", Outcome.NONE, sentence, claimed=False)
     try:
-        found = _content_id(bundle.session)
+        found = content_id(bundle.session)
     except FormatError as error:
         return Line("session", Outcome.CONTRAINDICATED, "the session document is malformed", detail=str(error))
     if found != wanted:
@@ -124,10 +124,11 @@ def session_line(bundle: Bundle, receipt: Receipt) -> Line:
     return Line("session", Outcome.AFFIRMING, sentence, detail=found)
 
 
-def _content_id(data: bytes) -> str:
+def content_id(data: bytes) -> str:
     """The id that a session document has by its content: ACI's own document, or our stored form of the session."""
     document = strict_json(data, max_bytes=len(data))
-    assert isinstance(document, dict)  # parse_bundle takes nothing else
+    if not isinstance(document, dict):
+        raise FormatError("it is no JSON object")
     if "evidence_digest" in document:
         try:
             return session_id(session_document(msgspec.json.decode(data, type=AttestedSession)))

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from typing import Any
 
-from gateway.errors import LogRefused
-from gateway.log.audit_rows import Columns, StoredRow
+from gateway.errors import FormatError, LogRefused
+from gateway.log.audit_rows import Columns, Name, StoredRow
+from gateway.offline.contents import content_id
 
 from . import engine
 
 PAGE = 1000
+#: Archived documents are read so many at a time: one may have a megabyte.
+FEW = 16
 #: No place is higher. Those that a changed file may have above it can neither be counted on from nor be looked up.
 LAST = 1 << 62
 #: Columns of `Scan.receipts`; the entry's text follows as the last.
@@ -29,7 +33,7 @@ _ROWS = """
            CASE WHEN r.idx IS NOT NULL THEN 'receipt' ELSE d.kind END, coalesce(r.id, d.id),
            unpacked(CAST(coalesce(r.envelope, d.envelope) AS BLOB)), o.seed, o.request, o.response,
            r.idx, r.key_id, r.client_request_id, r.created_ms, r.verdict, r.release, r.reason, r.policy, r.network,
-           r.node, r.model, r.endpoint, r.stream, r.intent
+           r.node, r.model, r.endpoint, r.stream, r.intent, unpacked(CAST(r.evidence AS BLOB))
     FROM leaf LEFT JOIN receipt r ON r.idx = leaf.idx LEFT JOIN record d ON d.idx = leaf.idx
               LEFT JOIN opening o ON o.idx = leaf.idx
     WHERE leaf.idx >= ? AND leaf.idx < ? AND typeof(leaf.idx) = 'integer' ORDER BY leaf.idx LIMIT ?"""
@@ -88,6 +92,8 @@ _TYPES = (
     ),
     ("record", "idx", {"'integer'": "created_ms", "'text'": "kind id"}),
     ("checkpoint", "size", {"'integer'": "created_ms"}),
+    ("evidence", "rowid", {"'integer'": "created_ms", "'text'": "sha256 media_type"}),
+    ("session", "rowid", {"'integer'": "created_ms", "'text'": "id node"}),
 )
 
 
@@ -201,9 +207,30 @@ class Scan:
                 return sentence.format(found[0])
         return None
 
+    def is_archived(self, name: Name) -> bool:
+        """Whether something is archived under the digest `name`."""
+        table, key = ("session", "id") if name.what == "attested session" else ("evidence", "sha256")
+        return self._one(f"SELECT 1 FROM {table} WHERE {key} = ?", name.digest) is not None  # noqa: S608
+
+    def archive(self) -> Iterator[str | None]:
+        """For each archived document None where it is what its digest says, otherwise a sentence. Reads all of them."""
+        for digest, data in self._documents("evidence", "sha256", "bytes"):
+            found = sha256(data).hexdigest()
+            yield None if found == digest else f"the evidence archived as {digest!a} is another: its digest is {found}"
+        for id, data in self._documents("session", "id", "document"):
+            yield _misfiled(id, data)
+
+    def _documents(self, table: str, key: str, column: str) -> Iterator[tuple[object, bytes]]:
+        after: int | None = None
+        sql = f"SELECT rowid, {key}, {column} FROM {table} WHERE rowid > ? OR ? IS NULL ORDER BY rowid LIMIT ?"  # noqa: S608
+        while page := self._execute(sql, (after, after, FEW)).fetchall():
+            yield from ((name, _bytes(data)) for _, name, data in page)
+            after = page[-1][0]
+
     def still_open(self, ids: Sequence[str]) -> list[str]:
-        """Those of the receipts `ids` that have an opening."""
-        sql = "SELECT 1 FROM opening WHERE idx = (SELECT idx FROM receipt WHERE id = ?)"
+        """Those of the receipts `ids` that have an opening, or what the node sent for the answer."""
+        sql = """SELECT 1 FROM receipt WHERE id = ?
+            AND (evidence IS NOT NULL OR EXISTS (SELECT 1 FROM opening WHERE opening.idx = receipt.idx))"""
         return [id for id in ids if self._one(sql, id) is not None]
 
     def _execute(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Cursor:
@@ -236,11 +263,20 @@ def _stored_row(row: tuple[Any, ...]) -> StoredRow:
         kind if type(kind) is str or kind is None else _text(kind),
         id if type(id) is str or id is None else _text(id),
         envelope if type(envelope) is bytes or envelope is None else _bytes(envelope),
-        None if receipt is None else _columns(row[10:]),
+        None if receipt is None else _columns(row[10:-1]),
         seed if type(seed) is bytes or seed is None else _bytes(seed),
         request if type(request) is bytes or request is None else _bytes(request),
         response if type(response) is bytes or response is None else _bytes(response),
+        row[-1] if type(row[-1]) is bytes or row[-1] is None else _bytes(row[-1]),
     )
+
+
+def _misfiled(id: object, data: bytes) -> str | None:
+    try:
+        found = content_id(data)
+    except FormatError as error:
+        return f"the document archived as attested session {id!a} is none: {error}"
+    return None if found == id else f"the attested session archived as {id!a} is another: its id is {found}"
 
 
 def _columns(values: tuple[Any, ...]) -> Columns:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 from receipt_world import NODE, ORIGIN, SESSION, T0_MS, World, sha256
-from stored_log import entry
+from stored_log import archive, entry
 
 from gateway.auditing import Auditor, Limits, Released
 from gateway.auditing import auditor as auditor_module
@@ -108,6 +108,7 @@ class Desk:
 
     async def start(self) -> Desk:
         self.log = await open_log(f"sqlite:///{self.path}", self.world.log, ORIGIN, self.path + ".checkpoint")
+        await archive(self.log)
         self.reader = Reader(self.path)
         self.number += 1000
         await self.event("start", {"nonce": f"n{self.number}"})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receipt_world import ORIGIN, World
+from receipt_world import ORIGIN, T0_MS, World
 from stored_log import StoredLog, entry
 
 from gateway.cli import audit as command
@@ -23,7 +23,7 @@ from gateway.log.bundle import format_bundle
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import Sealed, parse_envelope, sign_envelope
 from gateway.log.note import NoteSigner
-from gateway.model.receipt import PAYLOAD_TYPE
+from gateway.model.receipt import PAYLOAD_TYPE, instant
 from gateway.storage.memory import SLOT, Slot, encode_slot
 from gateway.storage.packing import Packer, Unpacker
 from gateway.storage.reads import Reader
@@ -250,6 +250,49 @@ CHANGES: dict[str, tuple[Act, str, str]] = {
     ),
     "checkpoint_before_the_first": (run("INSERT INTO checkpoint VALUES (-1, x'00', 0)"), "documents", "size -1"),
     "opening_without_receipt": (run("UPDATE opening SET idx = 9000 WHERE idx = 40"), "documents", "9000"),
+    "archived_evidence_deleted": (
+        run("DELETE FROM evidence WHERE CAST(bytes AS TEXT) LIKE '%keyset%'"),
+        "archive",
+        "MISSING: the attestation",
+    ),
+    "archived_evidence_edited": (
+        run("UPDATE evidence SET bytes = x'7b7d' WHERE CAST(bytes AS TEXT) LIKE '%keyset%'"),
+        "archive",
+        "is another: its digest is 44136fa3",
+    ),
+    "archived_evidence_under_a_blob": (
+        run("UPDATE evidence SET sha256 = CAST(sha256 AS BLOB)"),
+        "columns",
+        "`sha256` of `evidence`",
+    ),
+    "policy_text_deleted": (
+        run("DELETE FROM evidence WHERE CAST(bytes AS TEXT) LIKE 'name = %'"),
+        "archive",
+        "which entry 2 names, is not in the archive",
+    ),
+    "session_deleted": (run("DELETE FROM session"), "archive", "MISSING: the attested session"),
+    "session_edited": (
+        run("UPDATE session SET document = replace(CAST(document AS TEXT), 'node-1', 'node-2')"),
+        "archive",
+        "is another: its id is ",
+    ),
+    "session_no_json": (run("UPDATE session SET document = x'00'"), "archive", "is none: "),
+    "session_no_object": (run("UPDATE session SET document = '[]'"), "archive", "is none: "),
+    "node_receipt_taken_out": (
+        run("UPDATE receipt SET evidence = NULL WHERE idx = 40"),
+        "archive",
+        "MISSING: what the node sent for the answer of entry 40",
+    ),
+    "node_receipt_edited": (
+        run("UPDATE receipt SET evidence = x'00' WHERE idx = 40"),
+        "archive",
+        "entry 40: what is stored as sent by the node",
+    ),
+    "node_receipt_text": (
+        run("UPDATE receipt SET evidence = 'x' WHERE idx = 40"),
+        "archive",
+        "entry 40: what is stored as sent by the node",
+    ),
 }
 
 
@@ -567,7 +610,13 @@ def test_j24_erasure_is_told_from_loss(tmp_path: Path):
             "DELETE FROM opening WHERE idx IN (SELECT idx FROM receipt WHERE id IN (?, ?))", (first, second)
         )
     code, lines = copy.audit()
-    assert code == 0
+    assert (code, lines["openings"]["outcome"]) == (0, "warning")  # what the node sent has digests without a salt
+    assert "2 openings" in lines["openings"]["sentence"]
+    with copy.sql() as connection:
+        connection.execute("UPDATE receipt SET evidence = NULL WHERE id IN (?, ?)", (first, second))
+    code, lines = copy.audit()
+    assert (code, lines["archive"]["outcome"]) == (0, "affirming")
+    assert "what nodes sent for 2 answers was erased" in lines["archive"]["sentence"]
     counts = "2 intact, 2 erased by entries of the log, 1 never kept"
     assert lines["openings"]["sentence"] == f"{counts}, 1 seeds without a body, with which nothing was opened"
     with copy.sql() as connection:
@@ -575,6 +624,37 @@ def test_j24_erasure_is_told_from_loss(tmp_path: Path):
     code, lines = copy.audit()
     assert (code, bad(lines)) == (1, {"openings"})
     assert "1 not stored whose receipts do not say" in lines["openings"]["detail"]
+
+
+def test_what_an_outage_had_no_room_for_is_a_warning(tmp_path: Path):
+    """An alarm says that not all could be kept: what was first named within a day of it may be absent, nothing else."""
+    stored = StoredLog(tmp_path, 0)
+    for hours, unrecorded in ((-72, 1), (-1, 0)):
+        since, until = instant(T0_MS + hours * 3_600_000), instant(T0_MS + hours * 3_600_000 + 60_000)
+        alarm = {"alarm": "log_unavailable", "since": since, "until": until, "unrecorded": unrecorded}
+        stored.add_event("alarm", alarm)
+    stored.add_event("alarm", {"alarm": "audit_failed", "since": 7})
+    stored.add_exchange(1)
+    stored.commit()
+    copy = Copy(stored, tmp_path / "copy")
+    with copy.sql() as connection:
+        connection.execute("DELETE FROM session")
+    assert copy.audit()[0] == 1
+    stored.add_event("alarm", {"alarm": "log_unavailable", "since": "yesterday", "until": "x", "unrecorded": 1})
+    stored.add_event("alarm", {**alarm, "unrecorded": 1})
+    stored.commit()
+    with Copy(stored, tmp_path / "other").sql() as connection:
+        connection.execute("DELETE FROM session")
+    copy.path, copy.memory = str(tmp_path / "other/veriroute.db"), str(tmp_path / "other/veriroute.db.checkpoint")
+    code, lines = copy.audit()
+    assert (code, lines["archive"]["outcome"]) == (0, "warning")
+    assert lines["archive"]["sentence"].startswith("1 documents are not there; in an outage, says the log")
+
+
+def test_what_is_known_to_be_archived_is_forgotten_at_times(log: Copy, monkeypatch: pytest.MonkeyPatch):
+    """What is remembered of the archive is bounded, and forgetting changes nothing."""
+    monkeypatch.setattr("gateway.log.audit_archive.KNOWN", 1)
+    assert log.audit()[0] == 0
 
 
 def test_other_processes_find_the_same(log: Copy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
