@@ -108,7 +108,9 @@ class StoredLog:
         asyncio.run(self._commit(entries, batch))
 
     async def _commit(self, entries: list[Entry], batch: int) -> None:
-        log = await open_log(f"sqlite:///{self.path}", self.world.log, ORIGIN, self.memory)
+        log = await open_log(
+            f"sqlite:///{self.path}", self.world.log, ORIGIN, self.memory, now=lambda: T0_MS / 1000 + 1
+        )
         await archive(log)
         for at in range(0, len(entries), batch):
             await asyncio.gather(*[log.append(packed(log, e)) for e in entries[at : at + batch]])

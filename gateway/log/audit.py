@@ -170,6 +170,8 @@ class _Run:
             self.bad[step] = self.bad.get(step, 0) + count
         self.unknown_keys += report.unknown_keys
         self.tree.grow(report.hashes)
+        for outage in report.outages:
+            self.times.outage(outage)
         for seen in report.seen:
             self.pairs.take(seen, self.fail)
             self.openings.take(seen)

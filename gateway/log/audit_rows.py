@@ -32,6 +32,8 @@ from .receipt import SALT_LENGTH, leaf_of, parse_leaf, salt_for, salted
 
 LEAVES, DOCUMENTS, SIGNATURES, COLUMNS, OPENINGS = "leaves", "documents", "signatures", "columns", "openings"
 ARCHIVE = "archive"
+#: The alarm at the end of an outage of the log.
+OUTAGE = "log_unavailable"
 #: The digest of no bytes: that of the evidence of a node which offers none.
 NO_BYTES = sha256(b"").hexdigest()
 
@@ -85,8 +87,9 @@ class Seen(NamedTuple):
     `opening` of a receipt: `kept` (bodies are stored, and are those that it commits to), `seed` (the seed alone is
     stored: there is nothing to open with it), `gone` (the receipt says that more was kept than there is), `never` (it
     says that nothing was kept) or `unknown` (it says neither, and there is none). Empty where what is stored is wrong.
-    `time` is when it was signed, as it says. `intent` is the place that a receipt is stored with for its intent. `node`
-    is network and node: those that an intent announced, or that a crash left a receipt stored with, and None otherwise.
+    `time` is when it was signed, as it says; `late` that it says that it was stored later. `intent` is the place that a
+    receipt is stored with for its intent. `node` is network and node: those that an intent announced, or that a crash
+    left a receipt stored with, and None otherwise.
     """
 
     place: int
@@ -97,6 +100,7 @@ class Seen(NamedTuple):
     time: str = ""
     intent: int | None = None
     node: tuple[str | None, str | None] | None = None
+    late: bool = False
 
 
 class Name(NamedTuple):
@@ -208,19 +212,25 @@ class _Statement(msgspec.Struct):
     subject: list[Subject] = []
 
 
-class _Alarm(msgspec.Struct):
-    alarm: str = ""
-    since: str = ""
-    until: str = ""
-    unrecorded: int = 0
+class _Event(msgspec.Struct, rename="camel"):
+    """The members of other entries that are looked at; whatever they hold."""
+
+    time_ms: object = None
+    time_created: object = None
+    alarm: object = None
+    since: object = None
+    until: object = None
+    unrecorded: object = None
 
 
-class _Alarmed(msgspec.Struct):
-    predicate: _Alarm
+class _Told(msgspec.Struct):
+    predicate: _Event
 
 
 _statement = msgspec.json.Decoder(_Statement)
-_alarmed = msgspec.json.Decoder(_Alarmed)
+#: Entries that another process leaves for the gateway, with the time of then.
+_OTHERS = frozenset(("key", "config", "policy", "export", "hold"))
+_told = msgspec.json.Decoder(_Told)
 _WITHOUT_OPENING = {"none": "never", "salted": "gone", "full": "gone"}
 
 
@@ -307,9 +317,10 @@ class _Run:
 
     def content(self, row: StoredRow, kind: str, envelope: Envelope) -> None:
         if kind not in ("receipt", "intent", "erasure"):
-            self.seen.append(Seen(row.place, kind, "", False, ""))
-            if kind == "alarm":
-                self.outages += _outage(envelope.payload)
+            event = _event(envelope.payload)
+            time = "" if kind in _OTHERS else _moment(event)
+            self.seen.append(Seen(row.place, kind, "", False, "", time))
+            self.outages += _outage(event)
             return
         try:
             statement = _statement.decode(envelope.payload)
@@ -332,7 +343,7 @@ class _Run:
             self.named.setdefault(name, (row.place, time))
         intent = None if row.columns is None else row.columns.intent
         node = _announced(predicate) if kind == "intent" else _left(row.columns, predicate)
-        self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening, time, intent, node))
+        self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening, time, intent, node, late))
 
     def receipt(self, row: StoredRow, statement: _Statement) -> str:
         if row.columns is not None:
@@ -395,13 +406,27 @@ def _names(signed: _Predicate) -> Iterator[Name]:
             yield Name("attestation", digest)
 
 
-def _outage(payload: bytes) -> list[Outage]:
-    """The outage of the log that an alarm tells of, if it is one of those."""
+def _event(payload: bytes) -> _Event:
     try:
-        alarm = _alarmed.decode(payload).predicate
+        return _told.decode(payload).predicate
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _Event()
+
+
+def _moment(event: _Event) -> str:
+    """When the gateway made the entry; empty where it does not say."""
+    if event.alarm == OUTAGE:
+        return event.until if isinstance(event.until, str) else ""
+    found = event.time_created if event.time_ms is None else event.time_ms
+    return (_instant(found) if isinstance(found, int) else None) or ""
+
+
+def _outage(event: _Event) -> list[Outage]:
+    """The outage of the log that an alarm tells of, if it is one of those."""
+    since, until, unrecorded = event.since, event.until, event.unrecorded
+    if event.alarm != OUTAGE or not isinstance(since, str) or not isinstance(until, str):
         return []
-    return [Outage(alarm.since, alarm.until, alarm.unrecorded)] if alarm.alarm == "log_unavailable" else []
+    return [Outage(since, until, unrecorded if isinstance(unrecorded, int) else 0)]
 
 
 def _announced(intent: _Predicate) -> tuple[str, str] | None:

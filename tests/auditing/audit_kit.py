@@ -107,7 +107,9 @@ class Desk:
     # -- the run ------------------------------------------------------------------------------------------------------
 
     async def start(self) -> Desk:
-        self.log = await open_log(f"sqlite:///{self.path}", self.world.log, ORIGIN, self.path + ".checkpoint")
+        self.log = await open_log(
+            f"sqlite:///{self.path}", self.world.log, ORIGIN, self.path + ".checkpoint", now=lambda: self.clock / 1000
+        )
         await archive(self.log)
         self.reader = Reader(self.path)
         self.number += 1000

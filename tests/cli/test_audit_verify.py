@@ -209,6 +209,16 @@ CHANGES: dict[str, tuple[Act, str, str]] = {
         "columns",
         "the time stored for the checkpoint of size 160 is before that of the one before it",
     ),
+    "all_checkpoints_shifted_ahead": (
+        run("UPDATE checkpoint SET created_ms = created_ms + 86400000 WHERE size > 120"),
+        "columns",
+        "the time stored for the checkpoint of size 160 is after that of what it covers and of what follows",
+    ),
+    "last_checkpoint_shifted_ahead": (
+        run("UPDATE checkpoint SET created_ms = created_ms + 86400000 WHERE size = 601"),
+        "columns",
+        "the checkpoint of size 601 is after",
+    ),
     "checkpoint_time_text": (run("UPDATE checkpoint SET created_ms = 'x' WHERE size = 80"), "columns", "size 80"),
     "opening_deleted": (run("DELETE FROM opening WHERE idx = 40"), "openings", "MISSING"),
     "opening_edited": (run("UPDATE opening SET response = x'00' WHERE idx = 40"), "openings", "40"),

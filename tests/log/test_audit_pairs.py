@@ -6,7 +6,7 @@ import pytest
 from receipt_world import T0_MS
 
 from gateway.log.audit_pairs import Pairs, Times
-from gateway.log.audit_rows import Seen
+from gateway.log.audit_rows import Outage, Seen
 from gateway.model.receipt import instant
 
 INTENT = Seen(4, "intent", "R", False, "", node=("aci", "node-1"))
@@ -59,16 +59,19 @@ def signed(place: int, ms: int | None) -> Seen:
     return Seen(place, "receipt", "R", False, "", "" if ms is None else instant(T0_MS + ms))
 
 
-def timed(stored: list[tuple[int, int]], *seen: Seen) -> list[tuple[int, str]]:
+def timed(stored: list[tuple[int, int]], *seen: Seen, outages: tuple[Outage, ...] = ()) -> list[tuple[int, str]]:
     failures, times = Failures(), Times(iter([(size, T0_MS + ms) for size, ms in stored]))
+    for outage in outages:
+        times.outage(outage)
     for one in seen:
         times.take(one, failures)
     times.close(failures)
     assert {step for step, *_ in failures} <= {"columns"}
-    return [(place, sentence.partition(" is before ")[2]) for _, place, sentence in failures]
+    return [(place, sentence.partition(f"of size {place} is ")[2]) for _, place, sentence in failures]
 
 
-ENTRY, CHECKPOINT = "that of what it covers", "that of the one before it"
+ENTRY, CHECKPOINT = "before that of what it covers", "before that of the one before it"
+AHEAD = "after that of what it covers and of what follows"
 
 
 @pytest.mark.parametrize(
@@ -79,13 +82,43 @@ ENTRY, CHECKPOINT = "that of what it covers", "that of the one before it"
         ([(1, -1900), (2, 1020)], []),
         ([(1, -2100), (2, 1020)], [(1, ENTRY)]),
         ([(1, 20), (2, -86_400_000)], [(2, ENTRY)]),
-        ([(1, 86_400_000), (2, 1020)], [(2, CHECKPOINT)]),
+        ([(1, 86_400_000), (2, 1020)], [(2, CHECKPOINT), (1, AHEAD)]),
+        ([(1, 86_400_000), (2, 86_401_000)], [(1, AHEAD), (2, AHEAD)]),
+        ([(1, 20), (2, 86_401_000)], [(2, AHEAD)]),
+        ([(1, 20), (2, 500_000)], []),
         ([(1, 9_000), (2, 1020)], []),
     ],
 )
 def test_a_checkpoint_is_no_older_than_what_it_covers(stored: list[tuple[int, int]], found: list[tuple[int, str]]):
     """A stored time before that of an entry below it is named, and one that falls behind the checkpoint before."""
     assert timed(stored, signed(0, 0), signed(1, 1000)) == found
+
+
+@pytest.mark.parametrize("kind", ["receipt", "start"])
+def test_a_machine_that_stood_still_is_no_fault(kind: str):
+    """A checkpoint long after what it covers is explained by what is signed later, in this run or as the next begins."""
+    stored = [(1, 86_400_000), (2, 86_400_000), (3, 86_400_000)]
+    later = signed(2, 86_395_000)._replace(kind=kind)
+    assert timed(stored, signed(0, 0), signed(1, 1000), later) == []
+    assert timed(stored, signed(0, 0), signed(1, 1000), later._replace(late=True)) == [(1, AHEAD), (2, AHEAD)]
+    assert timed(stored, signed(0, 0), signed(1, 1000), signed(2, None)) == [(1, AHEAD), (2, AHEAD)]
+
+
+def test_what_an_outage_made_wait_is_no_fault():
+    """What says that it was stored later, and what was signed in an outage that the log tells of, was stored any time."""
+    stored = [(1, 86_400_000)]
+    assert timed(stored, signed(0, 0)._replace(late=True)) == []
+    outage = Outage(instant(T0_MS + 5_000), instant(T0_MS + 86_399_000), 0)
+    assert timed(stored, signed(0, 0), outages=(outage,)) == []
+    assert timed(stored, signed(0, 0), outages=(outage._replace(since="yesterday"),)) == [(1, AHEAD)]
+
+
+def test_many_checkpoints_that_are_never_reached_are_named():
+    """A writer's queue explains a few that wait for a later time, by less than a standstill; not a hundred."""
+    stored = [(size, 60_000 + size) for size in range(1, 103)]
+    found = timed(stored, *[signed(place, place) for place in range(102)])
+    assert found == [(1, AHEAD), (2, AHEAD)]
+    assert timed(stored, *[signed(place, place) for place in range(102)], signed(102, 60_000)) == found
 
 
 def test_a_clock_that_was_put_back_is_no_fault():

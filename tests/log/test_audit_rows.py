@@ -70,6 +70,28 @@ def test_good_rows_have_nothing_bad():
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "predicate", "time"),
+    [
+        ("start", {"timeMs": T0_MS}, instant(T0_MS)),
+        ("stop", {"timeCreated": T0_MS}, instant(T0_MS)),
+        ("alarm", {"alarm": "log_unavailable", "since": "a", "until": "b", "unrecorded": "c"}, "b"),
+        ("alarm", {"alarm": "log_unavailable", "since": "a", "until": 7}, ""),
+        ("alarm", {"alarm": "surplus_bytes", "timeMs": -1}, ""),
+        ("key", {"timeMs": T0_MS}, ""),
+        ("start", [], ""),
+    ],
+)
+def test_entries_say_when_the_gateway_made_them(kind: str, predicate: object, time: str):
+    """The time of an entry is that of the clock by which it is stored; keys are made by another process, before."""
+    world = World()
+    payload = json.dumps({"predicate": predicate}).encode()
+    leaf = world.leaves[world.add(kind, payload)]
+    report = check(StoredRow(0, leaf_hash(leaf), leaf, kind, "x", world.envelopes[0], None, None, None, None))
+    assert [seen.time for seen in report.seen] == [time]
+    assert [tuple(outage) for outage in report.outages] == ([("a", "b", 0)] if time == "b" else [])
+
+
 UNSIGNED = wrap(parse_envelope(WORLD.envelopes[RECEIPT]).payload, "application/vnd.in-toto+json").envelope
 STRANGE_LEAF = b"veriroute/9 receipt\n"
 FAULTS = {
