@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from gateway.crypto.merkle import consistency_proof, inclusion_proof, root_at, subtree_root
-from gateway.errors import NotFound
+from gateway.errors import LogRefused, NotFound
 from gateway.log.tiles import ENTRIES, MAX_ENTRY_BYTES, TILE_WIDTH, encode_bundle, encode_tile
 
 CACHED_TILES = 128
@@ -39,12 +39,15 @@ class TreeReads(ABC):
     def size(self) -> int:
         """How many leaves are stored."""
         ((last,),) = self._all("SELECT max(idx) FROM leaf")
-        return 0 if last is None else int(last) + 1
+        return 0 if last is None else _place(last) + 1
 
     def size_before(self, ms: int) -> int:
-        """How many leaves were durable before `ms` (milliseconds since the epoch), by the times of the checkpoints."""
+        """How many leaves were durable before `ms` (milliseconds since the epoch), by the times of the checkpoints.
+
+        Raises `LogRefused` where a changed file has something else for a size than a number.
+        """
         ((size,),) = self._all("SELECT max(size) FROM checkpoint WHERE created_ms < ?", ms)
-        return 0 if size is None else int(size)
+        return 0 if size is None else _place(size)
 
     def origin(self) -> str | None:
         """The origin of the log, or None when no log was begun."""
@@ -132,3 +135,13 @@ class TreeReads(ABC):
                     del self._tiles[next(iter(self._tiles))]
                 self._tiles[tile_level, index] = hashes
         return hashes
+
+
+def _place(stored: object) -> int:
+    if type(stored) is not int:
+        raise LogRefused(
+            f"the stored log was altered: {stored!a} stands where a place in it belongs; `veriroute audit verify` says "
+            f"more",
+            reason="altered",
+        )
+    return stored

@@ -18,6 +18,7 @@ from stored_log import StoredLog
 
 from gateway.cli import main
 from gateway.csv_cells import uncell
+from gateway.errors import LogRefused
 from gateway.log.dsse import sign_envelope
 from gateway.log.export import PAYLOAD_TYPE
 from gateway.log.note import NoteSigner
@@ -351,3 +352,28 @@ def test_k08_csv_cells_are_inert_and_read_back(tmp_path: Path):
     assert uncell(rows[1]["key_id"]) == "+key"
     assert rows[1]["leaf"].startswith("veriroute/1 receipt sha256:")
     assert "\n@" not in text
+
+
+@pytest.mark.parametrize("size", ["'zz'", "x'ff00'", "9e999"])
+def test_a_place_that_is_no_number_is_a_sentence(
+    log: StoredLog, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
+):
+    """In tables that were made anew without types, text where a place belongs ends an export by times with 2."""
+    folder = tmp_path / "log"
+    shutil.copytree(Path(log.path).parent, folder)
+    path = str(folder / Path(log.path).name)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for table, columns in (("leaf", "idx, hash, leaf"), ("checkpoint", "size, note, created_ms")):
+            connection.execute(f"ALTER TABLE {table} RENAME TO old")
+            connection.execute(f"CREATE TABLE {table} ({columns})")
+            connection.execute(f"INSERT INTO {table} SELECT * FROM old")
+            connection.execute("DROP TABLE old")
+        connection.execute(f"INSERT INTO leaf VALUES ({size}, x'', x'')")
+    command = ["audit", "export", path, "--from", "0", "--to", "2030-01-01"]
+    assert main([*command, "--out", str(tmp_path / "x"), "--unrecorded"]) == 0
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"INSERT INTO checkpoint SELECT {size}, note, 0 FROM checkpoint WHERE size = 41")
+    assert main([*command, "--out", str(tmp_path / "y"), "--unrecorded"]) == 2
+    assert "where a place in it belongs" in capsys.readouterr().err
+    with Reader(path) as reader, pytest.raises(LogRefused, match="where a place in it belongs"):
+        reader.size()
