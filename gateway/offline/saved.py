@@ -27,6 +27,9 @@ from gateway.model.verdict import Outcome
 from .uncovered import Saved, read_saved
 
 _MEMBER = b'"verification":'
+#: Why a file does not hold the node's bytes: the gateway delivered others, or who saved it has changed them.
+_ANEW = {"rebuilt": "the gateway wrote this answer anew, so no file of it has the node's bytes"}
+_SAVED = "not the node's bytes: whoever saved the file wrote the answer anew, or changed it"
 #: Names of members that a line quotes; a hostile answer can have any number.
 _MAX_NAMES = 12
 
@@ -57,7 +60,8 @@ def bundle_from_answer(data: bytes) -> Bundle:
     salts = _salts(found.openings, committed)
     answer = read_saved(statement.predicate.request, document, data)
     opened = {**_body(data, salts, committed), **_contents(answer, salts)}
-    uncovered = () if RESPONSE_BODY in opened else _uncovered(answer, opened, committed)
+    why = _ANEW.get(statement.predicate.delivery.form, _SAVED)
+    uncovered = () if RESPONSE_BODY in opened else _uncovered(answer, opened, committed, why)
     return Bundle(receipt=envelope, proof=found.proof, openings=opened, uncovered=uncovered)
 
 
@@ -100,18 +104,18 @@ def _contents(answer: Saved, salts: Mapping[str, bytes]) -> dict[str, Opened]:
     return {name: Opened(salts[name], data) for name, data in found.items() if name in salts}
 
 
-def _uncovered(answer: Saved, opened: Mapping[str, Opened], committed: Mapping[str, str]) -> tuple[Line, ...]:
-    """What no opening shows of an answer whose bytes are not those that the receipt commits to."""
+def _uncovered(answer: Saved, opened: Mapping[str, Opened], committed: Mapping[str, str], why: str) -> tuple[Line, ...]:
+    """What no opening shows of an answer whose bytes are not those that the receipt commits to; `why` they are not."""
     lines = []
     if answer.content.toolcalls and RESPONSE_TOOLCALLS not in committed:
         sentence = "the answer has tool calls, and the receipt commits to none"
         lines.append(Line("opening", Outcome.CONTRAINDICATED, sentence, RESPONSE_TOOLCALLS))
     left = [*_closed(answer, opened, committed), *answer.left]
     if left:
-        sentence = "not the node's bytes; no digest that the file opens covers these parts, so nobody vouches for them"
+        sentence = f"{why}; no digest that the file opens covers these parts, so nobody vouches for them"
         lines.append(Line("opening", Outcome.NONE, sentence, "answer", _names(left)))
     if answer.about:
-        sentence = "not the node's bytes; these members could not be compared, and hold neither text nor calls"
+        sentence = f"{why}; these members could not be compared, and hold neither text nor calls"
         lines.append(Line("opening", Outcome.NONE, sentence, "answer", _names(answer.about), claimed=False))
     return tuple(lines)
 

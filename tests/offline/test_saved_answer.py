@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from receipt_world import ANSWER, NOW, SEED, small_world
+from receipt_world import ANSWER, NOW, SEED, World, small_world
 
 from gateway.errors import FormatError
 from gateway.exchange.render import Verification, VerificationPolicy, splice
@@ -59,6 +59,28 @@ def test_an_answer_written_anew_opens_the_text_alone():
         "response.body": Outcome.NONE,
         "response.content": Outcome.AFFIRMING,
     }
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [("verbatim", "whoever saved the file wrote the answer anew"), ("rebuilt", "the gateway wrote this answer anew")],
+)
+def test_what_nobody_vouches_for_is_said_with_the_reason(form: str, why: str):
+    """Log-probs in an answer that is not the node's bytes end in 3; who wrote it anew, the receipt tells."""
+    world = World()
+    predicate = world.predicate(1)
+    predicate = msgspec.structs.replace(predicate, delivery=msgspec.structs.replace(predicate.delivery, form=form))
+    index = world.add_receipt(predicate)
+    document = json.loads(SAVED)
+    document["verification"] |= {"envelope": json.loads(world.envelopes[index]), "proof": world.proof(index)}
+    document["choices"][0]["logprobs"] = {"content": [{"token": "4", "logprob": -0.1}]}
+    lines = verify_bundle(bundle_from_answer(json.dumps(document).encode()), parse_trust(world.trust_text()), now=NOW)
+    assert exit_code(lines) == 3
+    left, about = (line for line in lines if line.about == "answer")
+    assert (left.outcome, left.detail) == (Outcome.NONE, "choices[0].logprobs")
+    assert "nobody vouches for them" in left.sentence
+    assert why in left.sentence
+    assert why in about.sentence
 
 
 def test_a_changed_text_is_found():
