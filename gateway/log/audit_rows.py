@@ -395,7 +395,8 @@ def _was_kept(name: str, subject: Subject | None) -> bool:
 
 def _names(signed: _Predicate) -> Iterator[Name]:
     """What a receipt or intent names that has to lie in the archive."""
-    for policy in () if signed.verifier is None else signed.verifier.policies:
+    policies = [] if signed.verifier is None else signed.verifier.policies
+    for policy in policies[1:] or policies:  # of several, the first stands for the files behind it, and is none
         yield Name("policy file", policy.digest.sha256)
     party = signed.served or signed.destination
     if party is not None:

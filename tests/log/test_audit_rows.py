@@ -14,7 +14,7 @@ from gateway.errors import FormatError
 from gateway.log.audit_rows import Columns, Report, StoredRow, check_rows, read_envelope
 from gateway.log.dsse import Envelope, parse_envelope, wrap
 from gateway.log.receipt import event_statement
-from gateway.model.receipt import Annotations, Subject, instant
+from gateway.model.receipt import Annotations, PolicyRef, Sha256, Subject, Verifier, instant
 
 WORLD, INTENT, RECEIPT = small_world()
 PREDICATE = WORLD.predicate(1)
@@ -68,6 +68,23 @@ def test_good_rows_have_nothing_bad():
         ("intent", PREDICATE.receipt_id, False, ""),
         ("receipt", PREDICATE.receipt_id, True, "seed"),
     ]
+
+
+def test_of_a_tightened_policy_the_files_are_named():
+    """The policy in force has the digest of several files: no file has it, and those behind it are looked for."""
+    refs = tuple(PolicyRef(name, f"veriroute:policy/{name}@1", Sha256(name * 64)) for name in "cab")
+    world = World()
+    for policies in (refs, refs[:1]):
+        world.add_receipt(world.predicate(verifier=Verifier("urn:veriroute:verifier:0.1.0", policies)))
+    several, one = (
+        [name.digest for name in check(_bare(world, place)).named if name.what == "policy file"] for place in (0, 1)
+    )
+    assert (several, one) == (["a" * 64, "b" * 64], ["c" * 64])
+
+
+def _bare(world: World, place: int) -> StoredRow:
+    leaf = world.leaves[place]
+    return StoredRow(place, leaf_hash(leaf), leaf, "receipt", "x", world.envelopes[place], None, None, None, None)
 
 
 @pytest.mark.parametrize(
