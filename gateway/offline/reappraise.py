@@ -2,7 +2,7 @@
 
 From a bundle of an ACI answer:
 
-    evidence "aci-receipt"            the node's receipt
+    evidence that the receipt names "aci-receipt"   the node's receipt, found by its digest: the file's names are labels
     evidence named by served.evidenceDigest   the attestation report: the keyset, and so the keys that may sign
     opening request.body              what was sent (verbatim, or with the members added that the receipt names)
     opening response.body             what came back (when it is kept as bytes; a stream's is kept as its data lines)
@@ -43,9 +43,12 @@ _FROM_BODY = ("malformed", "shape", "model_echo")
 def reappraise(bundle: Bundle, statement: Statement) -> list[Line]:
     """The lines of the appraisal step. Never raises; without the evidence it is one `none` that nothing asked for."""
     receipt = statement.predicate
-    blob = next((e.data for e in bundle.evidence if e.name == RECEIPT_EVIDENCE), None)
+    blob = _node_receipt(bundle, receipt)
     if receipt.served is None:
         return [_idle("no single node's answer was released, so there is no evidence to judge again")]
+    if blob is None and any(e.name == RECEIPT_EVIDENCE for e in bundle.evidence):
+        # A genuine receipt of another answer would affirm what this one's does not bear out.
+        return [Line(_STEP, Outcome.CONTRAINDICATED, "the file holds another node receipt than the one recorded")]
     if blob is None and not receipt.served.keyset_digest:
         return [_idle("the node signs no answer, so there is no signature to judge again")]
     if blob is None:
@@ -125,6 +128,12 @@ def _compare(check: Check, recorded: Outcome | None) -> Line:
 def _recorded(receipt: Receipt, check_id: str) -> Outcome | None:
     # Node checks stand before response checks, and two ids occur in both: the last one is the response's.
     return next((c.outcome for c in reversed(receipt.checks) if c.id == check_id), None)
+
+
+def _node_receipt(bundle: Bundle, receipt: Receipt) -> bytes | None:
+    """The node's receipt that the gateway recorded. Another that the file calls so is not what was judged."""
+    wanted = {ref.digest.sha256 for ref in receipt.evidence if ref.name == RECEIPT_EVIDENCE}
+    return next((e.data for e in bundle.evidence if hashlib.sha256(e.data).hexdigest() in wanted), None)
 
 
 def _report(bundle: Bundle, served: Served) -> aci.Report | None:

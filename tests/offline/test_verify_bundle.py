@@ -454,10 +454,32 @@ def blob(name: str, data: bytes) -> EvidenceBlob:
 def test_evidence_that_passed_must_parse():
     """Evidence that does not parse contradicts a recorded pass, and agrees with a recorded failure."""
     junk = (blob("aci-receipt", b"{}"), GOOD.evidence[1])
-    assert outcomes(check(replaced(evidence=junk)), "appraisal") == [C]
+    recorded = (msgspec.structs.replace(World().predicate().evidence[0], digest=Sha256(sha256(b"{}"))),)
+    passed = with_receipt(evidence=recorded)
+    assert outcomes(check(msgspec.structs.replace(passed, evidence=junk)), "appraisal") == [C]
     checks = (Check("signature", C, "malformed"),)
-    failed = with_receipt(checks=checks, verdict=C, release=Release.WITHHELD)
+    failed = with_receipt(evidence=recorded, checks=checks, verdict=C, release=Release.WITHHELD)
     assert outcomes(check(msgspec.structs.replace(failed, evidence=junk)), "appraisal") == [N]
+
+
+def test_only_the_node_receipt_that_was_recorded_is_judged_again():
+    """A genuine receipt of another answer is not judged in the place of a recorded one that does not hold, and the
+    recorded one is found by its bytes, whatever the file calls it."""
+    forged = NODE.receipt().replace(b'"chat_id":"c1"', b'"chat_id":"c2"')
+    recorded = msgspec.structs.replace(World().predicate().evidence[0], digest=Sha256(sha256(forged)))
+    bundle = with_receipt(evidence=(recorded,))
+    other = NODE.receipt(request=b"{}", answer=b"{}")
+    files = (
+        ((blob("aci-receipt", other),), [("another node receipt", C)]),
+        ((blob("aci-receipt", other), blob("x", forged)), [("signature", C), ("key_bound", A), ("fresh", A)]),
+        ((), [("no node receipt", N)]),
+    )
+    for evidence, expected in files:
+        lines = check(msgspec.structs.replace(bundle, openings={}, evidence=(*evidence, GOOD.evidence[1])))
+        found = [x for x in lines if x.step == "appraisal"][: len(expected)]
+        assert [x.outcome for x in found] == [outcome for _, outcome in expected]
+        assert all(word in (x.about or x.sentence) for x, (word, _) in zip(found, expected, strict=True))
+        assert exit_code(lines) == (0 if not evidence else 1)
 
 
 def test_a_report_of_another_keyset_is_found():
