@@ -16,6 +16,7 @@ it is left open (`tee_rules`). Evidence of any other platform is looked at by no
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -93,9 +94,8 @@ def attested_session(
     tee: TeeClaims | None = None,
 ) -> AttestedSession:
     """The session that an appraisal establishes: content-addressed, and never longer than keyset or collateral last."""
-    expires = min(established + lifetime_s, float(report.keyset.not_after))
-    if tee is not None and tee.collateral.expires is not None:
-        expires = min(expires, tee.collateral.expires)
+    ends = () if tee is None else _collateral_ends(tee)
+    expires = min(established + lifetime_s, float(report.keyset.not_after), *ends)
     session = AttestedSession(
         id="",
         node=node.id,
@@ -116,6 +116,15 @@ def attested_session(
         tee=() if tee is None else (tee,),
     )
     return msgspec.structs.replace(session, id=aci.session_id(session_document(session)))
+
+
+def _collateral_ends(claims: TeeClaims) -> Iterator[float]:
+    """When the documents end that `claims` rest on, those of its accelerators included."""
+    if claims.collateral.expires is not None:
+        yield claims.collateral.expires
+    for child in claims.children:
+        if child.authentic:
+            yield from _collateral_ends(child)
 
 
 def session_document(session: AttestedSession) -> dict[str, Any]:

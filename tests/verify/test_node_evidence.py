@@ -14,6 +14,7 @@ from tee_worlds import nvidia
 from tee_worlds.intel import NOW, World
 
 from gateway.crypto.canonical import jcs
+from gateway.crypto.certificates import fingerprint
 from gateway.crypto.signatures import Ed25519Signer
 from gateway.errors import FormatError
 from gateway.model.node import Node
@@ -264,13 +265,15 @@ def test_accelerators_are_linked_by_the_nonce_of_the_machine(nonce: bytes, linke
     assert (claims.get("gpu_linked", ("unknown", None))[0] == "asserted") is linked
 
 
-def with_gpu(*, manifests: Mapping[str, bytes]) -> TeeResult:
+def with_gpu(*, manifests: Mapping[str, bytes] = {}, answers: Mapping[str, bytes] = {}) -> TeeResult:
     device = (nvidia.report(nonce=BOUND[:32]), nvidia.pem_of(nvidia.device_chain()))
     payload = json.loads(nvidia.payload(device, nonce=BOUND[:32]))
     raw = document({"platform": "tdx", "quote": W.quote(report_data=BOUND).hex(), "nvidia_payload": payload})
     item = read_evidence(aci.parse_report(raw))
     assert item is not None
-    collateral = {"collateral": W.collateral(), **{f"rim:{name}": data for name, data in manifests.items()}}
+    nvidias = {"rim": manifests, "ocsp": answers}
+    fetched = {f"{role}:{name}": data for role, named in nvidias.items() for name, data in named.items()}
+    collateral = {"collateral": W.collateral(), **fetched}
     return verify_evidence(item, collateral, keyset_digest=DIGEST, nonce=NONCE, roots=ROOTS, now=NOW)
 
 
@@ -289,6 +292,22 @@ def test_accelerators_are_held_to_the_manifests_on_hand() -> None:
     assert golden(with_gpu(manifests={})) == ()
     broken = with_gpu(manifests={name: good.replace(b"Hash0", b"Hash1", 1)})
     assert not broken.claims.children[0].authentic
+
+
+def test_a_session_lasts_no_longer_than_what_its_accelerators_rest_on() -> None:
+    """The responder's word about a device ends, and with it the session in which it was counted."""
+    chain, until = nvidia.device_chain(), NOW + 60
+    answer = {fingerprint(chain[0]): nvidia.ocsp_response(chain, until=until)}
+    raw = document()
+    for answers, expires in ((answer, until), ({}, KEYS["not_after"])):
+        tee = with_gpu(answers=answers)
+        assert tee.claims.children[0].authentic
+        result, report = appraised(raw, tee)
+        session = attested_session(
+            Node("n", "aci", "https://n.example", ("m",)), report, result, evidence_digest="00", established=NOW,
+            lifetime_s=1e9, tee=tee.claims,
+        )  # fmt: skip
+        assert session.expires == expires
 
 
 def test_a_device_that_differs_from_its_manifest_is_refused_by_policy() -> None:
