@@ -195,8 +195,18 @@ class CollateralService:
         return await asyncio.shield(self._fly(part, beside))
 
     def _in_date(self, part: Part) -> _Held | None:
+        """What is held, while it may be used: before its end, and not of an older evaluation than one seen since."""
         held = self._held.get(part.name)
-        return held if held is not None and self._now() < held.checked.expires else None
+        if held is None or self._now() >= held.checked.expires or self._is_lowered(held):
+            return None
+        return held
+
+    def _is_lowered(self, held: _Held) -> bool:
+        """Both PCK CAs share a platform's documents: a newer one that came with either's ends those of the other."""
+        return held.checked.evaluation is not None and held.checked.evaluation < self._floor(held.part)
+
+    def _floor(self, part: Part) -> int:
+        return self._floors.get(_platform(part), 0)
 
     def _fly(self, part: Part, beside: Mapping[str, bytes]) -> asyncio.Task[_Held | _Failure]:
         flight = self._flights.get(part.name)
@@ -251,7 +261,7 @@ class CollateralService:
             return self._refused(source, part, _Failure("collateral_unavailable", str(error)))
         except FormatError as error:
             return self._refused(source, part, _Failure("collateral_invalid", error.reason or "malformed"))
-        floor = self._floors.get(_platform(part), 0)
+        floor = self._floor(part)
         if checked.evaluation is not None and checked.evaluation < floor:
             detail = f"evaluation {checked.evaluation}, seen {floor}"
             return self._refused(source, part, _Failure("evaluation_lowered", detail))
@@ -273,7 +283,7 @@ class CollateralService:
     async def _take(self, found: _Held) -> _Held:
         """Keep what was judged good: the evaluation number first, so that no crash forgets what was relied on."""
         part, evaluation, platform = found.part, found.checked.evaluation, _platform(found.part)
-        raised = evaluation is not None and evaluation > self._floors.get(platform, 0)
+        raised = evaluation is not None and evaluation > self._floor(part)
         if evaluation is not None and raised:
             self._floors[platform] = evaluation
         if self._store is not None:

@@ -371,6 +371,25 @@ async def test_a_higher_evaluation_that_ends_earlier_is_newer(bench: Bench) -> N
     assert numbers == {f"tdx-{FMSPC}": 21}
 
 
+async def test_what_is_held_is_not_handed_out_once_a_newer_evaluation_was_seen(bench: Bench) -> None:
+    """A newer evaluation that came with one PCK CA's list ends what is held for the other's of the same platform."""
+    service = bench.open()
+    assert (await service.fetch(TDX)).evaluation == 20
+    processor = intel.World(now=NOW, processor=True)
+
+    def newer(world: intel.World) -> dict[str, Any]:
+        number = {"tcbEvaluationDataNumber": 21}
+        return {"tcb_info": world.tcb_info(**number), "qe_identity": world.qe_identity(**number)}
+
+    bench.vendors.take_intel(processor, **newer(processor))
+    assert (await service.fetch(IntelNeed("tdx", FMSPC, "processor"))).evaluation == 21
+    bench.vendors.take_intel(bench.intel)
+    assert problem(await service.fetch(TDX)) == ("evaluation_lowered", "evaluation 20, seen 21")
+    bench.vendors.take_intel(bench.intel, **newer(bench.intel))
+    bench.now += RETRY_MAX_S
+    assert (await service.fetch(TDX)).evaluation == 21
+
+
 # --- One flight, no waiting, no hammering
 
 
