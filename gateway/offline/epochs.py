@@ -195,6 +195,8 @@ class Epochs:
         if epoch.entry is not None:
             _fault(epoch, "commitment", f"entry {place} commits to a seed a second time")
             return
+        if epoch.reveal is not None:  # whoever knows the seed can choose what it selects
+            _fault(epoch, "commitment", f"entry {place} commits to a seed that was revealed before")
         epoch.place, epoch.entry = place, entry
 
     def _audit(self, place: int, payload: bytes) -> None:

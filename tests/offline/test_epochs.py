@@ -248,6 +248,9 @@ def test_a_commitment_has_to_come_first(intent: bool) -> None:
     alone = Log()
     alone.receipt(True)
     assert alone.outcomes()["reveal"] == "contraindicated"
+    late = Log().reveal(b"x" * 32).epoch()
+    assert late.outcomes()["commitment"] == "contraindicated"
+    assert "was revealed before" in late.sentence("commitment")
 
 
 def test_a_running_epoch_is_no_breach_until_its_time_is_over() -> None:
