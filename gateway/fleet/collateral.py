@@ -277,8 +277,12 @@ class CollateralService:
         held = self._in_date(found.part)
         if held is None:
             return True
-        ours, theirs = ((h.checked.evaluation or 0, h.checked.said, h.checked.expires) for h in (held, found))
-        return theirs > ours
+        ours, theirs = held.checked, found.checked
+        if theirs.evaluation != ours.evaluation:
+            return (theirs.evaluation or 0) > (ours.evaluation or 0)
+        if theirs.said != ours.said:  # by each member: the first to end says nothing of how new the others are
+            return all(later >= before for before, later in zip(ours.said, theirs.said, strict=True))
+        return theirs.expires > ours.expires
 
     async def _take(self, found: _Held) -> _Held:
         """Keep what was judged good: the evaluation number first, so that no crash forgets what was relied on."""

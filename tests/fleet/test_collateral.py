@@ -371,6 +371,26 @@ async def test_a_higher_evaluation_that_ends_earlier_is_newer(bench: Bench) -> N
     assert numbers == {f"tdx-{FMSPC}": 21}
 
 
+@pytest.mark.parametrize(("at", "revoked"), [(DAY / 2, True), (-DAY / 2, False)], ids=["later", "earlier"])
+async def test_a_list_counts_by_its_own_date(bench: Bench, at: float, revoked: bool) -> None:
+    """A later revocation list is taken although the envelope ends when it did before, and an earlier one is not."""
+    service = bench.open()
+    soon = {"nextUpdate": intel.iso(NOW + 10 * DAY)}
+    documents = {"tcb_info": bench.intel.tcb_info(**soon), "qe_identity": bench.intel.qe_identity(**soon)}
+    bench.vendors.take_intel(bench.intel, **documents)
+    first = await service.fetch(TDX)
+    lists = {"crl_begins": NOW - DAY + at, "crl_ends": NOW + 29 * DAY + at, "revoked": [bench.intel.pck]}
+    bench.vendors.take_intel(bench.intel, **documents, **lists)
+    bench.now += DAY
+    service.renew()
+    await settled(service)
+    second = await service.fetch(TDX)
+    assert second.expires == first.expires
+    quote = bench.intel.quote()
+    result = verify_intel(quote, second.blobs["collateral"], roots=bench.roots, now=bench.now)
+    assert result.claims.reject_code == ("pck_revoked" if revoked else None)
+
+
 async def test_what_is_held_is_not_handed_out_once_a_newer_evaluation_was_seen(bench: Bench) -> None:
     """A newer evaluation that came with one PCK CA's list ends what is held for the other's of the same platform."""
     service = bench.open()

@@ -40,13 +40,13 @@ _ROLES = {"vcek": "SEV-{}", "vlek": "SEV-VLEK-{}"}
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """When the first member ends (Unix seconds); Intel's evaluation number; whether the root is a test's; when it was
-    said, where a later word counts even if it ends earlier (OCSP)."""
+    """When the first member ends (Unix seconds); Intel's evaluation number; whether the root is a test's; when each
+    member was said, where a later word counts whenever it ends (Intel's documents and lists, OCSP)."""
 
     expires: float
     evaluation: int | None = None
     test: bool = False
-    said: float = 0.0
+    said: tuple[float, ...] = ()
 
 
 def check_part(part: Part, blobs: Blobs, beside: Blobs, *, roots: TrustRoots, now: float) -> Checked:
@@ -65,7 +65,7 @@ def check_part(part: Part, blobs: Blobs, beside: Blobs, *, roots: TrustRoots, no
         return Checked(*check_manifest(part, data, roots, now))
     if isinstance(part, OcspNeed):
         answer = check_answer(part, data, now)
-        return Checked(answer.until, said=answer.since)
+        return Checked(answer.until, said=(answer.since,))
     return Checked(check_key_set(data, roots, now))
 
 
@@ -102,7 +102,11 @@ def _check_intel(need: IntelNeed, data: bytes, roots: TrustRoots, now: float) ->
     )
     # The lower of the two, as `intel` counts: one old document is enough to make a stale platform look well.
     evaluation = min(info.tcb_evaluation_data_number, identity.tcb_evaluation_data_number)
-    return Checked(min(ends), evaluation, root)
+    said = (
+        *(tcb.unix(document.issue_date) for document in (info, identity)),
+        *(crl.this_update for crl in (collateral.root_crl, collateral.pck_crl)),
+    )
+    return Checked(min(ends), evaluation, root, said)
 
 
 def _check_intel_chains(chains: tuple[pcs.Chain, ...], roots: TrustRoots, now: float) -> bool:

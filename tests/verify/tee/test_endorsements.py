@@ -47,10 +47,12 @@ def reason(check: Callable[[], object]) -> str | None:
 def test_good_collateral_says_when_it_ends_and_its_evaluation() -> None:
     """The end is the earliest of all members; the number is the lower of the two documents; the root is a test's."""
     world = intel.World()
-    assert check_intel(world.collateral()) == Checked(NOW + 29 * DAY, 20, True)
+    said = (NOW - DAY,) * 4
+    assert check_intel(world.collateral()) == Checked(NOW + 29 * DAY, 20, True, said)
     early = world.qe_identity(nextUpdate=intel.iso(NOW + 3 * DAY), tcbEvaluationDataNumber=18)
-    assert check_intel(world.collateral(qe_identity=early)) == Checked(NOW + 3 * DAY, 18, True)
+    assert check_intel(world.collateral(qe_identity=early)) == Checked(NOW + 3 * DAY, 18, True, said)
     assert check_intel(world.collateral(crl_ends=NOW + DAY)).expires == NOW + DAY
+    assert check_intel(world.collateral(crl_begins=NOW - 9)).said == (NOW - DAY, NOW - DAY, NOW - 9, NOW - 9)
     sgx = IntelNeed("sgx", "10a06f000000", "platform")
     assert check_intel(world.collateral(sgx=True), sgx).evaluation == 20
     processor = intel.World(processor=True)

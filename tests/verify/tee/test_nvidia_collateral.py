@@ -110,9 +110,9 @@ def test_an_answer_ends_with_its_next_update() -> None:
     """When it was said is told too, so that a later word counts; so is that of a revoked certificate."""
     need = ocsp_needs(CHAIN)[0]
     good = nvidia.ocsp_response(CHAIN)
-    assert check(need, good) == Checked(NOW + DAY, said=NOW - DAY)
+    assert check(need, good) == Checked(NOW + DAY, said=(NOW - DAY,))
     bad = nvidia.ocsp_response(CHAIN, status=REVOKED, since=NOW - 60)
-    assert check(need, bad) == Checked(NOW + DAY, said=NOW - 60)
+    assert check(need, bad) == Checked(NOW + DAY, said=(NOW - 60,))
     assert roles_of(need) == (need.role,)
 
 
