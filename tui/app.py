@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterable
 from typing import ClassVar
 
+from textual import events
 from textual.app import App, SystemCommand
+from textual.await_complete import AwaitComplete
 from textual.binding import BindingType
 from textual.screen import Screen
 from textual.theme import Theme
+from textual.widgets import Input
 
 from gateway.errors import InvalidKey, ScopeDenied, VerirouteError
 
@@ -63,13 +66,34 @@ class VerirouteApp(App[int]):
         self.back_online = asyncio.Event()
         self._woken = asyncio.Event()
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
         self.register_theme(HIGH_CONTRAST)
-        self.push_screen(TrafficScreen())
+        await self.push_screen(TrafficScreen())
         self.run_worker(self._beat(), group="pulse", exclusive=True)
 
     async def on_unmount(self) -> None:
         await self.source.close()
+
+    # --- screens and keys
+
+    def pop_screen(self) -> AwaitComplete:
+        """Leave the screen on top. What it asked for ends first: Textual would end that only after its widgets went."""
+        self.workers.cancel_node(self.screen)
+        return super().pop_screen()
+
+    async def on_event(self, event: events.Event) -> None:
+        """Let each key act before the next one is looked at, on a screen that is there.
+
+        Textual sends a key to what has the focus and looks for its action when it comes back. Of `/req`, typed ahead of
+        a busy terminal, every key would go to the list: `q` would quit. Only a box that takes text has its keys first.
+        """
+        if not isinstance(event, events.Key) or event.is_forwarded:
+            await super().on_event(event)
+        elif self.screen_stack and self.screen.is_mounted:
+            if isinstance(self.focused, Input):
+                await super().on_event(event)
+            elif not await self._check_bindings(event.key, priority=True):
+                await self._check_bindings(event.key)
 
     # --- the pulse
 
@@ -118,10 +142,10 @@ class VerirouteApp(App[int]):
         while len(self.screen_stack) > 2:
             self.pop_screen()
 
-    def action_nodes(self) -> None:
+    async def action_nodes(self) -> None:
         """To the nodes, which lie on top of the traffic."""
         self.action_traffic()
-        self.push_screen(NodesScreen())
+        await self.push_screen(NodesScreen())
 
     async def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):

@@ -34,6 +34,35 @@ CANARY = CanaryView(
 )  # fmt: skip
 
 
+class Late(DemoSource):
+    """Its nodes arrive when the screen that asked for them is half gone."""
+
+    screen: NodesScreen | None = None
+
+    async def nodes(self) -> tuple[NodeView, ...]:
+        while self.screen is not None and self.screen.query("#nodes-note"):
+            await asyncio.sleep(0)
+        return await super().nodes()
+
+
+async def test_nodes_that_arrive_for_a_screen_that_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving the nodes while they are being read again ends the reading, and not the application."""
+    monkeypatch.setattr("tui.screens.nodes.READ_S", 0.0)
+    source = Late(5, now_ms=NOON_MS, live=False)
+    app = VerirouteApp(source)
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.press("2")
+        await until(lambda: "as the gateway sees them now" in dump(app))
+        assert isinstance(app.screen, NodesScreen)
+        source.screen = app.screen
+        await asyncio.sleep(0.02)
+        await pilot.press("1", "slash")
+        await until(lambda: source.screen is not None and not source.screen.query("#nodes-note"))
+        await asyncio.sleep(0.02)
+        assert app.is_running
+
+
 def said(line: Line) -> str:
     return " ".join(explanation(line, 400).plain.split())
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from textual.widgets import Input
-from tui_kit import NARROW, NOON_MS, WIDE, dump, ready, row, until
+from tui_kit import NARROW, NOON_MS, WIDE, dump, ready, row, type_ahead, until
 
 from gateway.errors import ServiceError
 from tui.app import VerirouteApp
@@ -131,6 +131,18 @@ async def test_filter_and_clear(app: VerirouteApp) -> None:
         await pilot.press("slash", "escape")
         assert not box.display
         assert _rows(app).has_focus
+
+
+@pytest.mark.parametrize("before", ["", "2\x1b", "21", "?\x1b"])
+async def test_a_filter_typed_ahead_is_no_command(app: VerirouteApp, before: str) -> None:
+    """Keys act in the order in which they were typed: the `q` of a filter typed at once does not quit."""
+    async with app.run_test(size=NARROW) as _:
+        await ready(app)
+        type_ahead(app, f"{before}/node:q-1t")
+        box = app.screen_stack[1].query_one("#filter", Input)
+        await until(lambda: box.value == "node:q-1t")
+        assert isinstance(app.screen, TrafficScreen)
+        assert app.is_running
 
 
 async def test_n_walks_the_problems(app: VerirouteApp) -> None:

@@ -218,7 +218,7 @@ class TrafficScreen(Screen[None]):
         self.query_one("#filter-line").display = False
         box.value = self.chosen.source + (" " if self.chosen.source else "")
         box.cursor_position = len(box.value)
-        box.focus()
+        self.set_focus(box)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         try:
@@ -233,7 +233,7 @@ class TrafficScreen(Screen[None]):
     def _close_filter(self) -> None:
         self.query_one("#filter", Input).display = False
         self.query_one("#filter-line").display = True
-        self.rows.focus()
+        self.set_focus(self.rows)
 
     def action_back(self) -> None:
         if self.query_one("#filter", Input).display:

@@ -83,7 +83,8 @@ class TroubleScreen(Screen[None]):
     def tell(self, error: VerirouteError) -> None:
         """The newest failure."""
         self._error = error
-        self.query_one("#trouble-text", Static).update(self._content())
+        for text in self.query("#trouble-text").results(Static):  # none yet while the screen is only coming
+            text.update(self._content())
 
     def _content(self) -> Content:
         advice = advise(self._source, self._error)
