@@ -125,6 +125,14 @@ class VerirouteApp(App[int]):
             except TimeoutError:
                 continue
 
+    async def until_back(self, rest_s: float) -> None:
+        """Wait until the pulse finds the source again, and `rest_s` seconds."""
+        self.wake()
+        if self.pulse.offline_since is not None:
+            self.back_online.clear()
+            await self.back_online.wait()
+        await asyncio.sleep(rest_s)
+
     def wake(self) -> None:
         """Ask the source now instead of when it is due."""
         self._woken.set()

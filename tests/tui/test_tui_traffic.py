@@ -248,6 +248,10 @@ class Flaky(DemoSource):
         self._check()
         return await super().page(*args, **kwargs)
 
+    async def bundle(self, receipt_id: str) -> bytes:
+        self._check()
+        return await super().bundle(receipt_id)
+
     async def indexes(self, chosen):  # type: ignore[no-untyped-def]
         self._check()
         return None
@@ -287,14 +291,33 @@ async def test_offline_is_said_and_what_was_missed_comes_in(monkeypatch: pytest.
         await until(lambda: "● DEMO" in dump(app))
 
 
+async def test_a_receipt_opened_offline_is_read_when_the_source_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be fetched is fetched, and checked, without another key."""
+    monkeypatch.setattr("tui.app.BEAT_S", 0.05)
+    monkeypatch.setattr("tui.app._BACK_OFF", (0.05,))
+    monkeypatch.setattr("tui.screens.receipt._RETRY_S", 0.05)
+    source = Flaky()
+    app = VerirouteApp(source)
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        source.cut = True
+        await until(lambda: "○ offline" in dump(app))
+        await pilot.press("enter")
+        await until(lambda: "not re-verified: nothing answers" in dump(app))
+        source.cut = False
+        await until(lambda: "re-verified here, " in dump(app))
+
+
 async def test_the_pane_survives_an_empty_log() -> None:
     """A log without receipts says that nothing is selected."""
     app = VerirouteApp(DemoSource(0, now_ms=NOON_MS, live=False))
-    async with app.run_test(size=WIDE) as pilot:
+    async with app.run_test(size=WIDE, notifications=True) as pilot:
         await until(lambda: app.pulse.info is not None and app.screen.query("#rows"))
         await pilot.press("n", "N", "enter", "G", "y", "j")
         assert app.screen.query_one(ExchangePane).row is None
         assert "no exchange selected" in dump(app)
+        await until(lambda: "there is no exchange here" in dump(app))
+        assert "affirmed" not in dump(app)
         await until(lambda: "no exchange yet: each request to the gateway appears here" in dump(app))
 
 

@@ -17,7 +17,7 @@ from textual.containers import Container
 from textual.content import Content
 from textual.widgets import Footer, Static
 
-from gateway.errors import VerirouteError
+from gateway.errors import ServiceError, VerirouteError
 from gateway.model.verdict import Outcome
 from tui.actions import bindings
 from tui.chain import Line, chain
@@ -36,6 +36,10 @@ from .tree import TreeScreen
 
 if TYPE_CHECKING:
     from tui.app import VerirouteApp
+
+_RETRY_S = 1.0
+#: Reasons of a ServiceError that say that the source is away.
+_PASSING = frozenset(("unreachable", "timeout", "cut"))
 
 
 class ReceiptScreen(TreeScreen):
@@ -75,14 +79,16 @@ class ReceiptScreen(TreeScreen):
         self.run_worker(self._check(), group="check", exclusive=True)
 
     async def _check(self) -> None:
-        """Fetch the bundle if it is not here yet, and check it in a thread."""
+        """Fetch the bundle if it is not here yet, from a source that is away when it is back; check it in a thread."""
         row = self.row
-        try:
-            data = self._data if self._data is not None else await self.app.source.bundle(row.id)
-        except VerirouteError as error:
-            self._found(row, Findings(error=str(error)))
-            return
-        self._data = data
+        while (data := self._data) is None:
+            try:
+                self._data = await self.app.source.bundle(row.id)
+            except VerirouteError as error:
+                self._found(row, Findings(error=str(error)))
+                if not isinstance(error, ServiceError) or error.reason not in _PASSING:
+                    return
+                await self.app.until_back(_RETRY_S)
         self._found(row, await asyncio.to_thread(reverify, data, row, self.app.pins, time.time()))
 
     def _found(self, row: Row, findings: Findings) -> None:

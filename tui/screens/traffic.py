@@ -134,11 +134,7 @@ class TrafficScreen(Screen[None]):
 
     async def _until_back(self) -> None:
         """Wait until the pulse finds the source again, or a moment when it never lost it."""
-        self.app.wake()
-        if self.app.pulse.offline_since is not None:
-            self.app.back_online.clear()
-            await self.app.back_online.wait()
-        await asyncio.sleep(_RETRY_S)
+        await self.app.until_back(_RETRY_S)
 
     def on_rows_view_wanted(self, event: RowsView.Wanted) -> None:
         self._wanted = (event.first, event.end)
@@ -282,6 +278,7 @@ class TrafficScreen(Screen[None]):
                 try:
                     await feed.want(at, at + 200 * step if step > 0 else at + 1)
                 except VerirouteError as error:
+                    self.searching = False
                     self.app.say(str(error), severity="warning")
                     break
                 view.arrived()
@@ -296,7 +293,8 @@ class TrafficScreen(Screen[None]):
                 await asyncio.sleep(0)
         if self.searching:
             self.searching = False
-            self.app.say("every older exchange here was affirmed" if step > 0 else "every newer one was affirmed")
+            if view.feed is feed:
+                self.app.say(_no_problem(feed, at))
         self._describe()
 
     def step(self, by: int) -> None:
@@ -309,6 +307,17 @@ class TrafficScreen(Screen[None]):
         self.rows.move_to(at)
         if isinstance(self.app.screen, ReceiptScreen):
             self.app.screen.open_row(row)
+
+
+def _no_problem(feed: Feed, at: int) -> str:
+    """What was found by a search that ended at position `at`; of what was not read it says nothing."""
+    if not len(feed):
+        return "there is no exchange here"
+    if at < 0:
+        return "every newer one was affirmed"
+    if feed.complete and at >= len(feed):
+        return "every older exchange here was affirmed"
+    return "every older one that was read was affirmed; there are more"
 
 
 def _empty(feed: Feed | None) -> bool:
