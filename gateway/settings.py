@@ -236,7 +236,7 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where} is not TOML: {error}; `veriroute config reference` shows each key") from None
     for key, value in (environ or {}).items():
         if key.startswith(PREFIX):
             _overlay(table, key, value)

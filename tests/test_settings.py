@@ -234,3 +234,9 @@ def test_a_file_that_cannot_be_read_is_named_once(tmp_path: Path) -> None:
 def test_other_variables_are_not_settings(name: str) -> None:
     """What begins with no section's name, and is near to no setting's, belongs to other commands, or to the operator."""
     assert settings.load("", environ={f"VERIROUTE_{name}": "x"}) == settings.load("")
+
+
+def test_a_file_that_is_no_toml_is_told_with_where_the_keys_are() -> None:
+    """The place of the mistake, and the command that shows every key."""
+    with pytest.raises(ConfigError, match=r"^here\.toml is not TOML: .*line 1.*; `veriroute config reference` shows"):
+        settings.load("[server\n", where="here.toml")

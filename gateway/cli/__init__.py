@@ -14,7 +14,7 @@ import io
 import os
 import sys
 from types import ModuleType
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from gateway import __version__
 from gateway.errors import VerirouteError
@@ -87,7 +87,7 @@ def _run(args: list[str]) -> int:
         _say(f"veriroute: there is no command {args[0]!r}; `veriroute --help` lists them")
         return EXIT_USAGE
     about = inspect.cleandoc(getattr(command, "__doc__", None) or command.HELP)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"veriroute {args[0]}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     command.configure(parser)
@@ -100,6 +100,13 @@ def _run(args: list[str]) -> int:
         # A message may name a file as a document from outside calls it.
         _say(f"veriroute {args[0]}: " + "\n".join(plain(line) for line in str(error).split("\n")))
         return EXIT_USAGE
+
+
+class _Parser(argparse.ArgumentParser):
+    """A usage error says where the help is; so do those of a command's acts, which are parsers of this class too."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(f"{message}; `{self.prog} --help` explains")
 
 
 def _help_acts(parser: argparse.ArgumentParser, about: str) -> None:

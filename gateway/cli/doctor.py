@@ -181,7 +181,7 @@ def _proofs(lines: list[Line], policy: CompiledPolicy) -> list[str]:
 
 def _check(check: Check) -> list[str]:
     text = plain(check.reason or "")
-    if check.found:
+    if check.found and check.found != check.reason:
         text += (", " if text else "") + f"found {plain(check.found)}"
     if check.expected:
         text += f", expected {plain(check.expected)}"

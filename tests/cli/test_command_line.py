@@ -11,6 +11,8 @@ from typing import BinaryIO
 import pytest
 
 from gateway import cli
+from gateway.cli import doctor
+from gateway.model.verdict import Check, Outcome
 
 HOME = Path(cli.__file__).parents[2]
 PRINTING = [
@@ -184,3 +186,20 @@ def test_an_address_of_another_machine_is_told_before_the_log_begins(tmp_path: P
     code, _, said = veriroute("serve", folder=tmp_path, VERIROUTE_SERVER_HOST="192.0.2.1")
     assert (code, "cannot listen on 192.0.2.1:8080 (Cannot assign requested address)" in said) == (2, True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("args", [["keys"], ["keys", "create"], ["verify", "--no-such"]], ids=" ".join)
+def test_a_wrong_argument_is_told_with_where_the_help_is(args: list[str], capsys):
+    """A usage error names the command whose help explains, that of the act where there is one."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(args)
+    assert ended.value.code == 2
+    name = "veriroute verify" if args[0] == "verify" else f"veriroute {' '.join(args)}"
+    assert f"; `{name} --help` explains\n" in capsys.readouterr().err
+
+
+def test_a_finding_that_is_its_reason_is_told_once():
+    """Doctor does not say that it found `connect_failed` where that is the reason."""
+    (told,) = doctor._check(Check("evidence", Outcome.NONE, reason="connect_failed", found="connect_failed"))
+    assert told.count("connect_failed") == 1
+    assert doctor._check(Check("evidence", Outcome.NONE, reason="a", found="b"))[0].endswith("a, found b")
