@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import ClassVar
 
 from textual import events
 from textual.app import App, SystemCommand
 from textual.await_complete import AwaitComplete
 from textual.binding import BindingType
+from textual.command import CommandPalette
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Input
@@ -50,6 +52,14 @@ HIGH_CONTRAST = Theme(
 THEMES = ("textual-dark", "textual-light", "ansi-dark", "high-contrast")
 
 
+class Palette(CommandPalette):
+    """Textual's, but a page key before its list is laid out does nothing, where Textual's ends the application."""
+
+    def _action_command_list(self, action: str) -> None:
+        with suppress(KeyError):
+            super()._action_command_list(action)
+
+
 class VerirouteApp(App[int]):
     """`veriroute tui`. Exit code 0, or 1 when the source could never be reached."""
 
@@ -77,7 +87,12 @@ class VerirouteApp(App[int]):
     # --- screens and keys
 
     def pop_screen(self) -> AwaitComplete:
-        """Leave the screen on top. What it asked for ends first: Textual would end that only after its widgets went."""
+        """Leave the screen on top, but never the traffic: the palette, answered twice, asks for that too.
+
+        What the screen asked for ends first: Textual would end that only after its widgets went.
+        """
+        if len(self.screen_stack) <= 2:
+            return AwaitComplete()
         self.workers.cancel_node(self.screen)
         return super().pop_screen()
 
@@ -158,6 +173,10 @@ class VerirouteApp(App[int]):
     async def action_help(self) -> None:
         if not isinstance(self.screen, HelpScreen):
             await self.push_screen(HelpScreen(getattr(self.screen, "CONTEXTS", ("app",))))
+
+    async def action_command_palette(self) -> None:
+        if not isinstance(self.screen, CommandPalette):
+            await self.push_screen(Palette())
 
     def action_next_theme(self) -> None:
         names = list(THEMES)

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from textual.widgets import Input
+from textual.command import CommandPalette
+from textual.widgets import Input, OptionList
 from tui_kit import NARROW, NOON_MS, WIDE, dump, ready, row, type_ahead, until
 
 from gateway.errors import ServiceError
@@ -230,6 +231,32 @@ async def test_themes_go_round(app: VerirouteApp) -> None:
             await pilot.press("t")
             seen.append(app.theme)
         assert seen == ["textual-light", "ansi-dark", "high-contrast", "textual-dark"]
+
+
+async def test_a_palette_answered_twice_leaves_the_traffic(app: VerirouteApp) -> None:
+    """A second answer, typed before the palette went, does not close what lies below it."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.press("colon")
+        await until(lambda: app.screen.query_one(OptionList).option_count)
+        await pilot.press("down")
+        type_ahead(app, "\r\r\r")
+        await until(lambda: not isinstance(app.screen, CommandPalette))
+        await asyncio.sleep(0.05)
+        assert isinstance(app.screen_stack[1], TrafficScreen)
+
+
+async def test_a_page_key_in_a_palette_not_laid_out_yet(app: VerirouteApp) -> None:
+    """It does nothing."""
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.press("colon")
+        palette = app.screen
+        assert isinstance(palette, CommandPalette)
+        await until(lambda: palette.query_one(OptionList).option_count)
+        palette.query_one(OptionList)._index_to_line.clear()
+        palette._action_command_list("page_up")
+        assert app.is_running
 
 
 class Flaky(DemoSource):

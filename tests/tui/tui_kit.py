@@ -87,9 +87,9 @@ def row(**changes: object) -> Row:
 
 
 def type_ahead(app: VerirouteApp, text: str) -> None:
-    """Type `text` (ESC for its key) faster than the application takes it in, as a busy terminal does."""
+    """Type `text` (ESC and CR for their keys) faster than the application takes it in, as a busy terminal does."""
     for character in text:
-        key = "escape" if character == "\x1b" else _character_to_key(character)
+        key = {"\x1b": "escape", "\r": "enter"}.get(character) or _character_to_key(character)
         event = events.Key(key, character)
         event.set_sender(app)
         app._driver.send_message(event)  # type: ignore[union-attr]
