@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -442,6 +443,7 @@ class _Responses(_Named):
         super().__init__(head)
         self._begun: dict[int | str, tuple[Call, list[str]]] = {}  # by place; the texts are the arguments
         self._calls: list[Call] = []
+        self._times: Counter[Call] = Counter()  # how often each of them is in there
 
     def _read(self, kind: str, event: _Item) -> str:
         self.started = True
@@ -455,7 +457,8 @@ class _Responses(_Named):
             self._arguments(event)
         ended = kind in ("response.completed", "response.incomplete")
         if ended:
-            self._calls += self._unfinished()
+            for call in self._unfinished():
+                self._take(call)
             self._begun.clear()
         if event.response is not None and self._response(event.response):
             found = CALL
@@ -476,15 +479,19 @@ class _Responses(_Named):
         self._model(response.model)
         self._usage(response.usage)
         calls = parts_calls(response.output or [])
-        streamed, rest = bool(self._calls), list(self._calls)
+        streamed = bool(self._calls)
+        here: Counter[Call] = Counter()
         for call in calls:
-            if call in rest:
-                rest.remove(call)
-                continue
-            if streamed:
-                self.problem = self.problem or "the response has a call that was not streamed"
-            self._calls.append(call)
+            here[call] += 1
+            if here[call] > self._times[call]:
+                if streamed:
+                    self.problem = self.problem or "the response has a call that was not streamed"
+                self._take(call)
         return bool(calls)
+
+    def _take(self, call: Call) -> None:
+        self._calls.append(call)
+        self._times[call] += 1
 
     def _final_text(self, said: str) -> None:
         """The text of the response at the end, which agents take for the answer: what was streamed, where any was."""
@@ -501,14 +508,10 @@ class _Responses(_Named):
             self._begun[at] = call, []
             return
         begun, parts = self._begun.pop(at, (call, []))
-        said = "".join(parts) or begun.arguments
-        if (begun.kind, begun.name, begun.server) != (call.kind, call.name, call.server) or said not in (
-            None,
-            "",
-            call.arguments,
-        ):
+        said = Call(begun.kind, begun.name, "".join(parts) or begun.arguments or call.arguments, begun.server)
+        if said != call:
             self.problem = self.problem or "a call differs from what was streamed of it"
-        self._calls.append(call)
+        self._take(call)
 
     def _arguments(self, event: _Item) -> None:
         whole = event.input if event.arguments is None else event.arguments

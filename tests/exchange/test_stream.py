@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -709,6 +710,17 @@ def test_every_call_of_a_response_is_seen(
     seen = r.observation()
     assert [f"{c.name} {c.arguments}" for c in seen.calls] == calls
     assert seen.stream_grammar == problem
+
+
+def test_a_response_of_very_many_calls_is_read_in_time_that_grows_with_it() -> None:
+    """In another order than they were streamed, so that each is far from its like."""
+    items = [call(f"f{at}") for at in range(10_000)]
+    r = reader(RESPONSES, max_event=1 << 20)
+    r.feed(OPENINGS[RESPONSES][0] + b"".join(done(at, item) for at, item in enumerate(items)))
+    start = time.process_time()
+    r.feed(completed(*reversed(items)))
+    assert time.process_time() - start < 2  # seconds; when each was looked for among the others: 8
+    assert (len(r.observation().calls), r.observation().stream_grammar) == (len(items), None)
 
 
 def said(*texts: str) -> dict[str, object]:
