@@ -8,8 +8,12 @@ import msgspec
 
 
 def server_tools(server: str, names: list[Any] | None) -> list[str]:
-    """How the tools of an MCP server are declared: those of `names`, or, where it is None, whichever the server has."""
-    return [f"mcp:{server}"] if names is None else [f"mcp:{server}/{name}" for name in names]
+    """How the tools of an MCP server are declared: those of `names`, or, where it is None, whichever the server has.
+
+    The server's name stands in quotes: without them, tool `b` of `a` would be the server `a/b`.
+    """
+    whole = f"mcp:{server!r}"
+    return [whole] if names is None else [f"{whole}/{name}" for name in names]
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -236,7 +236,7 @@ def test_what_arguments_may_be(call: Call, outcome: Outcome) -> None:
 )
 def test_tools_of_servers_are_declared_with_their_server(call: Call, outcome: Outcome) -> None:
     """Whichever tool the server has, or those that the request allows of it; a function is another tool."""
-    seen = Observation(calls=(call,), declared=frozenset({"f", "mcp:s", "mcp:t/a"}))
+    seen = Observation(calls=(call,), declared=frozenset({"f", "mcp:'s'", "mcp:'t'/a"}))
     assert outcomes(sealed(), seen=seen)["tool_undeclared"][0] is outcome
 
 
