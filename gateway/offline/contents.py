@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import hashlib
 
-import msgspec
-
-from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 from gateway.log.bundle import Bundle
 from gateway.log.cosignature import Cosignature
 from gateway.log.receipt import salted
 from gateway.model.line import Line
-from gateway.model.node import AttestedSession
 from gateway.model.receipt import Receipt, Statement, millis
 from gateway.model.verdict import Outcome, Release
-from gateway.verify.aci import session_id
-from gateway.verify.appraise import session_document
 from gateway.verify.no_evidence import NO_BYTES
+from gateway.verify.sessions import id_of
 
 from . import proofs
 
@@ -114,28 +109,16 @@ def session_line(bundle: Bundle, receipt: Receipt) -> Line:
         sentence = f"attested session {wanted}, which is not in the file"
         return Line("session", Outcome.NONE, sentence, claimed=False)
     try:
-        found = content_id(bundle.session)
+        found, whole = id_of(bundle.session)
     except FormatError as error:
         return Line("session", Outcome.CONTRAINDICATED, "the session document is malformed", detail=str(error))
     if found != wanted:
         detail = f"found {found}, expected {wanted!a}"
         return Line("session", Outcome.CONTRAINDICATED, "the file holds another attested session", detail=detail)
-    sentence = "the file holds the session that the receipt names, in the fields that its id covers"
+    sentence = "the file holds the session that the receipt names"
+    if not whole:
+        sentence += ", in the fields that its id covers"
     return Line("session", Outcome.AFFIRMING, sentence, detail=found)
-
-
-def content_id(data: bytes) -> str:
-    """The id that a session document has by its content: ACI's own document, or our stored form of the session."""
-    document = strict_json(data, max_bytes=len(data))
-    if not isinstance(document, dict):
-        raise FormatError("it is no JSON object")
-    if "evidence_digest" in document:
-        try:
-            return session_id(session_document(msgspec.json.decode(data, type=AttestedSession)))
-        except msgspec.ValidationError as error:
-            raise FormatError(str(error)) from None
-    document.pop("session_id", None)  # some services send the id along with the document that it is the digest of
-    return session_id(document)
 
 
 def completeness_line(receipt: Receipt) -> Line:

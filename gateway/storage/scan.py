@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.errors import FormatError, LogRefused
 from gateway.log.audit_rows import Columns, Name, StoredRow
-from gateway.offline.contents import content_id
+from gateway.verify.sessions import id_of
 
 from . import engine
 
@@ -273,7 +273,7 @@ def _stored_row(row: tuple[Any, ...]) -> StoredRow:
 
 def _misfiled(id: object, data: bytes) -> str | None:
     try:
-        found = content_id(data)
+        found = id_of(data).id
     except FormatError as error:
         return f"the document archived as attested session {id!a} is none: {error}"
     return None if found == id else f"the attested session archived as {id!a} is another: its id is {found}"

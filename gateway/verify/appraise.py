@@ -17,9 +17,6 @@ it is left open (`tee_rules`). Evidence of any other platform is looked at by no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import msgspec
 
 from gateway.crypto.signatures import is_weak_ed25519, verify_ed25519
 from gateway.errors import FormatError
@@ -29,6 +26,7 @@ from gateway.model.verdict import AttestationResult, Check, Claim, Outcome, wors
 
 from . import aci
 from .node_evidence import HARDWARE, SOFTWARE, platform_of
+from .sessions import with_id
 
 #: A keyset that runs longer than this is treated as one that never ends (some deployments say 2^64-1).
 LONGEST_KEYSET_S = 10 * 366 * 86400
@@ -115,7 +113,7 @@ def attested_session(
         models=report.models,
         tee=() if tee is None else (tee,),
     )
-    return msgspec.structs.replace(session, id=aci.session_id(session_document(session)))
+    return with_id(session)
 
 
 def _collateral_ends(claims: TeeClaims) -> Iterator[float]:
@@ -125,32 +123,6 @@ def _collateral_ends(claims: TeeClaims) -> Iterator[float]:
     for child in claims.children:
         if child.authentic:
             yield from _collateral_ends(child)
-
-
-def session_document(session: AttestedSession) -> dict[str, Any]:
-    """The ACI document of a session, whose digest is the session's id: what can be checked again from the id alone."""
-    return {
-        "api_version": "aci/1",
-        "upstream_name": session.node,
-        "endpoint": session.endpoint,
-        "verifier_id": "veriroute/1",
-        "established_at": int(session.established),
-        "expires_at": int(session.expires),
-        "channel_binding": [
-            *({"type": "tls_spki_sha256", "spki_sha256": s.hex()} for s in session.spki_pins),
-            *([{"type": "ohttp_key_config", "key_config": session.hpke.hex()}] if session.hpke else []),
-        ],
-        **({"payee": session.payee} if session.payee else {}),
-        "evidence": {"digest": "sha256:" + session.evidence_digest},
-        # What shows no keyset is told apart by what the settings say of it.
-        **({"workload_keyset_digest": session.keyset_digest} if session.keyset_digest else _configured(session)),
-        "claims": {c.name: {"status": c.status} for c in session.claims},
-    }
-
-
-def _configured(session: AttestedSession) -> dict[str, Any]:
-    aliases = {"model_aliases": [list(pair) for pair in session.aliases]} if session.aliases else {}
-    return {"network": session.network, **aliases}
 
 
 def _evidence(report: aci.Report, tee: TeeClaims | None, problem: str | None) -> Check:

@@ -16,8 +16,7 @@ import msgspec
 from gateway.model.node import AttestedSession, Node
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 
-from .aci import session_id
-from .appraise import session_document
+from .sessions import with_id
 
 NO_EVIDENCE = "no_evidence"
 #: The reason of an answer's checks that only a signature could settle.
@@ -63,7 +62,7 @@ def appraise_no_evidence(
         claims=result.claims,
         aliases=terms.aliases.get(node.id, ()),
     )
-    return result, msgspec.structs.replace(session, id=session_id(session_document(session)))
+    return result, with_id(session)
 
 
 def _found(name: str, node: Node) -> str | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +78,24 @@ def test_a_changed_export_is_found(make_gateway: Any, node: Any) -> None:
         file.write_bytes(change(file.read_bytes()))
         code, said = run("audit", "verify-export", out, "--trust", str(gateway.trust), cwd=gateway.folder)
         assert code == 1, said
+
+
+def test_a_changed_session_is_found(make_gateway: Any, node: Any) -> None:
+    """What was checked of a node stands in no receipt's columns; the session's id, which receipts name, covers it."""
+    gateway = make_gateway([node_table(node, "n")]).start()
+    with gateway.sdk() as client:
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "=1+1"}], max_tokens=4)
+    gateway.stop()
+    with closing(sqlite3.connect(gateway.database)) as connection, connection:
+        ((before,),) = connection.execute("SELECT document FROM session")
+        document = json.loads(before)
+        (check,) = [check for check in document["checks"] if check["id"] == "channel_bound"]
+        check |= {"outcome": "affirming", "reason": None}
+        connection.execute("UPDATE session SET document = ?", (json.dumps(document).encode(),))
+    verify = ("audit", "verify", str(gateway.database), "--trust", str(gateway.trust))
+    code, said = run(*verify, cwd=gateway.folder)
+    assert code == 1, said
+    assert "is another: its id is" in said
+    with closing(sqlite3.connect(gateway.database)) as connection, connection:
+        connection.execute("UPDATE session SET document = ?", (before,))
+    assert run(*verify, cwd=gateway.folder)[0] == 3  # nothing from outside was given, and nothing is wrong

@@ -17,8 +17,7 @@ from gateway.model.receipt import PAYLOAD_TYPE, LogRef, Sha256, Subject, instant
 from gateway.model.verdict import Check, Outcome, Release
 from gateway.offline import STEPS, Line, exit_code, recorded, verify_bundle, verify_receipt_with_proof
 from gateway.offline.reappraise import reappraise
-from gateway.verify.aci import session_id
-from gateway.verify.appraise import session_document
+from gateway.verify.sessions import id_of, with_id
 
 A, W, C, N = Outcome.AFFIRMING, Outcome.WARNING, Outcome.CONTRAINDICATED, Outcome.NONE
 WORLD, INTENT, RECEIPT = small_world()
@@ -314,7 +313,7 @@ def test_the_session_is_found_by_its_content():
 
 
 def test_a_stored_session_is_found_by_its_content_too():
-    """The form in which we store sessions gives the id that its fields have, whatever id stands in it."""
+    """The form in which we store sessions gives the id that it has by its content: all of it."""
     session = AttestedSession(
         id="",
         node="node-1",
@@ -330,15 +329,20 @@ def test_a_stored_session_is_found_by_its_content_too():
         checks=(),
         claims=(),
     )
-    served = msgspec.structs.replace(World().predicate().served, session=session_id(session_document(session)))
-    bundle = with_receipt(served=served)
+    before = msgspec.structs.replace(session, id=id_of(msgspec.json.encode(session)).id)  # of a release that named less
 
-    def outcome(document: bytes) -> list[Outcome]:
-        return outcomes(check(msgspec.structs.replace(bundle, session=document)), "session")
+    def line(wanted: str, document: bytes) -> tuple[Outcome, str]:
+        served = msgspec.structs.replace(World().predicate().served, session=wanted)
+        bundle = msgspec.structs.replace(with_receipt(served=served), session=document)
+        (found,) = [line for line in check(bundle) if line.step == "session"]
+        return found.outcome, found.sentence
 
-    assert outcome(msgspec.json.encode(session)) == [A]
-    assert outcome(msgspec.json.encode(msgspec.structs.replace(session, node="node-2"))) == [C]
-    assert outcome(b'{"evidence_digest":1}') == [C]
+    names = "the file holds the session that the receipt names"
+    for whole, sentence in ((with_id(session), names), (before, f"{names}, in the fields that its id covers")):
+        stored = msgspec.json.encode(whole)
+        assert line(whole.id, stored) == (A, sentence)
+        assert line(whole.id, stored.replace(b"node-1", b"node-2"))[0] is C
+        assert line(whole.id, b'{"evidence_digest":1}')[0] is C
 
 
 def test_the_intent_stands_before_its_receipt():

@@ -7,10 +7,10 @@ import pytest
 
 from gateway.model.node import Node
 from gateway.model.verdict import Outcome
-from gateway.verify.aci import session_id
-from gateway.verify.appraise import appraise_node, session_document
+from gateway.verify.appraise import appraise_node
 from gateway.verify.checks import CHECKS, CLAIMS, Phase
 from gateway.verify.no_evidence import NO_BYTES, NoEvidenceTerms, appraise_no_evidence
+from gateway.verify.sessions import id_of
 
 NODE = Node("n", "openai", "https://api.example/openai", ("m",))
 NOW = 1_800_000_000.0
@@ -74,6 +74,6 @@ def test_the_session_says_what_is_known() -> None:
 def test_the_session_is_named_by_its_content(other: object) -> None:
     """The id is the digest of its document, so whatever is known of the node is in it."""
     _, session = appraised()
-    assert session.id == session_id(session_document(session)) == appraised()[1].id
+    assert id_of(msgspec.json.encode(session)) == (session.id, True)
+    assert session.id == appraised()[1].id
     assert session.id != other.id  # type: ignore[attr-defined]
-    assert "workload_keyset_digest" not in session_document(session)

@@ -16,8 +16,7 @@ from gateway.crypto.ohttp_keys import encode_key_config
 from gateway.errors import FormatError
 from gateway.model.node import AttestedSession, Node
 from gateway.model.verdict import AttestationResult
-from gateway.verify import aci
-from gateway.verify.appraise import session_document
+from gateway.verify.sessions import with_id
 from gateway.verify.tee.roots import TrustRoots
 
 from .dossier import Dossier, parse_dossier
@@ -103,7 +102,7 @@ def appraise_dossier(
     if session is None or read.record is None:
         return result, session
     session = msgspec.structs.replace(session, hpke=read.hpke, payee=read.record.payment_address)
-    return result, msgspec.structs.replace(session, id=aci.session_id(session_document(session)))
+    return result, with_id(session)
 
 
 def _nothing(problem: str) -> _Read:

@@ -25,14 +25,11 @@ import hashlib
 import math
 from collections.abc import Mapping
 
-import msgspec
-
 from gateway.crypto.rsa import load_rsa
 from gateway.errors import FormatError
 from gateway.model.node import AttestedSession, Node, SigningKey
 from gateway.model.verdict import AttestationResult, worst
-from gateway.verify import aci
-from gateway.verify.appraise import session_document
+from gateway.verify.sessions import with_id
 from gateway.verify.tee.roots import TrustRoots
 
 from .attested import Keys, live_document, registered_document
@@ -154,4 +151,4 @@ def _session(found: Found, keys: Keys, result: AttestationResult, until: float, 
         models=found.node.models,
         tee=() if found.best is None else (found.best.claims,),
     )
-    return msgspec.structs.replace(session, id=aci.session_id(session_document(session)))
+    return with_id(session)
