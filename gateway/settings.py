@@ -217,7 +217,7 @@ REFERENCE: dict[str, str] = {
     "canaries.samples": "Requests of one token in each run: 8 to 50.",
     "canaries.models": "Chat models that are asked for, at every node that offers them at /v1/chat/completions.",
     "canaries.policy": "Policy that these exchanges are under. Default: policy.default.",
-    "nodes.id": "Name of the node in receipts; unique.",
+    "nodes.id": "Name of the node in receipts; unique, at most 80 printable characters.",
     "nodes.network": "The adapter that speaks to it: aci (ACI aci/1 direct services, our reference node among them), "
     "openai (any server of OpenAI's API, without evidence), or opengradient (OpenGradient's LLM enclaves).",
     "nodes.base_url": "Origin, and path prefix if any, without /v1: http://127.0.0.1:9001. Left out where the "
@@ -445,9 +445,7 @@ def _judge(settings: Settings, where: str) -> None:
     _judge_canaries(settings.canaries, where)
     seen: set[str] = set()
     for node in settings.nodes:
-        if node.id in seen:
-            raise ConfigError(f"{where}: two nodes have the id {node.id!r}")
-        seen.add(node.id)
+        _judge_name(node.id, seen, where, "node")
         if not node.models:
             raise ConfigError(f"{where}: node {node.id!r} names no models")
         unknown = [e for e in node.endpoints if e not in ENDPOINTS]
@@ -459,6 +457,15 @@ def _judge(settings: Settings, where: str) -> None:
             raise ConfigError(
                 f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>, or 0x<64 of them>"
             )
+
+
+def _judge_name(name: str, seen: set[str], where: str, what: str) -> None:
+    # Receipts and records name it, and take no other names.
+    if not 0 < len(name) <= 80 or not name.isprintable():
+        raise ConfigError(f"{where}: a {what} has an id of 1 to 80 printable characters, not {name!r}")
+    if name in seen:
+        raise ConfigError(f"{where}: two {what}s have the id {name!r}")
+    seen.add(name)
 
 
 def _judge_address(base_url: str, upstream: Upstream, where: str) -> None:
@@ -513,12 +520,7 @@ def _judge_proofs(settings: Settings, where: str, text: str) -> None:
     _seconds(where, "proofs.zk_seconds", proofs.zk_seconds)
     seen: set[str] = set()
     for reference in settings.references:
-        # Records name it, and take no other names.
-        if not 0 < len(reference.id) <= 80 or not reference.id.isprintable():
-            raise ConfigError(f"{where}: a reference has an id of 1 to 80 printable characters, not {reference.id!r}")
-        if reference.id in seen:
-            raise ConfigError(f"{where}: two references have the id {reference.id!r}")
-        seen.add(reference.id)
+        _judge_name(reference.id, seen, where, "reference")
         place = f"{where}{_line_of(text, 'id', reference.id)}: reference {reference.id!r}"
         _judge_reference(reference, place, settings.upstream.allow_http)
 

@@ -77,6 +77,16 @@ def test_the_page_s_example_of_a_section_pays_nobody() -> None:
     assert spending.open_payer(loaded) is None
 
 
+@pytest.mark.parametrize("id", ["", "n" * 81, "a\tb", "a\x1b[0m"])
+def test_nodes_have_names_that_receipts_take(id: str) -> None:
+    """A name that a receipt would have to cut, or a screen to clean, is refused at the start."""
+    table = {"id": id, "network": "aci", "models": ["m"], "base_url": "http://127.0.0.1:1"}
+    with pytest.raises(ConfigError, match="a node has an id of 1 to 80 printable characters, not "):
+        settings.load("", environ={"VERIROUTE_NODES": json.dumps([table])})
+    with pytest.raises(ConfigError, match="two nodes have the id 'n'"):
+        settings.load("", environ={"VERIROUTE_NODES": json.dumps([{**table, "id": "n"}] * 2)})
+
+
 REFERENCE = '[[references]]\nid = "ref"\nmodels = ["m"]\nbase_url = "https://ref.example"\n'
 
 
