@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
-from gateway.exchange.head import LARGEST, MOST_CHOICES, MOST_SESSIONS, clean_request_id, parse_head
+from gateway.exchange.head import LARGEST, MOST_CHOICES, MOST_MEMBERS, MOST_SESSIONS, clean_request_id, parse_head
 
 CHAT = "/v1/chat/completions"
 
@@ -237,6 +237,28 @@ def test_a_large_body_with_other_escapes_is_read(spelled: bytes) -> None:
     """Escapes as ordinary encoders write them, and texts about escapes, need no second reading."""
     raw = filled(b'"' + spelled + b'"', b'"messages": [', b"]", 3 * LARGEST)
     assert parse_head(CHAT, raw).model == "m"
+
+
+@pytest.mark.parametrize("form", ['"%d":1', '"%d" :1', '"%d"\n:\t1', '"\\\\%d\\\\":1', '"\\"%d\\"":{"a":1}'])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_large_body_has_not_any_number_of_members(form: str, inside: bool) -> None:
+    """Each would cost its share of a second in which nobody else is served, however it is spelled; texts do not count."""
+
+    def crowd(count: int) -> bytes:
+        spelled = ",".join([form % at for at in range(count // form.count(":"))])
+        rest = '"z":{' + spelled + "}" if inside else spelled
+        return f'{{"model":"m","messages":"{"x" * LARGEST}",{rest}}}'.encode()
+
+    with pytest.raises(BadRequest, match=f"may have {MOST_MEMBERS} members, of all objects together"):
+        parse_head(CHAT, crowd(MOST_MEMBERS))
+    assert parse_head(CHAT, crowd(MOST_MEMBERS - 3)).model == "m"
+
+
+@pytest.mark.parametrize("text", [r"\":", ": ", r"\\\" :", r"\"\\:"])
+def test_a_text_of_colons_has_no_members(text: str) -> None:
+    """As quoted JSON and code have them."""
+    raw = '{"model":"m","messages":"%s"}' % (text * (LARGEST // 2))
+    assert parse_head(CHAT, raw.encode()).model == "m"
 
 
 @pytest.mark.parametrize("name", ["k" * 5000, "missing required field `model`" + "k" * 5000])
