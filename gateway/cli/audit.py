@@ -1,10 +1,10 @@
 """Check the stored audit log, and the sampled audits in it; export a part of it, and check such an export.
 
 `verify` reads a database, also while a gateway serves from it, and shows whether it is the one log that was signed,
-whole: entries, tree, checkpoints, documents, signatures, intents, columns, openings and archive, each as a line that
-names the first bad entry. A log that was cut at its tail agrees with itself: only a checkpoint or proof that somebody
-kept, or a checkpoint memory that lies elsewhere, shows it. Give them with --kept and --memory; without any, the answer
-is 3.
+whole: entries, tree, checkpoints, documents, signatures, intents, columns, openings, archive, API keys and acts of the
+command line, each as a line that names the first bad one. A log that was cut at its tail agrees with itself: only a
+checkpoint or proof that somebody kept, or a checkpoint memory that lies elsewhere, shows it. Give them with --kept and
+--memory; without any, the answer is 3.
 
 Trust roots come from --trust. Without it the trust.txt beside the database's keys is used. Whoever changed the database
 could have changed that too, and the checkpoint memory beside it: the answer is 3, unless --trust-stored-keys accepts

@@ -24,7 +24,7 @@ from gateway.policy_files import read_policies
 from gateway.settings import Settings
 from gateway.storage.engine import database_path, require_file
 from gateway.storage.reads import ApiKey, Reader
-from gateway.storage.writes import AdminWriter
+from gateway.storage.writes import AdminWriter, stored_digest
 from gateway.text import plain
 
 from .serve import add_config, settings_of
@@ -75,7 +75,10 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
         revoked_ms=None,
         last4=text[-4:],
     )
-    event = {"act": "create", "keyId": key.id, "policy": key.policy, "scopes": list(scopes), "timeMs": now}
+    event = {
+        "act": "create", "keyId": key.id, "policy": key.policy, "scopes": list(scopes), "timeMs": now,
+        "row": {"sha256": stored_digest(key)},
+    }  # fmt: skip
     made = "" if Path(path).exists() else ", made now"  # in another folder than the gateway's it serves nobody
     with AdminWriter(path) as writer:
         _tell(writer.notices)

@@ -16,6 +16,8 @@
                 times of checkpoints fit those of the entries                              (gateway.log.audit_rows)
 10. openings    payloads: intact, erased by an erasure entry, or missing
 11. archive     what entries name by digest is there, and is what its digest says        (gateway.log.audit_archive)
+12. keys        API keys are those that entries made and did not revoke                     (gateway.log.audit_keys)
+13. acts        what other processes left for the log is in it, and what it has is stored   (gateway.log.audit_acts)
 
 A log that was cut at its tail, with the checkpoints above the cut deleted too, is consistent in itself. Only something
 from outside shows it, so without any the outside line is `none` and the audit is undecided: never "intact". A memory
@@ -34,6 +36,7 @@ from gateway.errors import FormatError
 from gateway.model.line import Line
 from gateway.model.verdict import Outcome
 
+from .audit_acts import Acts, Administered
 from .audit_archive import Archive, Archived
 from .audit_pairs import INTENTS, Openings, Pairs, Times
 from .audit_rows import ARCHIVE, COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
@@ -45,7 +48,7 @@ from .trust import TrustPolicy
 
 STEPS = (
     *("trust", "leaves", "tree", "head", "outside", "documents", "signatures", "intents", "columns", "openings"),
-    *("archive",),
+    *("archive", "keys", "acts"),
 )
 #: Checkpoints whose signature and root are looked at; beyond that many, evenly spread ones, the first and the last.
 MAX_CHECKPOINTS = 10_000
@@ -69,7 +72,7 @@ class Kept(NamedTuple):
     standing: Standing = "yours"
 
 
-class Source(Stored, Archived, Protocol):
+class Source(Stored, Archived, Administered, Protocol):
     """What is asked of a stored log beside its rows. `size` is one more than the highest index."""
 
     size: int
@@ -127,6 +130,7 @@ def audit(
     yield run.line(COLUMNS, f"the columns of {run.receipts} receipts are those that were signed")
     yield run.opening_line()
     yield run.archive_line()
+    yield from run.act_lines()
 
 
 def _trust_line(roots: TrustPolicy | None, standing: Standing) -> Line:
@@ -150,6 +154,7 @@ class _Run:
         self.pairs = Pairs()
         self.openings = Openings()
         self.archive = Archive(source)
+        self.acts = Acts(source)
         self.times = Times(source.times())
         self.outside = [_outside(kept, self.log_keys(), source.origin) for kept in outside]
         every = max(1, -(-source.checkpoint_count() // MAX_CHECKPOINTS))
@@ -179,6 +184,7 @@ class _Run:
             self.receipts += seen.kind == "receipt"
         self.openings.erased.update(report.erased)
         self.archive.take(report)
+        self.acts.take(report, self.fail)
 
     def finish(self) -> None:
         self.tree.finish()
@@ -190,6 +196,7 @@ class _Run:
         self.archive.close(self.openings.erased, self.fail)
         for place, receipt in self.openings.missing:
             self.fail(OPENINGS, place, _MISSING.format(receipt, place))
+        self.acts.close(self.tree.size, self.fail)
         stray = self.source.stray()
         if stray is not None:
             self.fail(DOCUMENTS, self.tree.size, stray)
@@ -296,6 +303,10 @@ class _Run:
     def archive_line(self) -> Line:
         line = self.archive.line()
         return self.line(ARCHIVE, line.sentence) if self.bad.get(ARCHIVE) else line
+
+    def act_lines(self) -> Iterator[Line]:
+        for line in self.acts.lines():
+            yield self.line(line.step, line.sentence) if self.bad.get(line.step) else line
 
 
 class _Outside(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ from gateway.crypto.signatures import verify_ed25519
 from gateway.errors import FormatError
 from gateway.model.receipt import FORM_BYTES, PAYLOAD_TYPE, REQUEST_BODY, RESPONSE_BODY, Sha256, Subject, instant
 
+from .acts import LEFT, Act, read_act
 from .dsse import Envelope, Signature, pae, parse_envelope
 from .receipt import SALT_LENGTH, leaf_of, parse_leaf, salt_for, salted
 
@@ -126,6 +127,14 @@ class Outage(NamedTuple):
     unrecorded: int
 
 
+class Told(NamedTuple):
+    """An entry that another process left for the gateway; `act` is None where it holds none."""
+
+    place: int
+    kind: str
+    act: Act | None
+
+
 class Report(NamedTuple):
     """What was found in one run: leaf hashes from `first` on, and per step how many are bad and which comes first.
 
@@ -142,6 +151,7 @@ class Report(NamedTuple):
     named: dict[Name, tuple[int, str]]
     sent: list[Sent]
     outages: list[Outage]
+    acts: list[Told]
 
 
 class _Predicate(msgspec.Struct, rename="camel"):
@@ -227,10 +237,13 @@ class _Told(msgspec.Struct):
     predicate: _Event
 
 
+class _Left(msgspec.Struct):
+    predicate: msgspec.Raw
+
+
 _statement = msgspec.json.Decoder(_Statement)
-#: Entries that another process leaves for the gateway, with the time of then.
-_OTHERS = frozenset(("key", "config", "policy", "export", "hold"))
 _told = msgspec.json.Decoder(_Told)
+_left_behind = msgspec.json.Decoder(_Left)
 _WITHOUT_OPENING = {"none": "never", "salted": "gone", "full": "gone"}
 
 
@@ -244,7 +257,7 @@ def check_rows(rows: Sequence[StoredRow], first: int, keys: Mapping[str, bytes] 
         run.row(row)
     return Report(
         first, run.hashes, run.seen, run.erased, run.bad, run.first_bad, run.unknown_keys, run.named, run.sent,
-        run.outages,
+        run.outages, run.acts,
     )  # fmt: skip
 
 
@@ -261,6 +274,7 @@ class _Run:
         self.named: dict[Name, tuple[int, str]] = {}
         self.sent: list[Sent] = []
         self.outages: list[Outage] = []
+        self.acts: list[Told] = []
 
     def fail(self, step: str, index: int, sentence: str) -> None:
         self.bad[step] = self.bad.get(step, 0) + 1
@@ -318,7 +332,9 @@ class _Run:
     def content(self, row: StoredRow, kind: str, envelope: Envelope) -> None:
         if kind not in ("receipt", "intent", "erasure"):
             event = _event(envelope.payload)
-            time = "" if kind in _OTHERS else _moment(event)
+            if kind in LEFT:
+                self.acts.append(Told(row.place, kind, _act(kind, envelope.payload)))
+            time = "" if kind in LEFT else _moment(event)
             self.seen.append(Seen(row.place, kind, "", False, "", time))
             self.outages += _outage(event)
             return
@@ -412,6 +428,13 @@ def _event(payload: bytes) -> _Event:
         return _told.decode(payload).predicate
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _Event()
+
+
+def _act(kind: str, payload: bytes) -> Act | None:
+    try:
+        return read_act(kind, bytes(_left_behind.decode(payload).predicate))
+    except (FormatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _moment(event: _Event) -> str:

@@ -13,6 +13,8 @@ from hashlib import sha256
 from typing import Any
 
 from gateway.errors import FormatError, LogRefused
+from gateway.log.audit_acts import StoredAct
+from gateway.log.audit_keys import StoredKey
 from gateway.log.audit_rows import Columns, Name, StoredRow
 from gateway.verify.sessions import id_of
 
@@ -21,6 +23,8 @@ from . import engine
 PAGE = 1000
 #: Archived documents are read so many at a time: one may have a megabyte.
 FEW = 16
+#: Acts that wait for their entry, of which it is kept which did when the scan began; an honest database has a few.
+MANY_ACTS = 10_000
 #: No place is higher. Those that a changed file may have above it can neither be counted on from nor be looked up.
 LAST = 1 << 62
 #: Columns of `Scan.receipts`; the entry's text follows as the last.
@@ -37,6 +41,7 @@ _ROWS = """
     FROM leaf LEFT JOIN receipt r ON r.idx = leaf.idx LEFT JOIN record d ON d.idx = leaf.idx
               LEFT JOIN opening o ON o.idx = leaf.idx
     WHERE leaf.idx >= ? AND leaf.idx < ? AND typeof(leaf.idx) = 'integer' ORDER BY leaf.idx LIMIT ?"""
+_NEWEST_ACT = "SELECT coalesce(max(seq), 0) FROM admin_event WHERE typeof(seq) = 'integer'"
 _CHECKPOINTS = "size > ? AND size <= ? AND typeof(size) = 'integer'"
 
 #: Each finds a row that should not be there; the sentence takes its index or id.
@@ -114,8 +119,12 @@ class Scan:
             self.size = 1 + self._highest("leaf", "idx")
             self._head = self._highest("checkpoint", "size")
             self._tiles = dict(self._execute("SELECT level, max(n) FROM node GROUP BY level").fetchall())
+            self._newest_act = self._number(_NEWEST_ACT)
+            owed = self._execute("SELECT seq FROM admin_event WHERE done = 0 ORDER BY seq LIMIT ?", (MANY_ACTS,))
+            self._owed = frozenset(seq for (seq,) in owed.fetchall())
         finally:
             self._connection.execute("COMMIT")
+        self.crowded = len(self._owed) == MANY_ACTS
 
     def close(self) -> None:
         self._connection.close()
@@ -219,6 +228,32 @@ class Scan:
             yield None if found == digest else f"the evidence archived as {digest!a} is another: its digest is {found}"
         for id, data in self._documents("session", "id", "document"):
             yield _misfiled(id, data)
+
+    def administration(self) -> Iterator[StoredAct | StoredKey]:
+        """All acts by rising number, then all keys, as of one moment, so that each key stands with what made it.
+
+        It is a later moment than that of the log: `StoredAct.waited` says of what the log may have no entry yet. These
+        tables are small, so the transaction is short.
+        """
+        self._execute("BEGIN")
+        try:
+            for row in self._each("SELECT seq, kind, document, created_ms, done FROM admin_event ORDER BY seq"):
+                since = type(row[0]) is int and row[0] > self._newest_act
+                yield StoredAct(*row, waited=since or self.crowded or row[0] in self._owed)
+            for row in self._each(
+                "SELECT id, name, digest, policy, scopes, created_ms, revoked_ms, last4 FROM api_key ORDER BY id"
+            ):
+                yield StoredKey(*row)
+        finally:
+            self._execute("COMMIT")
+
+    def _each(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        cursor = self._execute(sql)
+        try:
+            while page := cursor.fetchmany(FEW):
+                yield from page
+        except sqlite3.DatabaseError as error:
+            raise LogRefused(f"the database cannot be read: {error}", reason="altered") from error
 
     def _documents(self, table: str, key: str, column: str) -> Iterator[tuple[object, bytes]]:
         after: int | None = None

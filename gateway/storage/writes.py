@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gateway.errors import ConfigError, LogUnavailable
+from gateway.log.acts import key_row
 
 from . import engine
 from .failures import passing
@@ -54,7 +55,7 @@ class AdminWriter:
                     key.name,
                     key.digest,
                     key.policy,
-                    " ".join(key.scopes),
+                    _joined(key),
                     key.created_ms,
                     key.revoked_ms,
                     key.last4,
@@ -93,6 +94,23 @@ class AdminWriter:
             raise ConfigError(f"the database holds this already: {error}") from error
         except sqlite3.Error as error:
             raise LogUnavailable(passing(error) or f"the database failed: {error}") from error
+
+
+def stored_digest(key: ApiKey) -> str:
+    """What the entry of a new key commits to (`gateway.log.acts`): the row that `add_key` stores."""
+    return key_row(
+        id=key.id,
+        name=key.name,
+        digest=key.digest,
+        policy=key.policy,
+        scopes=_joined(key),
+        created_ms=key.created_ms,
+        last4=key.last4,
+    )
+
+
+def _joined(key: ApiKey) -> str:
+    return " ".join(key.scopes)
 
 
 def _leave_event(connection: Connection, kind: str, document: bytes, now_ms: int) -> None:

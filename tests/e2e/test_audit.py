@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,29 @@ def test_verify_and_export(make_gateway: Any, node: Any) -> None:
     code, said = run("audit", "export", database, "--out", "bad", "--from", "yesterday", cwd=gateway.folder)
     assert code == 2
     assert "2026-11-01" in said
+
+
+def test_a_key_put_in_force_again_is_found(make_gateway: Any, node: Any) -> None:
+    """Keys that come and go while a gateway serves are those of the log; one un-revoked in the database is named."""
+    gateway = make_gateway([node_table(node, "n")]).start()
+    gateway.create_key("late")
+    (key,) = [key["id"] for key in json.loads(gateway.cli("keys", "list", "--json")) if key["name"] == "late"]
+    gateway.cli("keys", "revoke", key)
+    with gateway.http() as http, closing(sqlite3.connect(gateway.database, isolation_level=None)) as connection:
+        deadline = time.monotonic() + 20
+        while connection.execute("SELECT count(*) FROM admin_event WHERE done = 0").fetchone()[0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        kept = gateway.folder / "kept.checkpoint"
+        kept.write_bytes(http.get("/log/checkpoint").content)
+        verify = ["audit", "verify", str(gateway.database), "--trust", str(gateway.trust), "--json"]
+        verify += ["--kept", str(kept)]
+        code, said = run(*verify, cwd=gateway.folder)
+        outcomes = {line["step"]: line["outcome"] for line in json.loads(said)["lines"]}
+        assert (code, outcomes["keys"], outcomes["acts"]) == (0, "affirming", "affirming"), said
+        connection.execute("UPDATE api_key SET revoked_ms = NULL WHERE name = 'late'")
+        code, said = run(*verify, cwd=gateway.folder)
+        assert (code, f"key '{key}' is stored as in force, and entry" in said) == (1, True), said
 
 
 def test_a_changed_export_is_found(make_gateway: Any, node: Any) -> None:
