@@ -256,11 +256,12 @@ class Scan:
             raise LogRefused(f"the database cannot be read: {error}", reason="altered") from error
 
     def _documents(self, table: str, key: str, column: str) -> Iterator[tuple[object, bytes]]:
-        after: int | None = None
-        sql = f"SELECT rowid, {key}, {column} FROM {table} WHERE rowid > ? OR ? IS NULL ORDER BY rowid LIMIT ?"  # noqa: S608
-        while page := self._execute(sql, (after, after, FEW)).fetchall():
+        # Not `rowid > ? OR ? IS NULL`: that reads the table from its beginning for every page.
+        sql = f"SELECT rowid, {key}, {column} FROM {table} {{}} ORDER BY rowid LIMIT {FEW}"  # noqa: S608
+        page = self._execute(sql.format("")).fetchall()
+        while page:
             yield from ((name, _bytes(data)) for _, name, data in page)
-            after = page[-1][0]
+            page = self._execute(sql.format("WHERE rowid > ?"), page[-1][:1]).fetchall()
 
     def still_open(self, ids: Sequence[str]) -> list[str]:
         """Those of the receipts `ids` that have an opening, or what the node sent for the answer."""
