@@ -36,7 +36,7 @@ from .baselines import Baselines
 from .canaries import Canaries
 from .clock import lease_clock
 from .crypto.signatures import accelerate
-from .errors import ConfigError, VerirouteError
+from .errors import ConfigError, FormatError, VerirouteError
 from .exchange.head import Head
 from .fleet.attest import Attestation, Attester
 from .fleet.collateral import open_collateral
@@ -44,6 +44,7 @@ from .fleet.fleet import Fleet
 from .fleet.machines import Move
 from .fleet.tee_roots import trust_roots
 from .keyfiles import Keys, load_or_make, trust_text
+from .log.acts import read_document
 from .model.entry import Committed, Entry
 from .model.node import Node
 from .model.ulid import RANDOM_BYTES, UlidFactory
@@ -78,6 +79,7 @@ class Gateway:
         self.keys = KeyRing(open_to_local=settings.auth.mode == "none")
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
+        self._no_acts: set[int] = set()  # numbers of what stands among the acts of other processes and is none
         self.sequencer: Sequencer
         self.fleet: Fleet
         self.inference: Inference
@@ -373,9 +375,16 @@ class Gateway:
         self._generation = generation  # behind them: a read that failed is made again
 
     async def _log_events(self) -> None:
-        """Put what other processes asked for into the log, each once."""
+        """Put what other processes asked for into the log, each once. What none of them leaves is not signed."""
         for event in self.reader.pending_events():
-            document = msgspec.json.decode(event.document, type=dict[str, Any])
+            if event.seq in self._no_acts:
+                continue
+            try:
+                document = read_document(event.kind, event.document)
+            except FormatError as error:
+                self._no_acts.add(event.seq)
+                log.error("act.refused", seq=event.seq, kind=str(event.kind), error=str(error))
+                continue
             await self.recorder.event(event.kind, self._id(), document)
             await self.sequencer.submit(mark_done(event.seq))
 

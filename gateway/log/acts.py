@@ -65,12 +65,19 @@ _canonical = msgspec.json.Encoder(order="sorted")
 _keys = msgspec.json.Decoder(_Key)
 
 
-def read_act(kind: str, document: bytes) -> Act:
-    """The act in a document, whatever its spaces and the order of its members; `FormatError` when it is no object."""
+def read_document(kind: str, document: bytes) -> dict[str, Any]:
+    """The members of an act's document. Raises `FormatError` when it is no object, or `kind` none that is left."""
+    if kind not in LEFT:
+        raise FormatError("no command leaves an act of this kind")
     try:
-        content = _canonical.encode(_object.decode(document))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _object.decode(document)
+    except (TypeError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"not the document of an act: {error}") from None
+
+
+def read_act(kind: str, document: bytes) -> Act:
+    """The act in a document, whatever its spaces and the order of its members. Raises as `read_document` does."""
+    content = _canonical.encode(read_document(kind, document))
     digest = sha256(kind.encode() + b"\0" + content).digest()
     return Act(digest, _key_act(content) if kind == "key" else None)
 

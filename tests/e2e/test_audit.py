@@ -91,6 +91,33 @@ def test_a_key_put_in_force_again_is_found(make_gateway: Any, node: Any) -> None
         assert (code, f"key '{key}' is stored as in force, and entry" in said) == (1, True), said
 
 
+def test_what_no_command_leaves_is_not_signed(make_gateway: Any, node: Any) -> None:
+    """The gateway enters acts of other processes, and not an alarm or erasure that somebody put among them; nor does
+    one that cannot be read keep those behind it from the log."""
+    gateway = make_gateway([node_table(node, "n")]).start()
+    with closing(sqlite3.connect(gateway.database, isolation_level=None)) as connection:
+        left = (("alarm", b'{"alarm":"machine_changed"}'), ("erasure", b'{"receiptIds":["x"]}'), ("key", b"no act"))
+        for kind, document in left:
+            connection.execute(
+                "INSERT INTO admin_event (kind, document, created_ms, done) VALUES (?, ?, 1, 0)", (kind, document)
+            )
+        gateway.create_key("late")
+        deadline = time.monotonic() + 20
+        while connection.execute("SELECT count(*) FROM admin_event WHERE done = 0").fetchone()[0] > len(left):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    errors = [json.loads(line) for line in gateway.process.errors().splitlines()]
+    gateway.stop()
+    with closing(sqlite3.connect(gateway.database)) as connection:
+        kinds = {kind for (kind,) in connection.execute("SELECT kind FROM record")}
+    assert "key" in kinds
+    assert not kinds & {"alarm", "erasure"}
+    code, said = run("audit", "verify", str(gateway.database), "--trust", str(gateway.trust), cwd=gateway.folder)
+    assert (code, "is of kind 'alarm', which no command leaves" in said) == (1, True), said
+    refused = [line for line in errors if line["event"] == "act.refused"]
+    assert [(line["seq"], line["kind"]) for line in refused] == [(3, "alarm"), (4, "erasure"), (5, "key")]
+
+
 def test_a_changed_export_is_found(make_gateway: Any, node: Any) -> None:
     """One changed byte, and a file that lacks its last line, are named."""
     gateway = make_gateway([node_table(node, "n")]).start()
