@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from textual import events
 from textual.app import App, SystemCommand
@@ -19,6 +19,7 @@ from textual.command import CommandPalette
 from textual.screen import Screen
 from textual.theme import Theme
 from textual.widgets import Input
+from textual.worker import ResultType, Worker, WorkType
 
 from gateway.errors import InvalidKey, ScopeDenied, VerirouteError
 
@@ -53,7 +54,15 @@ THEMES = ("textual-dark", "textual-light", "ansi-dark", "high-contrast")
 
 
 class Palette(CommandPalette):
-    """Textual's, but a page key before its list is laid out does nothing, where Textual's ends the application."""
+    """Textual's, but neither a page key before its list is laid out nor a letter that arrives as it is left ends the
+    application."""
+
+    def run_worker(self, work: WorkType[ResultType], *args: Any, **options: Any) -> Worker[ResultType]:
+        """A search; over before it begins when the palette has been left, whose list would be gone when it ends."""
+        search = super().run_worker(work, *args, **options)
+        if self not in self.app.screen_stack:
+            search.cancel()
+        return search
 
     def _action_command_list(self, action: str) -> None:
         with suppress(KeyError):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from textual.command import CommandPalette
+from textual.command import CommandPalette, Hit, Hits, Provider
 from textual.widgets import Input, OptionList
 from tui_kit import NARROW, NOON_MS, WIDE, dump, ready, row, type_ahead, until
 
@@ -256,6 +256,33 @@ async def test_a_page_key_in_a_palette_not_laid_out_yet(app: VerirouteApp) -> No
         await until(lambda: palette.query_one(OptionList).option_count)
         palette.query_one(OptionList)._index_to_line.clear()
         palette._action_command_list("page_up")
+        assert app.is_running
+
+
+class Slow(Provider):
+    """Finds its one command when the palette that asked for it is half gone."""
+
+    async def search(self, query: str) -> Hits:
+        await asyncio.sleep(0.1)
+        yield Hit(1.0, query, lambda: None)
+
+    async def shutdown(self) -> None:
+        await asyncio.sleep(0.3)
+
+
+async def test_a_search_that_begins_as_the_palette_is_left(app: VerirouteApp) -> None:
+    """A letter that comes in after the palette was closed searches nothing, and ends nothing."""
+    app.COMMANDS = {Slow}  # type: ignore[misc]
+    async with app.run_test(size=NARROW) as pilot:
+        await ready(app)
+        await pilot.press("colon")
+        palette = app.screen
+        assert isinstance(palette, CommandPalette)
+        box = palette.query_one(Input)
+        palette.dismiss()
+        palette.post_message(Input.Changed(box, "x"))
+        await until(lambda: not palette.is_attached)
+        await asyncio.sleep(0.05)
         assert app.is_running
 
 
