@@ -49,7 +49,8 @@ def nodes_tree(nodes: Sequence[NodeView]) -> Line:
 
 def node_line(node: NodeView) -> Line:
     """One node: its state, its session's checks and claims, and its canaries."""
-    why = f" ({node.reason})" if node.reason and node.reason != node.state else ""
+    behind = (node.reason if node.reason != node.state else None, node.cause)
+    why = f" ({': '.join(filter(None, behind))})" if any(behind) else ""
     text = f"{node.state}{why}  {node.network}"
     if node.canaries:
         text += "  " + "; ".join(_since(canary) for canary in node.canaries)

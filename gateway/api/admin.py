@@ -15,7 +15,7 @@ from gateway import __version__
 from gateway.errors import BadRequest
 from gateway.fleet.fleet import Member
 from gateway.model.admin import Info, Nodes, NodeView, Page, SessionView
-from gateway.policy import prospect
+from gateway.routing import drop_reason
 
 from .reads import BUNDLE, bundle_bytes, number, only, principal_of
 from .services import Services
@@ -86,26 +86,17 @@ def _node(services: Services, member: Member) -> NodeView:
     session = member.session
     policy = services.terms.policies[services.terms.default]
     quarantined = view.health.quarantined_until - now
-    circuit = "open" if view.health.circuit_until > now else None
-    state, reason = "ok", None
-    if session is None:
-        state, reason = "unattested", view.absent or "session_missing"
-    elif quarantined > 0:
-        state, reason = "quarantined", "quarantined"
-    elif circuit is not None:
-        state, reason = "circuit_open", "circuit_open"
-    else:
-        decision = view.decisions.get(policy.digest) or prospect(session, policy)
-        if not decision.permit:
-            state, reason = "refused", decision.reason
+    # Routing's own answer, for any model and endpoint that the node has.
+    reason = drop_reason(view, next(iter(view.models), ""), next(iter(view.endpoints), ""), policy, now)
     return NodeView(
         id=view.id,
         network=view.network,
         operator=view.operator,
         models=tuple(sorted(view.models)),
         endpoints=tuple(sorted(view.endpoints)),
-        state=state,
+        state=_state(member, reason),
         reason=reason,
+        cause=None if reason is None else member.cause(reason, policy),
         session=SessionView(
             id=session.id,
             established=session.established,
@@ -119,9 +110,18 @@ def _node(services: Services, member: Member) -> NodeView:
         ewma_ms=view.health.ewma_ms,
         in_flight=view.in_flight,
         quarantined_s=quarantined if quarantined > 0 else None,
-        circuit=circuit,
+        circuit="open" if view.health.circuit_until > now else None,
         canaries=services.canaries(view.id),
     )
+
+
+def _state(member: Member, reason: str | None) -> str:
+    """`reason`, for which routing passes the node over, in one of five words."""
+    if reason is None:
+        return "ok"
+    if reason in ("quarantined", "circuit_open"):
+        return reason
+    return "unattested" if member.current is None else "refused"
 
 
 HANDLERS: list[BaseRouteHandler] = [info, receipts, receipt, nodes, live]

@@ -20,6 +20,7 @@ from gateway.exchange.head import Head
 from gateway.model.node import AttestedSession, Node
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.policy.machine import under
 from gateway.policy.prospect import prospect
 from gateway.policy.schema import CompiledPolicy
 from gateway.routing import (
@@ -35,6 +36,7 @@ from gateway.routing import (
     quarantine,
 )
 from gateway.settings import is_local
+from gateway.text import plain
 from gateway.upstream.origin import Origin, parse_origin
 
 from .attest import Attestation, Attester
@@ -52,6 +54,8 @@ EVIDENCE_RATE = 16 * 1024
 #: How often doubt about a node's key may make us ask it again.
 DOUBT_S = 60.0
 _WAITING = frozenset(("session_missing", "session_expired", "fresh"))
+#: Characters of a cause that are told: codes are shorter, and an adapter may be anybody's.
+CAUSE_MAX = 80
 
 #: How long looking up a network's nodes may take.
 DISCOVERY_S = 30.0
@@ -80,6 +84,8 @@ class Member:
             owner=node.owner,
         )
         self.last: Attestation | None = None
+        self.failure: str | None = None  # why the last request to it failed
+        self.conviction: str | None = None  # what it is, or was, quarantined for
         self.next_try = 0.0
         self.tries = 0
         self.permits: frozenset[str] = frozenset()  # the policies that its last sound session satisfied
@@ -91,6 +97,32 @@ class Member:
     @property
     def session(self) -> AttestedSession | None:
         return self.view.session
+
+    @property
+    def current(self) -> AttestedSession | None:
+        """The session while it is in force: one that could not be renewed stays `session`."""
+        return self.view.session if self.mono() < self.view.lease_until else None
+
+    def cause(self, reason: str, policy: CompiledPolicy) -> str | None:
+        """What is behind `reason`, for which routing passes it over under `policy`; None where that says all.
+
+        Why it has no session: the reason of the last attempt to establish one. Why a check failed: the check's own.
+        """
+        if reason == "quarantined":
+            found = self.conviction
+        elif reason == "circuit_open":
+            found = self.failure
+        else:
+            found = self._unshown(reason, policy)
+        return plain(found, CAUSE_MAX) if found and found != reason else None
+
+    def _unshown(self, reason: str, policy: CompiledPolicy) -> str | None:
+        attempt = () if self.last is None else self.last.result.checks
+        checks = attempt if self.session is None else under(self.session, policy)
+        named = next((c for c in checks if c.id == reason and c.outcome is not Outcome.AFFIRMING), None)
+        if named is None and reason in _WAITING and self.last is not None and self.last.session is None:
+            named = next((c for c in attempt if c.outcome is not Outcome.AFFIRMING), None)
+        return None if named is None else named.reason
 
     def enter(self) -> None:
         self.view.in_flight += 1
@@ -113,6 +145,7 @@ class Member:
 
     def failed(self, reason: str) -> None:
         """It could not be reached, broke off or answered nonsense."""
+        self.failure = reason
         self.view.health = on_failure(self.view.health, self.mono())
         log.info("node.failed", node=self.node.id, reason=reason, failures=self.view.health.failures)
 
@@ -132,6 +165,7 @@ class Member:
 
     def contradicted(self, reason: str) -> None:
         """An answer of its was contraindicated: it serves nobody for a while, and must attest anew."""
+        self.conviction = reason
         self.view.health = quarantine(self.view.health, self.mono())
         log.warning("node.quarantined", node=self.node.id, reason=reason)
 

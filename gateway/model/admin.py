@@ -79,7 +79,10 @@ class CanaryView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
-    """One node as the gateway sees it now: whether it would be routed to, and if not, the one reason."""
+    """One node as the gateway sees it now: whether it would be routed to, and if not, the one reason.
+
+    `cause` is what is behind the reason, where more is known: why the last attempt to establish a session failed, say.
+    """
 
     id: str
     network: str
@@ -88,6 +91,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...] = ()
     state: str
     reason: str | None = None
+    cause: str | None = None
     session: SessionView | None = None
     ewma_ms: float | None = None
     in_flight: int = 0

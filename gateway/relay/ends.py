@@ -23,7 +23,7 @@ from gateway.fleet.fleet import Choice, Fleet, Member
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import Outcome, Release
 from gateway.policy.decide import Decision
-from gateway.policy.machine import TEE_RULES, under
+from gateway.policy.machine import TEE_RULES
 from gateway.recorder import Ending
 from gateway.routing import node_at_fault
 from gateway.upstream.connection import Connection
@@ -155,8 +155,8 @@ class Ends:
         rejected = self.x.rejected
         reasons = {r.reason for r in rejected}
         first = rejected[0].reason if rejected else "no nodes"
-        rules = {r.node: rule for r in rejected if (rule := self._rule(r)) is not None}
-        why = ", ".join(_why(r, rules) for r in rejected[:8]) or "no node offers it"
+        nodes = self.passed_over()
+        why = listed(nodes) or "no node offers it"
         error: VerirouteError
         if reasons == {"session_not_listed"}:
             error = SessionNotAccepted(
@@ -175,18 +175,20 @@ class Ends:
             # An SDK that tries again at once helps only where time does; each try would be one more receipt.
             error.retryable = bool(reasons & PASSING)
         ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=first)
-        nodes = [
-            {"node": r.node, "reason": r.reason, **({"rule": rules[r.node]} if r.node in rules else {})}
-            for r in rejected
-        ]
         await self.refuse(error, ending, None, extra={"nodes": nodes})
 
-    def _rule(self, rejected: Rejected) -> str | None:
-        """Which rule of the policy's section [tee] a node's machine does not meet, when that is why it was not used."""
+    def passed_over(self) -> list[dict[str, str]]:
+        """Each node that was not used: its reason, and where more is known what is behind it, as `rule` (of the
+        policy's section [tee]) or `cause`."""
+        return [self._passed_over(rejected) for rejected in self.x.rejected]
+
+    def _passed_over(self, rejected: Rejected) -> dict[str, str]:
+        told = {"node": rejected.node, "reason": rejected.reason}
         member = self.fleet.members.get(rejected.node)
-        if rejected.reason != TEE_RULES or member is None or member.session is None:
-            return None
-        return next((c.reason for c in under(member.session, self.policy) if c.id == TEE_RULES), None)
+        cause = None if member is None else member.cause(rejected.reason, self.policy)
+        if cause is not None:
+            told["rule" if rejected.reason == TEE_RULES else "cause"] = cause
+        return told
 
     async def refuse(
         self,
@@ -317,9 +319,13 @@ class _RateLimited(UpstreamFailed):
     status = 429
 
 
-def _why(rejected: Rejected, rules: dict[str, str]) -> str:
-    rule = rules.get(rejected.node)
-    return f"{rejected.node}: {rejected.reason}" + (f" ({rule})" if rule else "")
+def listed(nodes: list[dict[str, str]]) -> str:
+    """The first few of `passed_over` in a sentence."""
+    return ", ".join(_why(**node) for node in nodes[:8])
+
+
+def _why(node: str, reason: str, rule: str = "", cause: str = "") -> str:
+    return f"{node}: {reason}" + (f" ({rule or cause})" if rule or cause else "")
 
 
 def _retry_after(value: bytes | None) -> bytes | None:

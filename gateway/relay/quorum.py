@@ -39,7 +39,7 @@ from gateway.verify.proofs.quorum import MAX_MEMBERS, Answer, Quorum, Terms, jud
 from gateway.verify.proofs.spelling import stops_of
 from gateway.verify.proofs.structured import form_of
 
-from .ends import PASSING, Next
+from .ends import PASSING, Next, listed
 from .judged import Facts, Got
 from .proving import QUORUM, assumed, parts_of, proved
 from .run import Run
@@ -211,14 +211,14 @@ class Quorate(Run):
     async def too_few(self, known: int) -> None:
         """There cannot be a quorum: no prompt leaves. Raises `Done`."""
         name, n = self.terms.use.name, self.policy.quorum.n
-        why = ", ".join(f"{r.node}: {r.reason}" for r in self.x.rejected[:8])
+        nodes = self.passed_over()
+        why = listed(nodes)
         error = NoEligibleNode(
             f"Policy {name} asks for {n} operators that agree, and nodes of {known} may be asked"
             f"{': ' + why if why else ''}. Name who runs a node in nodes.operator.",
             reason="operators_too_few",
         )
         error.retryable = any(r.reason in PASSING for r in self.x.rejected)
-        nodes = [{"node": r.node, "reason": r.reason} for r in self.x.rejected]
         ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason="operators_too_few")
         await self.refuse(error, ending, None, extra={"nodes": nodes})
 

@@ -131,7 +131,10 @@ def test_a_policy_that_needs_a_signature_sends_no_prompt(world: Gateway, scripte
         ask(world, world.signed)  # type: ignore[attr-defined]
     error = caught.value.body
     assert isinstance(error, dict)
-    assert (error["code"], error["nodes"]) == ("no_eligible_node", [{"node": "keyed", "reason": "evidence"}])
+    assert (error["code"], error["nodes"]) == (
+        "no_eligible_node",
+        [{"node": "keyed", "reason": "evidence", "cause": "no_evidence"}],
+    )
     assert len(scripted.received) == before
 
 

@@ -22,6 +22,8 @@ from scripted import Received, ScriptedNode
 
 from gateway.app import Gateway
 from gateway.errors import LogUnavailable
+from gateway.fleet.attest import Attestation
+from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.payer import Payer
 from gateway.payment.policy import Asset, Caps, SpendingRules
 from gateway.payment.sign import Wallet
@@ -482,6 +484,19 @@ async def test_three_nodes_of_one_operator_are_asked_nothing(make: Callable[...,
     answer = await world.ask()
     assert (answer.status, answer.error["reason"]) == (503, "operators_too_few")
     assert sum(world.asked()) == 0
+
+
+async def test_a_node_that_is_missing_from_a_quorum(make: Callable[..., Any]) -> None:
+    """Where it keeps the quorum from being asked, the agent is told why it has no session."""
+    world = await make(HONEST, operators=("o",))
+    member = world.gateway.fleet.members["n0"]
+    member.view.lease_until = 0.0
+    member.last = Attestation(AttestationResult((Check("evidence", Outcome.NONE, "connect_failed"),)), None, None)
+    member.next_try = world.gateway.fleet.mono() + 60
+    answer = await world.ask()
+    told = {"node": "n0", "reason": "session_expired", "cause": "connect_failed"}
+    assert (answer.error["reason"], answer.error["nodes"]) == ("operators_too_few", [told])
+    assert "n0: session_expired (connect_failed)" in answer.error["message"]
 
 
 async def test_an_operator_s_second_node_stands_in_for_its_first(make: Callable[..., Any]) -> None:

@@ -87,7 +87,7 @@ def hostile_node(text: str, number: int) -> NodeView:
     )
     return NodeView(
         id=f"{number}{text}", network=text, operator=text, models=(text,), endpoints=(text,), state=text, reason=text,
-        session=session, circuit=text, quarantined_s=1e300, ewma_ms=1e300, canaries=(canary,),
+        cause=text, session=session, circuit=text, quarantined_s=1e300, ewma_ms=1e300, canaries=(canary,),
     )  # fmt: skip
 
 

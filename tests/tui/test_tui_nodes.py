@@ -101,6 +101,11 @@ def test_a_node_without_a_session_shows_nothing() -> None:
     absent = node_line(NodeView(id="n", network="aci", state="unattested", reason="evidence"))
     assert (absent.outcome, absent.text) == (Outcome.NONE, "unattested (evidence)  aci")
     assert absent.below == []
+    down = node_line(NodeView(id="n", network="aci", state="unattested", reason="session_missing", cause="closed"))
+    assert down.text == "unattested (session_missing: closed)  aci"
+    assert down.facts[0] == ("state", "unattested (session_missing: closed)")
+    caught = node_line(NodeView(id="n", network="aci", state="quarantined", reason="quarantined", cause="signature"))
+    assert caught.text == "quarantined (signature)  aci"
     session = SessionView(id="s", established=0, expires=1, outcome="contraindicated", checks=(Check("fresh", Outcome.CONTRAINDICATED, "old"),))  # fmt: skip
     failed = node_line(NodeView(id="n", network="aci", state="circuit_open", session=session, circuit="open"))
     assert (failed.outcome, [line.key for line in failed.below]) == (Outcome.CONTRAINDICATED, ["session"])

@@ -1,0 +1,142 @@
+"""What an agent is told of a node that could not be used: the reason, and what is behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agents import ANSWER
+from ledger import Ledger
+from scripted import ScriptedNode
+from test_stale_connection import ask, gateway, node
+
+from adapters.aci import adapter as aci
+from gateway.adapter import RawEvidence
+from gateway.api.admin import _node
+from gateway.app import Gateway
+from gateway.fleet.fleet import CAUSE_MAX
+from gateway.model.admin import NodeView
+from gateway.routing import FAILURES_TO_OPEN
+from gateway.settings import load
+
+__all__ = ["gateway", "node"]
+
+PIN = "sha256:" + "0" * 64
+
+
+@asynccontextmanager
+async def standing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **of: Any) -> AsyncIterator[Gateway]:
+    """A gateway whose one node is the table `of`; what is asked here is asked behind the front."""
+    monkeypatch.setattr(Gateway, "_front", lambda self: None)
+    table = ", ".join(f'{key} = "{value}"' for key, value in {"id": "n", "pin": PIN, **of}.items())
+    settings = load(
+        f'auth.mode = "none"\nstorage.url = "sqlite:///{tmp_path}/audit.db"\nnodes = [{{models = ["m"], {table}}}]'
+    )
+    gateway = Gateway(settings)
+    await gateway.open()
+    yield gateway
+    await gateway.close()
+
+
+def nobody() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+async def refused(gateway: Gateway, reason: str, cause: str) -> None:
+    """The agent, and whoever asks for the nodes, is told `reason` and `cause`; the receipt has the reason."""
+    answer = await ask(gateway)
+    assert (answer.status, answer.error["code"], answer.error["reason"]) == (503, "no_eligible_node", reason)
+    assert answer.error["nodes"] == [{"node": "n", "reason": reason, "cause": cause}]
+    assert f"n: {reason} ({cause})" in answer.error["message"]
+    assert (listed(gateway).reason, listed(gateway).cause) == (reason, cause)
+
+
+def listed(gateway: Gateway) -> NodeView:
+    """The node as the admin API shows it."""
+    return _node(gateway.services(), gateway.fleet.members["n"])
+
+
+async def test_a_node_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no session because there was no connection."""
+    async with standing(tmp_path, monkeypatch, base_url=nobody()) as gateway:
+        await refused(gateway, "session_missing", "connect_failed")
+        assert listed(gateway).state == "unattested"
+    row = Ledger(tmp_path / "audit.db").check().of("x")
+    assert row.predicate["route"]["rejected"] == [{"node": "n", "reason": "session_missing"}]
+
+
+async def test_a_node_that_answers_no_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: ScriptedNode
+) -> None:
+    """The status that it answered with."""
+    node.script = node.json(b"{}", status=404)
+    async with standing(tmp_path, monkeypatch, base_url=node.url + "/elsewhere") as gateway:
+        await refused(gateway, "session_missing", "status_404")
+
+
+async def test_a_wrong_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: ScriptedNode) -> None:
+    """The node is there and shows another keyset than the one that is pinned."""
+    async with standing(tmp_path, monkeypatch, base_url=node.url) as gateway:
+        await refused(gateway, "key_bound", "keyset_not_pinned")
+        assert listed(gateway).state == "refused"
+
+
+async def test_an_attempt_that_is_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known, so nothing is said."""
+    async with standing(tmp_path, monkeypatch, base_url=nobody()) as gateway:
+        gateway.fleet.members["n"].last = None
+        answer = await ask(gateway)
+        assert answer.error["nodes"] == [{"node": "n", "reason": "session_missing"}]
+
+
+async def test_a_session_that_ended_while_its_node_was_down(gateway: Gateway, node: ScriptedNode) -> None:
+    """Why it was not renewed; nobody is told that the gateway could serve."""
+    member = gateway.fleet.members["n"]
+    assert (listed(gateway).state, listed(gateway).cause) == ("ok", None)
+    node.close()
+    node.close = lambda: None  # type: ignore[method-assign]  # the fixture's
+    await gateway.fleet._fly(member)
+    assert (listed(gateway).state, listed(gateway).cause) == ("ok", None)
+    member.view.lease_until = gateway.fleet.mono()
+    await refused(gateway, "session_expired", "connect_failed")
+    assert listed(gateway).state == "unattested"
+
+
+async def test_a_node_that_failed_too_often(gateway: Gateway, node: ScriptedNode) -> None:
+    """How the last request to it failed."""
+    node.script = node.json(b"{}", status=500)
+    for _ in range(FAILURES_TO_OPEN):
+        await ask(gateway)
+    await refused(gateway, "circuit_open", "status_500")
+    assert listed(gateway).state == "circuit_open"
+
+
+async def test_a_node_that_was_caught(gateway: Gateway, node: ScriptedNode) -> None:
+    """Which check it failed."""
+    node.script = node.json(ANSWER, covered=b"other")
+    await ask(gateway)
+    await refused(gateway, "quarantined", "response_bound")
+    assert listed(gateway).state == "quarantined"
+
+
+async def test_what_an_adapter_says_is_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody's code may stand behind an adapter: its words are made inert, and short."""
+
+    async def evidence(*of: Any) -> RawEvidence:
+        await asyncio.sleep(0)
+        return RawEvidence(None, "\x1b]0;pwned\x07" + "x" * 1000)
+
+    monkeypatch.setattr(type(aci), "evidence", evidence)
+    async with standing(tmp_path, monkeypatch, base_url=nobody()) as gateway:
+        (told,) = (await ask(gateway)).error["nodes"]
+        assert told["cause"].startswith("\\x1b]0;pwned\\x07xxx")
+        assert len(told["cause"]) == CAUSE_MAX
+        assert listed(gateway).cause == told["cause"]
