@@ -72,7 +72,8 @@ async def metrics(request: Request[Any, Any, Any], services: Services) -> Respon
     states = {"attested": 0, "unattested": 0}
     for member in services.fleet.members.values():
         # A node without evidence has a session, and has attested nothing.
-        shown = member.session is not None and bool(member.session.keyset_digest)
+        session = member.current
+        shown = session is not None and bool(session.keyset_digest)
         states["attested" if shown else "unattested"] += 1
     put("veriroute_nodes", "gauge", "Nodes, by state.", [(f'{{state="{s}"}}', float(n)) for s, n in states.items()])
     put(
@@ -142,7 +143,8 @@ def _evidence(member: Member) -> str:
 
 
 def _permitted(member: Member, policy: Any) -> bool:
-    return member.session is not None and prospect(member.session, policy).permit
+    session = member.current
+    return session is not None and prospect(session, policy).permit
 
 
 def _resident() -> int:

@@ -18,6 +18,7 @@ from test_stale_connection import ask, gateway, node
 from adapters.aci import adapter as aci
 from gateway.adapter import RawEvidence
 from gateway.api.admin import _node
+from gateway.api.health import readyz
 from gateway.app import Gateway
 from gateway.fleet.fleet import CAUSE_MAX
 from gateway.model.admin import NodeView
@@ -105,9 +106,12 @@ async def test_a_session_that_ended_while_its_node_was_down(gateway: Gateway, no
     node.close = lambda: None  # type: ignore[method-assign]  # the fixture's
     await gateway.fleet._fly(member)
     assert (listed(gateway).state, listed(gateway).cause) == ("ok", None)
+    assert (await readyz.fn(gateway.services())).status_code == 200
     member.view.lease_until = gateway.fleet.mono()
     await refused(gateway, "session_expired", "connect_failed")
     assert listed(gateway).state == "unattested"
+    ready = await readyz.fn(gateway.services())
+    assert (ready.status_code, ready.content["nodes"]) == (503, 0)
 
 
 async def test_a_node_that_failed_too_often(gateway: Gateway, node: ScriptedNode) -> None:
