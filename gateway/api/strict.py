@@ -184,7 +184,8 @@ def check_content(found: dict[bytes, bytes], method: str, length: int | None) ->
     if kind is None and not length and b"transfer-encoding" not in found:
         return
     if kind != b"application/json" and method in _BODY_METHODS and (kind is None or not _JSON.fullmatch(kind)):
-        raise UnsupportedMedia("The body must be application/json in UTF-8.", param="content-type")
+        said = "Send JSON in UTF-8 with the header `content-type: application/json`."
+        raise UnsupportedMedia(said, param="content-type")
 
 
 def check_host(found: dict[bytes, bytes], scope: Any, rules: Rules) -> None:

@@ -122,7 +122,7 @@ def parse_head(endpoint: str, body: bytes) -> Head:
     except UnicodeDecodeError as error:
         raise BadRequest(f"the body is not UTF-8 (byte {error.start})") from None
     except msgspec.DecodeError as error:
-        raise BadRequest(f"the body is not one JSON object: {error}") from None
+        raise BadRequest(f"the body is not one JSON object: {error if body else 'it is empty'}") from None
     except RecursionError:
         raise BadRequest("the body is nested too deeply") from None
     _refuse_seconds(body, members, READ)

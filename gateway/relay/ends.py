@@ -128,9 +128,11 @@ class Ends:
         connection.abort()
         status = head.status
         reason = "redirect" if 300 <= status < 400 else f"status_{status}"
+        did = "refused the request"
         if not 400 <= status < 500 or status in OF_THE_NODE:
+            did = "answered"
             member.failed(reason)
-        error = UpstreamFailed(f"Node {member.node.id} answered with HTTP status {status}.", reason=reason)
+        error = UpstreamFailed(f"Node {member.node.id} {did} with HTTP status {status}.", reason=reason)
         headers: Headers = []
         if status == 429:
             error = _RateLimited(f"Node {member.node.id} is rate limited.", reason=reason)

@@ -451,10 +451,11 @@ F12 = {
 
 @pytest.mark.parametrize("name", F12)
 def test_f12_a_body_is_plain_json_and_says_so(front: Front, name: str) -> None:
-    """Encodings and other media types get 415 without being read."""
+    """Encodings and other media types get 415, which names the header, without being read."""
     head, body = F12[name]
     raw = CHAT + b"Host: %HOST%\r\n" + head + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    refused(front, raw, 415)
+    error = refused(front, raw, 415)
+    assert error["param"] in error["message"].replace(" ", "-")
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("raw", "param", "says"),
     [
-        (b"", None, "not one JSON object"),
+        (b"", None, "not one JSON object: it is empty"),
         (b"[]", None, "object"),
         (b"{", None, "not one JSON object"),
         (b'{"model":"m"} {}', None, "trailing"),

@@ -21,6 +21,7 @@ async def test_a_request_that_a_node_refuses_takes_it_from_nobody(
     for _ in range(6):
         answer = await ask(gateway)
         assert (answer.status, answer.error["reason"]) == (502, f"status_{status}")
+        assert answer.error["message"] == f"Node n refused the request with HTTP status {status}."
     assert gateway.fleet.members["n"].view.health.failures == 0
     node.script = served
     assert (await ask(gateway)).status == 200
