@@ -16,6 +16,7 @@ from typing import Any
 from gateway.errors import BadRequest, Busy, NotFound, VerirouteError
 from gateway.exchange.head import clean_request_id, parse_head
 from gateway.model.ulid import UlidFactory
+from gateway.policy.request import OURS, header_values
 from gateway.relay import Headers, Incoming, Relay
 
 from .auth import KeyRing, Principal
@@ -137,10 +138,9 @@ class Inference:
 
     async def _accept(self, scope: Any, receive: Any, t0: float) -> Incoming:
         headers = scope["headers"]
-        find = dict(headers).get  # of one that stands twice, the last
-        policies: list[bytes] = []
-        if find(b"x-veriroute-policy") is not None:
-            policies = [value for name, value in headers if name == b"x-veriroute-policy"]
+        named = dict(headers)  # of one that stands twice, the last
+        find = named.get
+        policies = header_values(headers) if OURS in b"\n".join(named) else []
         edition = self._keys.edition
         principal = self._principal(find)
         self._room()

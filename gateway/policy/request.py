@@ -10,7 +10,24 @@ from gateway.errors import BadRequest
 from .schema import CompiledPolicy
 
 HEADER = "x-veriroute-policy"
+_HEADER = HEADER.encode()
+#: How the names of headers begin that say something to a gateway.
+OURS = b"x-veriroute-"
 _NAME = re.compile(rb"[a-z][a-z0-9_-]{0,63}")
+
+
+def header_values(headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+    """The values of every `x-veriroute-policy` header. Raises `BadRequest` for another name that begins as ours do:
+
+    whoever misspelt it would believe that the stricter policy was in force. Names are in lower case.
+    """
+    for name, _ in headers:
+        if name.startswith(OURS) and name != _HEADER:
+            shown = name[:80].decode("ascii", "backslashreplace")
+            raise BadRequest(
+                f"{shown} is no header of a request; {HEADER} is the one that a gateway takes", param=shown
+            )
+    return [value for name, value in headers if name == _HEADER]
 
 
 def requested_policy(values: Sequence[bytes], policies: Mapping[str, CompiledPolicy]) -> CompiledPolicy | None:

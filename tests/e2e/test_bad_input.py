@@ -60,6 +60,7 @@ REQUESTS: list[tuple[str, bytes, dict[str, str], int, str, str | None]] = [
     ("unknown model", b'{"model":"other"}', {}, 404, "model_unknown", "model"),
     ("model in another case", b'{"model":"M"}', {}, 404, "model_unknown", "model"),
     ("hostile model", b'{"model":"../\\u001b[2J\\r\\nx: y"}', {}, 404, "model_unknown", "model"),
+    ("misspelt header", GOOD, {"x-veriroute-polcy": "strict"}, 400, "bad_request", "x-veriroute-polcy"),
     ("unknown policy", GOOD, {"x-veriroute-policy": "none-such"}, 400, "bad_request", "x-veriroute-policy"),
     ("policy in another case", GOOD, {"x-veriroute-policy": "Signed"}, 400, "bad_request", "x-veriroute-policy"),
     ("loosening policy", GOOD, {"x-veriroute-policy": "observe"}, 400, "bad_request", "policy"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import BadRequest
 from gateway.policy import requested_policy
+from gateway.policy.request import header_values
 from gateway.policy_files import read_policies
 
 POLICIES = read_policies()
@@ -49,6 +50,21 @@ def test_h02_anything_else_is_refused(values: list[bytes]) -> None:
     assert caught.value.param == "x-veriroute-policy"
     assert len(str(caught.value)) < 120
     assert "../" not in str(caught.value)
+
+
+def test_every_value_of_the_header_is_looked_at() -> None:
+    """Those of other headers are not, whatever stands in their names."""
+    others = [(b"host", b"x"), (b"foo-x-veriroute-bar", b"y")]
+    assert header_values([*others, (b"x-veriroute-policy", b"a"), (b"x-veriroute-policy", b"b")]) == [b"a", b"b"]
+    assert header_values(others) == []
+
+
+@pytest.mark.parametrize("name", [b"x-veriroute-polcy", b"x-veriroute-", b"x-veriroute-receipt", b"x-veriroute-\xff"])
+def test_a_header_that_is_named_nearly_so_is_refused(name: bytes) -> None:
+    """Somebody who misspelt it would believe in a stricter policy."""
+    with pytest.raises(BadRequest, match=r"is no header of a request; x-veriroute-policy is the one") as caught:
+        header_values([(b"x-veriroute-policy", b"strict"), (name, b"strict")])
+    assert caught.value.param == name.decode("ascii", "backslashreplace")
 
 
 @given(st.binary(max_size=80))
