@@ -251,7 +251,7 @@ class Fleet:
         """Raises `ModelUnknown` or `EndpointUnknown` when no node, whatever its state, could serve `head`."""
         endpoints = self._offered.get(head.model)
         if endpoints is None:
-            raise ModelUnknown("No node offers this model; GET /v1/models lists those that are.", param="model")
+            raise ModelUnknown("No node offers this model; GET /v1/models lists those that nodes offer.", param="model")
         if head.endpoint not in endpoints:
             raise EndpointUnknown(f"No node offers {head.model!r} at {head.endpoint}.", param="model")
 
