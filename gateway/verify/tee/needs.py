@@ -33,6 +33,10 @@ from .snp_report import SnpReport, parse_snp_report, tcb_parts
 
 _MILAN, _GENOA, _TURIN = "Milan", "Genoa", "Turin"
 TURIN_HWID_BYTES = 8
+#: The first certificate of a device's chain that NVIDIA issued. The one before it, the leaf, the device's boot ROM made
+#: for the firmware that it loaded: no responder knows it (NVIDIA's own verifier asks about none), and it ends with that
+#: of the boot ROM.
+FIRST_ISSUED = 1
 _RIM_ID = re.compile(r"NV_[A-Z]+_[A-Z]+_[A-Za-z0-9._-]{1,96}")
 
 

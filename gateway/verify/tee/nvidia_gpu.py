@@ -7,7 +7,7 @@ In the order of NVIDIA's verifier, each with the check that shows it:
     tee_chain       leaf .. NVIDIA Device Identity CA, each in date, each issuer a CA, the root pinned
     tee_signature   the leaf's key signed request and response
     tee_identity    the leaf is a device's (five certificates, no CA), its FWID the one that the report states
-    tee_revocation  OCSP responses, when given
+    tee_revocation  OCSP responses, when given, for every certificate that NVIDIA issued below the root
     tee_collateral  manifests (RIMs), when given, are signed by NVIDIA and for this driver and firmware
     tee_tcb         the measurements are those of the manifests; warning when not, for that is for policy to judge
 
@@ -34,6 +34,7 @@ from gateway.text import plain
 from . import spdm
 from .findings import Findings, NotAuthentic, examine
 from .golden import check_manifests, rim_ids
+from .needs import FIRST_ISSUED
 from .ocsp import covered
 from .roots import TrustRoots
 from .tokens import key_digest
@@ -225,9 +226,10 @@ def _check_ocsp(f: Findings, responses: Sequence[bytes], chain: Sequence[x509.Ce
         return expires(chain)
     with f.step("tee_revocation") as step:
         good = covered(responses, chain, f.evaluated_at)
-        missing = [place for place in range(len(chain) - 1) if place not in good]
+        asked = range(FIRST_ISSUED, len(chain) - 1)
+        missing = [place for place in asked if place not in good]
         checked = tuple(f"ocsp:{fingerprint(chain[place])}" for place in sorted(good))
-        step.found = f"{len(good)} of {len(chain) - 1} certificates good"
+        step.found = f"{len(asked) - len(missing)} of {len(asked)} certificates good"
         ends = min(expires(chain), *good.values())
         f.set(
             revocation=Revocation(ocsp="absent" if missing else "ok", checked=checked),

@@ -13,25 +13,25 @@ from typing import TypeVar
 from gateway.crypto.certificates import load_pem_chain
 from gateway.errors import FormatError
 
-from .needs import OcspNeed, RimNeed, ocsp_needs
+from .needs import FIRST_ISSUED, OcspNeed, RimNeed, ocsp_needs
 from .nvidia_payload import parse_payload, verify_payload
 from .rim import check_rim, parse_rim
 from .roots import TrustRoots
 
 _T = TypeVar("_T")
 
-#: Eight GPUs and four switches have about 40 certificates.
+#: Eight GPUs and four switches have about 30 certificates.
 MAX_QUESTIONS = 64
 
 
 def device_needs(payload: bytes, roots: TrustRoots, now: float) -> tuple[RimNeed | OcspNeed, ...]:
-    """The manifests that the devices name, then an answer for each certificate of their chains. Empty for a payload
-    that does not hold; total for any bytes."""
+    """The manifests that the devices name, then an answer for each certificate of their chains that NVIDIA issued.
+    Empty for a payload that does not hold; total for any bytes."""
     claims = verify_payload(payload, roots=roots, now=now).claims
     if not claims.authentic:
         return ()
     rims = (RimNeed(name) for child in claims.children for name in child.raw["rim_ids"] if _is_name(name))
-    answers = (need for _, pem in parse_payload(payload) for need in ocsp_needs(load_pem_chain(pem)))
+    answers = (need for _, pem in parse_payload(payload) for need in ocsp_needs(load_pem_chain(pem)[FIRST_ISSUED:]))
     return _some([*rims, *answers])
 
 

@@ -239,10 +239,10 @@ def payload(*serials: str, **report: Any) -> bytes:
 
 
 def test_genuine_devices_are_asked_about() -> None:
-    """The manifests that the device names, then a word on each certificate."""
+    """The manifests that the device names, then a word on each certificate that NVIDIA issued; not on the leaf."""
     needs = device_needs(payload(), nvidia.roots(), NOW)
-    assert needs == (RimNeed(DRIVER), RimNeed(VBIOS), *ocsp_needs(CHAIN))
-    assert len(device_needs(payload("device 1", "device 2"), nvidia.roots(), NOW)) == 2 + 3 + 2
+    assert needs == (RimNeed(DRIVER), RimNeed(VBIOS), *ocsp_needs(CHAIN[1:]))
+    assert len(device_needs(payload("device 1", "device 2"), nvidia.roots(), NOW)) == 2 + 3
 
 
 def test_a_payload_that_does_not_hold_asks_nothing() -> None:
@@ -258,8 +258,12 @@ def test_a_name_that_is_none_is_not_asked_for() -> None:
 
 
 def test_no_more_is_asked_than_the_limit() -> None:
-    """Sixty-four devices have more certificates than that."""
-    assert len(device_needs(payload(*[f"device {n}" for n in range(64)]), nvidia.roots(), NOW)) == MAX_QUESTIONS
+    """Sixty-four devices of as many drivers have more questions than that."""
+    devices = []
+    for n in range(64):
+        told = nvidia.report(serial=f"device {n}", opaque=nvidia.opaque_of(driver=f"590.{n}"))
+        devices.append((told, nvidia.pem_of(nvidia.device_chain(serial=f"device {n}"))))
+    assert len(device_needs(nvidia.payload(*devices), nvidia.roots(), NOW)) == MAX_QUESTIONS
 
 
 def test_signers_of_manifests_are_asked_about_while_they_are_in_date() -> None:
@@ -286,6 +290,9 @@ def test_a_payload_with_all_answers_is_covered() -> None:
     claims = verify_payload(payload(), roots=nvidia.roots(), now=NOW, answers=held).claims
     assert (claims.authentic, claims.revocation.ocsp) == (True, "ok")
     assert len(claims.revocation.checked) == 4
+    held.pop(ocsp_needs(CHAIN)[0].digest)  # nobody answers for the leaf
+    without = verify_payload(payload(), roots=nvidia.roots(), now=NOW, answers=held).claims
+    assert (without.revocation.ocsp, len(without.revocation.checked)) == ("ok", 3)
     held.pop(ocsp_needs(CHAIN)[1].digest)
     open_ = verify_payload(payload(), roots=nvidia.roots(), now=NOW, answers=held).claims
     assert (open_.authentic, open_.revocation.ocsp) == (True, "absent")

@@ -37,9 +37,18 @@ def delegated(key: object, *, signing: object = None, **more: Any) -> bytes:
 
 
 def test_a_chain_that_is_covered() -> None:
-    """Every certificate but the root has an answer: the check holds and the claims name them."""
+    """Every certificate that NVIDIA issued has an answer: the check holds and the claims name them."""
     result, check = verify(GOOD)
     assert (check.outcome.value, result.claims.revocation.ocsp) == ("affirming", "ok")
+
+
+def test_nobody_answers_for_the_leaf() -> None:
+    """The device's boot ROM made it, and NVIDIA's responder does not know it: it is not waited for. It still counts."""
+    result, check = verify(GOOD[1:])
+    assert (check.outcome.value, check.found) == ("affirming", "3 of 3 certificates good")
+    assert (result.claims.revocation.ocsp, len(result.claims.revocation.checked)) == ("ok", 3)
+    revoked, _ = verify([*GOOD[1:], w.ocsp_response(CHAIN, status=REVOKED)])
+    assert revoked.claims.reject_code == "ocsp_revoked"
 
 
 @pytest.mark.parametrize("count", [1, 3])
