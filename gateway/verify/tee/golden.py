@@ -16,10 +16,13 @@ from .findings import Findings, NotAuthentic
 from .ocsp import covered
 from .rim import NVDEC0_INDEX, Rim, SignedRim, check_no_conflict, check_rim, compare, parse_rim
 from .roots import TrustRoots
-from .spdm import CHIP_SKU, DRIVER_VERSION, NVDEC0_STATUS, PROJECT, PROJECT_SKU, Report, vbios_version
+from .spdm import CHIP_INFO, CHIP_SKU, DRIVER_VERSION, NVDEC0_STATUS, PROJECT, PROJECT_SKU, Report, vbios_version
 
 MAX_RIMS = 4
 NVDEC0_OFF = b"\x55"
+_HOPPER = "GH100"
+#: What the names of drivers' manifests begin with: Hopper's, and those of all later chips.
+DRIVER_PREFIXES = ("NV_GPU_DRIVER_", "NV_GPU_CC_DRIVER_")
 
 
 def check_manifests(
@@ -78,7 +81,7 @@ def kind_of(report: Report, rim: Rim, product: str | None) -> str:
 
     Raises `NotAuthentic` rim_for_another_device.
     """
-    if rim.product == product:
+    if rim.product in (product, report.text(CHIP_INFO)):
         if rim.version == report.text(DRIVER_VERSION):
             return "driver"
         if rim.version == vbios_version(report):
@@ -92,12 +95,15 @@ def kind_of(report: Report, rim: Rim, product: str | None) -> str:
 
 def rim_ids(report: Report, product: str | None) -> tuple[str, ...]:
     """The names under which NVIDIA's service keeps this device's manifests, for whoever fetches them; made of what the
-    report states, so only as good as a request. A switch does not state its project: those of the LS10 are constant."""
+    report states, so only as good as a request. A switch does not state its project: those of the LS10 are constant.
+    From Blackwell on a driver's manifest is named by the chip that the report states, and differently."""
     driver, vbios = report.text(DRIVER_VERSION), vbios_version(report)
     parts = [report.text(field) for field in (PROJECT, PROJECT_SKU, CHIP_SKU)]
     found = []
-    if driver is not None:
-        found.append(f"NV_GPU_DRIVER_{product}_{driver}")
+    chip = report.text(CHIP_INFO) or product
+    if driver is not None and chip is not None:
+        hopper, later = DRIVER_PREFIXES
+        found.append(f"{hopper if product == _HOPPER else later}{chip}_{driver}")
     if vbios is not None and None not in parts:
         found.append("_".join(["NV_GPU_VBIOS", *(part or "" for part in parts), vbios.replace(".", "")]).upper())
     elif vbios is not None and product == "LS10":

@@ -18,6 +18,7 @@ from gateway.crypto.jose import MAX_KEY_SET_BYTES, MAX_KEYS, Json, certificates_
 from gateway.errors import FormatError
 
 from .findings import NotAuthentic
+from .golden import DRIVER_PREFIXES
 from .needs import OcspNeed, RimNeed
 from .ocsp import Answer, answer_about
 from .rim import Rim, check_rim, parse_rim
@@ -50,8 +51,8 @@ def check_manifest(need: RimNeed, data: bytes, roots: TrustRoots, now: float) ->
 
 def _is_called(rim: Rim, name: str) -> bool:
     """Whether `name` is NVIDIA's for this manifest. A firmware's names a board by numbers, not its chip."""
-    if name.startswith("NV_GPU_DRIVER_"):
-        return name == f"NV_GPU_DRIVER_{rim.product}_{rim.version}"
+    if name.startswith(DRIVER_PREFIXES):
+        return name in {f"{prefix}{rim.product}_{rim.version}" for prefix in DRIVER_PREFIXES}
     return name.upper().endswith("_" + rim.version.replace(".", "").upper())
 
 

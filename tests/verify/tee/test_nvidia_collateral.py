@@ -62,6 +62,13 @@ def test_a_manifest_ends_with_its_signer() -> None:
     assert roles_of(RimNeed(DRIVER)) == (f"rim:{DRIVER}",)
 
 
+def test_a_manifest_of_a_later_chip_is_kept_under_its_name() -> None:
+    """After Hopper the names of drivers' manifests begin otherwise."""
+    blackwell = nvidia.signed(nvidia.manifest(product="GB100"))
+    assert check(RimNeed("NV_GPU_CC_DRIVER_GB100_590.12"), blackwell).expires == nvidia.SIGNER_UNTIL
+    assert reason(lambda: check(RimNeed("NV_GPU_CC_DRIVER_GB202_590.12"), blackwell)) == "rim_of_another"
+
+
 def test_a_manifest_whose_signer_has_run_out_is_held_for_a_month() -> None:
     """NVIDIA does not sign anew, so it is kept, and had again in thirty days."""
     later = nvidia.SIGNER_UNTIL + DAY
@@ -79,6 +86,7 @@ def test_a_manifest_whose_signer_has_run_out_is_held_for_a_month() -> None:
         (DRIVER, b"", "rim_malformed"),
         ("NV_GPU_DRIVER_GH100_590.13", nvidia.signed(nvidia.manifest()), "rim_of_another"),
         ("NV_GPU_DRIVER_GB100_590.12", nvidia.signed(nvidia.manifest()), "rim_of_another"),
+        ("NV_GPU_CC_DRIVER_GB100_590.12", nvidia.signed(nvidia.manifest()), "rim_of_another"),
         ("NV_GPU_VBIOS_G520_0200_885_9600A50002", vbios(), "rim_of_another"),
         (VBIOS, nvidia.signed(nvidia.manifest()), "rim_of_another"),
     ],

@@ -220,6 +220,23 @@ def test_the_names_of_a_devices_manifests() -> None:
     assert verify(w.report(opaque=opaque)).claims.raw["rim_ids"] == []
 
 
+@pytest.mark.parametrize(
+    ("stated", "chip"), [({}, "GB100"), ({"f35": b"GB202\0\0"}, "GB202"), ({"f35": b"\xff"}, "GB100")]
+)
+def test_the_names_of_a_later_chips_manifests(stated: dict[str, bytes], chip: str) -> None:
+    """NVIDIA names a Blackwell driver's otherwise, by the chip that the report states, or else the certificate."""
+    pem = w.pem_of(w.device_chain("GB100 A01 GSP FMC LF", "device 9"))
+    signed = w.report(serial="device 9", opaque=w.opaque_of(**stated))
+    rim = w.signed(w.manifest(product=chip))
+    result = verify(signed, pem, rims=[rim])
+    assert result.claims.raw["rim_ids"] == [
+        f"NV_GPU_CC_DRIVER_{chip}_590.12",
+        "NV_GPU_VBIOS_G520_0200_885_9600A50001",
+    ]
+    assert [(golden.kind, golden.mismatched) for golden in result.claims.golden] == [("driver:590.12", ())]
+    assert code(signed, pem, rims=[w.signed(w.manifest(product="GH100"))]) == "rim_for_another_device"
+
+
 def test_pitfall_a_shared_nonce_is_taken_for_a_binding() -> None:
     """A GPU that answered our nonce is bound to nothing: any GPU of the world may answer it."""
     assert verify().claims.binding.status is BindingStatus.UNBOUND
@@ -230,6 +247,7 @@ def test_a_certificate_without_a_name_has_no_product() -> None:
     leaf = w.certificate(x509.Name([]), w.key_of("device 1"), CHAIN[1].subject, w.key_of("device brom"), ca=False)
     chain = w.pem_of((leaf, *CHAIN[1:]))
     assert verify(chain=chain).claims.product is None
+    assert verify(chain=chain).claims.raw["rim_ids"] == ["NV_GPU_VBIOS_G520_0200_885_9600A50001"]
     assert code(chain=chain, rims=[DRIVER_RIM]) == "rim_for_another_device"
 
 
