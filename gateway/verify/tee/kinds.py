@@ -114,7 +114,7 @@ _KINDS = (
         ("bundle",),
         ("amd", "intel"),
         "tinfoil_bundle",
-        ("collateral", "trust_root", "ask", "crl"),
+        ("collateral", "trust_root", "ask", "crl", "hardware"),
         frozenset(("ask", "crl")),
     ),
 )  # fmt: skip

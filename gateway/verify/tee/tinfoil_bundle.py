@@ -4,11 +4,14 @@
     trust_root  Sigstore's trusted_root.json, which the caller pinned; without it the build is not looked at
     ask         AMD's intermediate certificate; without it that of Genoa, which the bundle leaves out
     collateral  Intel's documents, for an enclave on TDX; without them the result is never authentic
+    hardware    for an enclave on TDX the Sigstore bundle that lists known platforms, which the parameter
+                `hardware_repository` built
 
 The list of checks is that of `snp` or `intel`, then
 
     build_attested  Sigstore's proof that `repository` (a parameter) built the release whose digest the bundle names
-    build_measured  the report's registers are those that the build attestation gives
+    build_measured  the report's registers are those that the build attestation gives; on TDX beneath the firmware
+                    (MRTD and RTMR0) of a known platform, for another one extends RTMR1 to RTMR3 as it likes
     channel_key     the bundle's certificate has the key that the report data commits to
 
 The certificate is the bundle's own: `channel_key` says that report and certificate belong together, not that the
@@ -28,10 +31,11 @@ from gateway.crypto.certificates import der_of, load_pem_chain
 from gateway.crypto.encoding import unb64
 from gateway.crypto.x509 import spki_sha256
 from gateway.errors import FormatError
-from gateway.model.provenance import Provenance
-from gateway.model.tee import Platform, TeeClaims, TeeResult
+from gateway.model.provenance import HardwareMeasurement, Provenance
+from gateway.model.tee import Golden, Platform, TeeClaims, TeeResult
 from gateway.model.verdict import Check
 from gateway.text import plain
+from gateway.verify.provenance.measurement import HARDWARE, match_hardware
 from gateway.verify.provenance.verify import IdentityPolicy, verify_bundle
 
 from . import snp
@@ -39,7 +43,7 @@ from .findings import MAX_EVIDENCE_BYTES, examine
 from .outcomes import fails, holds, refused, unknown
 from .quote_alone import verify_quote
 from .roots import TrustRoots
-from .tinfoil import golden_of, read_report_data, unpack
+from .tinfoil import golden_of, measurement_of, read_report_data, unpack
 from .vendor_chains import AMD_GENOA_ARK, AMD_GENOA_ASK
 
 FORMATS: Mapping[str, Platform] = {
@@ -74,7 +78,7 @@ def read_bundle(data: bytes) -> Bundle:
 
 
 def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: TrustRoots, now: float) -> TeeResult:
-    """Appraise a bundle. `params`: repository, for example tinfoilsh/confidential-model-router.
+    """Appraise a bundle. `params`: repository, for example tinfoilsh/confidential-model-router; hardware_repository.
 
     Raises `FormatError` with the reason `input_missing` without a bundle, or for an `ask` without its root.
     """
@@ -90,7 +94,7 @@ def from_inputs(blobs: Mapping[str, bytes], params: Mapping[str, Any], roots: Tr
     build, provenance = _build(bundle, blobs.get("trust_root"), params.get("repository"), now)
     claims = result.claims
     raw = {**claims.raw, "tinfoil": {} if provenance is None else msgspec.to_builtins(provenance)}
-    measured, golden = _measured(claims, provenance)
+    measured, golden = _measured(claims, provenance, _platforms(blobs, params, now))
     claims = msgspec.structs.replace(claims, raw=raw, golden=(*claims.golden, *golden))
     return TeeResult((*result.checks, build, measured, _channel(claims, bundle.enclave_cert)), claims)
 
@@ -134,7 +138,21 @@ def _build(bundle: Bundle, trust_root: bytes | None, repository: object, now: fl
     return holds("build_attested", plain(f"{found.repository} {found.ref}", 120)), found
 
 
-def _measured(claims: TeeClaims, build: Provenance | None) -> tuple[Check, tuple[Any, ...]]:
+def _platforms(blobs: Mapping[str, bytes], params: Mapping[str, Any], now: float) -> tuple[HardwareMeasurement, ...]:
+    """The platforms that are known; none without a list that holds."""
+    repository = params.get("hardware_repository")
+    if not {"hardware", "trust_root"} <= blobs.keys() or not isinstance(repository, str) or not repository:
+        return ()
+    policy = IdentityPolicy(repository=repository, predicate_types=(HARDWARE,))
+    found = verify_bundle(
+        blobs["hardware"], blobs["trust_root"], identity_policy=policy, artifact_digest=None, now=now
+    ).claims
+    return found.hardware if found.authentic else ()
+
+
+def _measured(
+    claims: TeeClaims, build: Provenance | None, platforms: tuple[HardwareMeasurement, ...]
+) -> tuple[Check, tuple[Any, ...]]:
     if not claims.authentic:
         return unknown("build_measured", "quote_not_authentic"), ()
     if build is None or build.measurement is None:
@@ -145,7 +163,19 @@ def _measured(claims: TeeClaims, build: Provenance | None) -> tuple[Check, tuple
         return refused("build_measured", error), ()
     if golden.mismatched:
         return fails("build_measured", "measurement_mismatch", ", ".join(golden.mismatched)), (golden,)
-    return holds("build_measured", f"{golden.matched} registers"), (golden,)
+    if claims.platform is not Platform.INTEL_TDX:
+        return holds("build_measured", f"{golden.matched} registers"), (golden,)
+    return _on_known_firmware(claims, golden, platforms), (golden,)
+
+
+def _on_known_firmware(claims: TeeClaims, golden: Golden, platforms: tuple[HardwareMeasurement, ...]) -> Check:
+    if not platforms:
+        return unknown("build_measured", "no_hardware_list", f"{golden.matched} registers, MRTD and RTMR0 not compared")
+    try:
+        platform = match_hardware(measurement_of(claims), platforms)
+    except FormatError as error:
+        return refused("build_measured", error)
+    return holds("build_measured", plain(f"{golden.matched} registers, and firmware of {platform.id}", 120))
 
 
 def _channel(claims: TeeClaims, certificate: str) -> Check:

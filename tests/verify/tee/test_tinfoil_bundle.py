@@ -9,6 +9,8 @@ from tee_worlds import amd, intel, nodes, sigstore
 
 from gateway.errors import FormatError
 from gateway.model.tee import BindingStatus, Golden, Platform, TeeResult
+from gateway.model.verdict import Outcome
+from gateway.verify.provenance.measurement import HARDWARE
 from gateway.verify.tee.bindings import BindingInputs, BindingRule
 from gateway.verify.tee.outcomes import contradicted
 from gateway.verify.tee.roots import TrustRoots
@@ -107,6 +109,21 @@ def test_text_that_is_no_bundle() -> None:
     assert appraise(bundle=b"{").claims.reject_code == "bundle_malformed"
 
 
+LISTED = {**REPOSITORY, "hardware_repository": sigstore.REPOSITORY}
+
+
+def platforms(mrtd: str) -> bytes:
+    """A signed list of one platform."""
+    known = {"big-machine": {"mrtd": mrtd, "rtmr0": intel.mark("rtmr0").hex()}}
+    statement = sigstore.statement(predicateType=HARDWARE, predicate=known)
+    return nodes.as_json(sigstore.make_bundle(payload=nodes.as_json(statement)))
+
+
+def on_tdx(document: object, world: intel.World, params: dict[str, Any], **blobs: bytes) -> TeeResult:
+    given = {"bundle": nodes.as_json(document), "collateral": world.collateral(), "trust_root": sigstore.genuine()[1]}
+    return from_inputs({**given, **blobs}, params, world.roots, amd.NOW)
+
+
 def test_an_enclave_on_tdx() -> None:
     """A quote needs Intel's collateral, and its registers are compared with the build's."""
     _, spki = nodes.certificate()
@@ -116,15 +133,33 @@ def test_an_enclave_on_tdx() -> None:
     document = nodes.tinfoil(quote, "tdx")
     result = appraise(document, collateral=world.collateral())
     assert (result.claims.platform, result.claims.authentic) == (Platform.INTEL_TDX, False)  # another world's root
-    again = from_inputs(
-        {"bundle": nodes.as_json(document), "collateral": world.collateral(), "trust_root": sigstore.genuine()[1]},
-        REPOSITORY,
-        world.roots,
-        amd.NOW,
-    )
+    again = on_tdx(document, world, LISTED, hardware=platforms(intel.mark("mrtd").hex()))
     assert (again.claims.authentic, reasons(again)) == (True, [None, None, None])
+    assert "big-machine@" in (again.checks[-2].found or "")
     alone = from_inputs({"bundle": nodes.as_json(document)}, {}, world.roots, amd.NOW)
     assert alone.claims.reject_code == "no_collateral"
+
+
+@pytest.mark.parametrize(
+    ("mrtd", "params", "reason", "outcome"),
+    [
+        ("mrtd", REPOSITORY, "no_hardware_list", Outcome.NONE),
+        ("mrtd", {**LISTED, "hardware_repository": "somebody/else"}, "no_hardware_list", Outcome.NONE),
+        ("firmware of somebody", LISTED, "hardware_no_match", Outcome.CONTRAINDICATED),
+    ],
+)
+def test_pitfall_registers_that_unknown_firmware_wrote(
+    mrtd: str, params: dict[str, Any], reason: str, outcome: Outcome
+) -> None:
+    """A TD of one's own firmware shows any RTMR1 to RTMR3: without known MRTD and RTMR0 they are no build's."""
+    _, spki = nodes.certificate()
+    registers = [intel.mark("rtmr0"), bytes.fromhex(sigstore.RTMR1), bytes.fromhex(sigstore.RTMR2), bytes(48)]
+    world = intel.World(now=amd.NOW)
+    quote = world.quote(report_data=spki + nodes.HPKE, rtmrs=registers, mrtd=intel.mark(mrtd))
+    hardware = platforms(intel.mark("mrtd").hex())
+    result = on_tdx(nodes.tinfoil(quote, "tdx"), world, params, hardware=hardware)
+    assert (result.claims.authentic, reasons(result)) == (True, [None, reason, None])
+    assert result.checks[-2].outcome is outcome
 
 
 def test_an_sgx_quote_is_of_no_build() -> None:
