@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Iterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -12,6 +14,8 @@ from scripted import ScriptedNode
 
 from adapters.aci import adapter as aci
 from gateway.adapter import Adapter
+from gateway.errors import FormatError
+from gateway.fleet import attest
 from gateway.fleet.attest import Attestation, Attester
 from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, Fleet, Member
 from gateway.model.node import AttestedSession, Node, SigningKey
@@ -183,6 +187,26 @@ async def test_one_forged_answer_costs_a_node_seconds(node: ScriptedNode, platfo
         await fleet.attest_all(5.0)
         assert member.view.decisions[signed.digest].permit is permit
         assert member.next_try - mono == pytest.approx(wait)
+    await attester.close()
+    await pool.close()
+
+
+async def test_evidence_is_verified_beside_the_loop(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report may bring 64 devices to verify; what others asked for goes on meanwhile."""
+    turn, loop, waited = threading.Event(), asyncio.get_running_loop(), []
+
+    def verify(*_: Any, **__: Any) -> None:
+        loop.call_soon_threadsafe(turn.set)
+        waited.append(turn.wait(5))
+        raise FormatError("evidence of another test")
+
+    monkeypatch.setattr(attest, "verify_evidence", verify)
+    honest = node._report
+    node._report = lambda nonce: honest(nonce).replace(b'"software"', b'"tdx","quote":"00"')  # type: ignore[method-assign]
+    pool = UpstreamPool()
+    attester = Attester(pool, now=time.time, lifetime_s=LIFETIME_S, allow_http=False, allow_private=True)
+    attestation = await attester.attest(Node("n", "aci", node.url, ("m",)), cast(Adapter, aci))
+    assert (waited, attestation.result.checks[0].reason) == ([True], "malformed")
     await attester.close()
     await pool.close()
 
