@@ -108,18 +108,13 @@ def _gpu(payload: bytes, cpu: TeeClaims, collateral: Mapping[str, bytes], roots:
     from .tee.nvidia_payload import verify_payload
 
     first = bytes.fromhex((cpu.report_data or "")[:64])
-    answers = {role.removeprefix("ocsp:"): data for role, data in collateral.items() if role.startswith("ocsp:")}
-    nonce = first or None
-    claims = verify_payload(payload, roots=roots, now=now, nonce=nonce, answers=answers).claims
-    if rims := _manifests(claims, collateral):
-        claims = verify_payload(payload, roots=roots, now=now, nonce=nonce, answers=answers, rims=rims).claims
+    answers, manifests = _named(collateral, "ocsp:"), _named(collateral, "rim:")
+    claims = verify_payload(
+        payload, roots=roots, now=now, nonce=first or None, answers=answers, manifests=manifests
+    ).claims
     binding = bind(BindingRule.GPU_CHUTES, claims, BindingInputs(cpu=cpu)) if first else Binding()
     return msgspec.structs.replace(claims, binding=binding)
 
 
-def _manifests(claims: TeeClaims, collateral: Mapping[str, bytes]) -> tuple[bytes, ...]:
-    """The reference manifests on hand (`rim:<name>`) that genuine devices name; none when they are not all alike."""
-    names = {tuple(child.raw.get("rim_ids", ())) for child in claims.children}
-    if not claims.authentic or len(names) != 1:
-        return ()
-    return tuple(collateral[role] for name in names.pop() if (role := f"rim:{name}") in collateral)
+def _named(collateral: Mapping[str, bytes], prefix: str) -> dict[str, bytes]:
+    return {role.removeprefix(prefix): data for role, data in collateral.items() if role.startswith(prefix)}

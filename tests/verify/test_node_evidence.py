@@ -265,9 +265,11 @@ def test_accelerators_are_linked_by_the_nonce_of_the_machine(nonce: bytes, linke
     assert (claims.get("gpu_linked", ("unknown", None))[0] == "asserted") is linked
 
 
-def with_gpu(*, manifests: Mapping[str, bytes] = {}, answers: Mapping[str, bytes] = {}) -> TeeResult:
-    device = (nvidia.report(nonce=BOUND[:32]), nvidia.pem_of(nvidia.device_chain()))
-    payload = json.loads(nvidia.payload(device, nonce=BOUND[:32]))
+def with_gpu(
+    *devices: tuple[bytes, bytes], manifests: Mapping[str, bytes] = {}, answers: Mapping[str, bytes] = {}
+) -> TeeResult:
+    own = (nvidia.report(nonce=BOUND[:32]), nvidia.pem_of(nvidia.device_chain()))
+    payload = json.loads(nvidia.payload(*(devices or (own,)), nonce=BOUND[:32]))
     raw = document({"platform": "tdx", "quote": W.quote(report_data=BOUND).hex(), "nvidia_payload": payload})
     item = read_evidence(aci.parse_report(raw))
     assert item is not None
@@ -292,6 +294,26 @@ def test_accelerators_are_held_to_the_manifests_on_hand() -> None:
     assert golden(with_gpu(manifests={})) == ()
     broken = with_gpu(manifests={name: good.replace(b"Hash0", b"Hash1", 1)})
     assert not broken.claims.children[0].authentic
+
+
+def test_pitfall_a_second_device_hides_the_first() -> None:
+    """Each device is held to the manifests that it names itself: another beside it, of other firmware, changes nothing."""
+    altered = nvidia.values() | {5: hashlib.sha384(b"other").digest()}
+    other = nvidia.opaque_of(driver="591.0")
+    first = nvidia.report(altered, nonce=BOUND[:32]), nvidia.pem_of(nvidia.device_chain())
+    second = (
+        nvidia.report(nonce=BOUND[:32], serial="device 2", opaque=other),
+        nvidia.pem_of(nvidia.device_chain(serial="device 2")),
+    )
+    manifests = {
+        f"NV_GPU_DRIVER_GH100_{nvidia.DRIVER}": nvidia.signed(nvidia.manifest()),
+        "NV_GPU_DRIVER_GH100_591.0": nvidia.signed(nvidia.manifest("591.0")),
+    }
+    for devices in ([first], [first, second]):
+        tee = with_gpu(*devices, manifests=manifests)
+        assert violations(judge(tee.claims, TeeRules(test_roots="allow", gpu="required"))) == ("gpu_mismatch",)
+    sound = tee.claims.children[0].children[1]
+    assert [(golden.kind, golden.mismatched) for golden in sound.golden] == [("driver:591.0", ())]
 
 
 def test_a_session_lasts_no_longer_than_what_its_accelerators_rest_on() -> None:

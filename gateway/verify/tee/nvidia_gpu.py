@@ -66,20 +66,22 @@ def verify_spdm(
     rims: Sequence[bytes] = (),
     ocsp: Sequence[bytes] = (),
     answers: Mapping[str, bytes] = {},
+    manifests: Mapping[str, bytes] = {},
 ) -> TeeResult:
     """One device's report (request and response) with its PEM chain, leaf first, root last.
 
     `nonce` is the 32 bytes that we asked with; without one the check is `none` and the report may be of any age.
     `rims` are manifests as XML, `ocsp` responses about its chain as DER, in any order. `answers`
     are OCSP responses by the SHA-256 of the certificate, of which those about this device and the manifests' signers
-    are used. Total for any bytes.
+    are used, and `manifests` are by NVIDIA's name for them, of which those that this device names are. Total for any
+    bytes.
     """
     return examine(
         Platform.NVIDIA_GPU,
         report,
         now,
         PLAN,
-        lambda f: _verify(f, report, chain_pem, roots, nonce, rims, ocsp, answers),
+        lambda f: _verify(f, report, chain_pem, roots, nonce, rims, ocsp, answers, manifests),
     )
 
 
@@ -92,6 +94,7 @@ def _verify(
     rims: Sequence[bytes],
     ocsp: Sequence[bytes],
     answers: Mapping[str, bytes],
+    manifests: Mapping[str, bytes],
 ) -> None:
     with f.step("tee_format") as step:
         report = spdm.parse_report(data)
@@ -109,7 +112,8 @@ def _verify(
     raw["rim_ids"] = list(rim_ids(report, product))
     own = [answers[digest] for c in chain[:-1] if (digest := fingerprint(c)) in answers]
     ends = _check_ocsp(f, [*ocsp, *own], chain)
-    check_manifests(f, report, product, rims, roots, ends, answers)
+    named = [manifests[name] for name in raw["rim_ids"] if name in manifests]
+    check_manifests(f, report, product, [*rims, *named], roots, ends, answers)
 
 
 def _check_nonce(f: Findings, report: spdm.Report, nonce: bytes | None) -> None:

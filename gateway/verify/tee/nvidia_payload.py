@@ -33,16 +33,17 @@ def verify_payload(
     nonce: bytes | None = None,
     rims: Sequence[bytes] = (),
     answers: Mapping[str, bytes] = {},
+    manifests: Mapping[str, bytes] = {},
 ) -> TeeResult:
     """Every device of a payload. `nonce` is the 32 bytes asked with, or, without a question of ours, what the CPU's
-    evidence commits to. `rims` hold for all devices; `answers` are OCSP responses by the SHA-256 of the certificate.
-    Total for any bytes."""
+    evidence commits to. `rims` hold for all devices; `answers` are OCSP responses by the SHA-256 of the certificate,
+    `manifests` by NVIDIA's name, of which each device is held to its own. Total for any bytes."""
     return examine(
         Platform.NVIDIA_GPU,
         payload,
         now,
         PLAN,
-        lambda f: _verify(f, parse_payload(payload), roots, nonce, rims, answers),
+        lambda f: _verify(f, parse_payload(payload), roots, nonce, rims, answers, manifests),
     )
 
 
@@ -70,12 +71,15 @@ def _verify(
     nonce: bytes | None,
     rims: Sequence[bytes],
     answers: Mapping[str, bytes],
+    manifests: Mapping[str, bytes],
 ) -> None:
     with f.step("tee_format") as step:
         f.set(evidence_format="nvidia-payload")
         step.found = f"{len(devices)} devices"
     results = [
-        verify_spdm(report, chain, roots=roots, now=f.evaluated_at, nonce=nonce, rims=rims, answers=answers)
+        verify_spdm(
+            report, chain, roots=roots, now=f.evaluated_at, nonce=nonce, rims=rims, answers=answers, manifests=manifests
+        )
         for report, chain in devices
     ]
     children = tuple(result.claims for result in results)
