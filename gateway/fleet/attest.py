@@ -30,6 +30,8 @@ from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
 
 log = structlog.get_logger("veriroute.fleet")
 
+#: What is wrong with nothing that the node sent: reason of the error -> problem.
+_MISSING = {"input_missing": "collateral_unavailable", "chip_hidden": "chip_hidden"}
 #: How long an adapter may take to bring a node's evidence.
 EVIDENCE_S = 30.0
 
@@ -148,8 +150,7 @@ class Attester:
                 verify_evidence, item, endorsed.blobs, keyset_digest=digest, nonce=nonce, roots=self._roots, now=now
             )
         except FormatError as error:  # an evidence member that is none, or a document that the kind needs and lacks
-            missing = error.reason == "input_missing"
-            return None, "collateral_unavailable" if missing else "malformed", {}
+            return None, _MISSING.get(error.reason or "", "malformed"), {}
         return result, None, endorsed.blobs
 
     async def _evidence(self, node: Node, adapter: Adapter, nonce: str) -> RawEvidence:

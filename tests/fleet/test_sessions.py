@@ -11,17 +11,20 @@ from typing import Any, cast
 import pytest
 import structlog
 from scripted import ScriptedNode
+from tee_worlds import amd
 
 from adapters.aci import adapter as aci
 from gateway.adapter import Adapter
 from gateway.errors import FormatError
 from gateway.fleet import attest
-from gateway.fleet.attest import Attestation, Attester
+from gateway.fleet.attest import Attestation, Attester, Endorsements
 from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, Fleet, Member
 from gateway.model.node import AttestedSession, Node, SigningKey
 from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy_files import read_policies
 from gateway.upstream.pool import UpstreamPool
+from gateway.verify.node_evidence import TeeEvidence
+from gateway.verify.tee.needs import need_of
 
 NODE = Node("n", "net", "http://127.0.0.1:9001", ("m",))
 SHOWN = ("evidence", "key_bound", "keyset_valid", "fresh")
@@ -187,6 +190,26 @@ async def test_one_forged_answer_costs_a_node_seconds(node: ScriptedNode, platfo
         await fleet.attest_all(5.0)
         assert member.view.decisions[signed.digest].permit is permit
         assert member.next_try - mono == pytest.approx(wait)
+    await attester.close()
+    await pool.close()
+
+
+async def test_a_report_that_hides_its_chip_is_told_as_such(node: ScriptedNode) -> None:
+    """It is genuine for all that is known, and nothing in it is malformed: nobody can be asked for its key."""
+    report = amd.World().report(patch={0x1A0: bytes(64)}).hex().encode()
+    honest = node._report
+    node._report = lambda nonce: honest(nonce).replace(b'"software"', b'"snp","report":"%b"' % report)  # type: ignore[method-assign]
+
+    async def endorse(item: TeeEvidence) -> Endorsements:
+        need_of(item.kind, {item.role: item.data})
+        return Endorsements({})
+
+    pool = UpstreamPool()
+    attester = Attester(
+        pool, now=time.time, lifetime_s=LIFETIME_S, allow_http=False, allow_private=True, endorse=endorse
+    )
+    check = (await attester.attest(Node("n", "aci", node.url, ("m",)), cast(Adapter, aci))).result.checks[0]
+    assert (check.id, check.outcome, check.reason) == ("evidence", Outcome.NONE, "chip_hidden")
     await attester.close()
     await pool.close()
 
