@@ -35,9 +35,9 @@ import msgspec
 
 from gateway.errors import FormatError, ProofError
 from gateway.log.bundle import Bundle, Logged
-from gateway.log.cosignature import Cosignature, CosignedCheckpoint
+from gateway.log.cosignature import CHECKPOINT_CHECKS, Cosignature, CosignedCheckpoint
 from gateway.log.dsse import Envelope, parse_envelope, verify_envelope
-from gateway.log.note import parse_note
+from gateway.log.note import open_note, parse_note
 from gateway.log.proof import TlogProof, check_inclusion, parse_tlog_proof
 from gateway.log.receipt import leaf, parse_event, parse_receipt
 from gateway.log.trust import TrustPolicy, open_with_trust, parse_trust
@@ -196,12 +196,24 @@ def _checkpoint(note: bytes, roots: TrustPolicy | None) -> tuple[CosignedCheckpo
     try:
         found = open_with_trust(note, roots)
     except FormatError as error:
-        known = {k.keyid for k in (*roots.log_keys, *roots.witness_keys)}
-        bad = any(line.keyid in known for line in parse_note(note)[1])
-        return None, Line("checkpoint", Outcome.CONTRAINDICATED if bad else Outcome.NONE, str(error))
+        return None, Line("checkpoint", Outcome.CONTRAINDICATED if _bad(note, roots) else Outcome.NONE, str(error))
     head = found.checkpoint
     detail = f"log {head.origin}, size {head.size}, root {head.root.hex()}"
     return found, Line("checkpoint", Outcome.AFFIRMING, "a log key of those roots signed the tree head", detail=detail)
+
+
+def _bad(note: bytes, roots: TrustPolicy) -> bool:
+    """Whether a key of `roots` speaks against `note`, which they did not open. Witnesses cosign for many logs."""
+    signed = {line.keyid for line in parse_note(note)[1]}
+    if any(key.keyid in signed for key in roots.log_keys):
+        return True
+    witnesses = [key for key in roots.witness_keys if key.keyid in signed]
+    try:
+        if witnesses:
+            open_note(note, witnesses, checks=CHECKPOINT_CHECKS)
+    except FormatError:
+        return True
+    return False
 
 
 def _inclusion(envelope: Envelope | None, proof: TlogProof, cosigned: CosignedCheckpoint) -> tuple[_Place, Line]:

@@ -183,6 +183,17 @@ def test_j20_a_bad_inclusion_proof_is_rejected(change: Any):
     assert exit_code(lines) == 1
 
 
+def test_another_log_with_a_known_witness_is_not_decided():
+    """A witness cosigns for many logs: that its cosignature holds says nothing against a log whose key is not known."""
+    other = World("other.test/log").trust_text().replace(World("other.test/log").receipts.vkey, WORLD.receipts.vkey)
+    cosigned = GOOD.proof + WORLD.proof(RECEIPT, witnesses=2).removeprefix(GOOD.proof)
+    lines = check(replaced(proof=cosigned), parse_trust(other))
+    assert outcomes(lines, "checkpoint") == [N]
+    assert exit_code(lines) == 3
+    bad = check(replaced(proof=cosigned[:-24] + "A" * 16 + cosigned[-8:]), parse_trust(other))
+    assert outcomes(bad, "checkpoint") == [C]
+
+
 def test_a_receipt_without_a_proof_cannot_be_decided():
     """Without a proof the three log steps are `none`."""
     lines = check(replaced(proof="", intent=None))
