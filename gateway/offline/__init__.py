@@ -280,8 +280,8 @@ def _intent(intent: Logged | None, receipt: Receipt, place: _Place | None, roots
         event = parse_event(envelope.payload, "intent")
         receipt_id = msgspec.json.decode(event.predicate, type=_IntentPredicate).receipt_id
         proof = parse_tlog_proof(intent.proof)
-        head = open_with_trust(proof.checkpoint, roots, place.cosigned.checkpoint.origin).checkpoint
-        check_inclusion(proof, leaf("intent", envelope.payload_type, envelope.payload), head)
+        cosigned = open_with_trust(proof.checkpoint, roots, place.cosigned.checkpoint.origin)
+        check_inclusion(proof, leaf("intent", envelope.payload_type, envelope.payload), cosigned.checkpoint)
     except (FormatError, msgspec.MsgspecError) as error:
         return Line("intent", Outcome.CONTRAINDICATED, "the record of the intent does not hold", detail=str(error))
     if receipt_id != receipt.receipt_id:
@@ -289,7 +289,23 @@ def _intent(intent: Logged | None, receipt: Receipt, place: _Place | None, roots
     if proof.index >= place.proof.index:
         sentence = f"the intent is entry {proof.index}, not before the receipt at {place.proof.index}"
         return Line("intent", Outcome.CONTRAINDICATED, sentence)
-    return Line("intent", Outcome.AFFIRMING, f"logged as entry {proof.index}, before the receipt")
+    return _one_log(cosigned, place.cosigned, roots) or Line(
+        "intent", Outcome.AFFIRMING, f"logged as entry {proof.index}, before the receipt"
+    )
+
+
+def _one_log(cosigned: CosignedCheckpoint, receipts: CosignedCheckpoint, roots: TrustPolicy) -> Line | None:
+    """What keeps the intent's tree from being taken for the receipt's; None where it may."""
+    head, other = cosigned.checkpoint, receipts.checkpoint
+    if (head.size, head.root) == (other.size, other.root):
+        return None
+    if head.size == other.size:
+        sentence = f"the log signed two trees of {head.size} entries: one has the intent, the other the receipt"
+        return Line("intent", Outcome.CONTRAINDICATED, sentence, detail=f"{head.root.hex()}, {other.root.hex()}")
+    if roots.quorum_met(c.key for c in cosigned.cosignatures):
+        return None
+    sentence = f"it stands under another tree head, which is short of quorum {roots.quorum!a}"
+    return Line("intent", Outcome.NONE, sentence)
 
 
 def _appraisal(bundle: Bundle, statement: Statement, reappraise: Reappraise | None) -> Sequence[Line]:

@@ -373,6 +373,41 @@ def test_the_intent_stands_before_its_receipt():
     assert outcomes(check(replaced(proof="")), "intent") == [N]
 
 
+def two_trees(longer: int, **options: Any) -> tuple[World, Bundle]:
+    """A log that shows its receipt in one tree, which has no intent, and the intent in another, `longer` by so many."""
+    world, fork = World(), World()
+    predicate = world.predicate()
+    for _ in range(2):
+        world.add_start()
+    receipt, intent = world.add_receipt(predicate), fork.add_intent(predicate)
+    for _ in range(2 + longer):
+        fork.add_start()
+    shown = Logged(fork.envelopes[intent], fork.proof(intent, **options))
+    bundle = world.bundle(receipt, proof=world.proof(receipt, witnesses=2))
+    return world, msgspec.structs.replace(bundle, intent=shown)
+
+
+def test_two_trees_of_one_size_are_a_log_that_was_forked():
+    """A receipt and an intent under two signed roots of one size convict the log, whatever each proof shows."""
+    world, bundle = two_trees(0, witnesses=2)
+    lines = check(bundle, parse_trust(world.trust_text()))
+    assert outcomes(lines, "intent") == [C]
+    assert exit_code(lines) == 1
+
+
+def test_the_intents_tree_is_the_receipts_or_is_witnessed_as_well():
+    """With a quorum, a tree head that only the log signed does not show that the prompt was logged."""
+    world, bundle = two_trees(1)
+    assert outcomes(check(bundle, parse_trust(world.trust_text())), "intent") == [A]
+    lines = check(bundle, parse_trust(world.trust_text(quorum=2)))
+    assert (outcomes(lines, "witnessed"), outcomes(lines, "intent")) == ([A], [N])
+    assert exit_code(lines) == 3
+    world, bundle = two_trees(1, witnesses=2)
+    assert outcomes(check(bundle, parse_trust(world.trust_text(quorum=2))), "intent") == [A]
+    same = WORLD.bundle(RECEIPT, INTENT, proof=WORLD.proof(RECEIPT, witnesses=2))
+    assert outcomes(check(same, parse_trust(WORLD.trust_text(quorum=2))), "intent") == [A]
+
+
 def test_a_verdict_is_recorded_and_not_repeated():
     """A genuine receipt of a rejected answer is authentic, and by default the exit code still says rejected."""
     checks = (Check("signature", A), Check("response_bound", C, "response_bound"))
