@@ -8,7 +8,6 @@ from hashlib import sha256
 from gateway.crypto.merkle import leaf_hash
 from gateway.errors import FormatError, ProofError
 from gateway.log.checkpoint import Checkpoint, parse_checkpoint
-from gateway.log.cosignature import open_cosigned
 from gateway.log.dsse import Envelope, parse_envelope, verify_envelope
 from gateway.log.export import (
     PAYLOAD_TYPE,
@@ -20,14 +19,15 @@ from gateway.log.export import (
     parse_manifest,
 )
 from gateway.log.note import parse_note
-from gateway.log.trust import TrustPolicy
+from gateway.log.trust import TrustPolicy, open_with_trust, witnessed_line
 from gateway.model.line import Line, not_run
 from gateway.model.verdict import Outcome
 
 from .audit_files import Usage, read
 
-#: The steps, in order: the manifest's signature, its checkpoint, the files as bytes, the entries, the range's root.
-STEPS = ("manifest", "checkpoint", "files", "entries", "range")
+#: The steps, in order: the manifest's signature, its checkpoint and who cosigned that, the files as bytes, the entries,
+#: the range's root.
+STEPS = ("manifest", "checkpoint", "witnessed", "files", "entries", "range")
 SIGNED, UNSIGNED = "manifest.dsse.json", "manifest.json"
 MAX_LINE = 8 << 20
 _BLOCK = 1 << 20
@@ -41,15 +41,15 @@ def check_export(folder: str, trust: TrustPolicy | None) -> list[Line]:
     manifest, first = _manifest(folder, SIGNED if SIGNED in names else UNSIGNED, trust)
     if manifest is None:
         return [first, *not_run(STEPS[1:], "the manifest does not hold")]
-    head, second = _checkpoint(manifest, trust)
+    head, logged = _checkpoint(manifest, trust)
     files = _files(folder, names, manifest)
+    shown = [first, *logged, files]
     if files.outcome is not Outcome.AFFIRMING:
-        return [first, second, files, *not_run(STEPS[3:], "the files are not those of the manifest")]
+        return [*shown, *not_run(STEPS[4:], "the files are not those of the manifest")]
     if manifest.format == "csv":
         why = "columns hold no signed documents; export jsonl to show what the log holds"
-        idle = [Line(step, Outcome.NONE, why, claimed=False) for step in STEPS[3:]]
-        return [first, second, files, *idle]
-    return [first, second, files, *_entries(folder, manifest, head, trust)]
+        return [*shown, *(Line(step, Outcome.NONE, why, claimed=False) for step in STEPS[4:])]
+    return [*shown, *_entries(folder, manifest, head, trust)]
 
 
 def _names(folder: str) -> list[str]:
@@ -86,17 +86,21 @@ def _signed(envelope: Envelope, trust: TrustPolicy | None) -> Line:
         return Line("manifest", outcome, sentence, detail=", ".join(s.keyid for s in envelope.signatures))
 
 
-def _checkpoint(manifest: Manifest, trust: TrustPolicy | None) -> tuple[Checkpoint | None, Line]:
+def _checkpoint(manifest: Manifest, trust: TrustPolicy | None) -> tuple[Checkpoint | None, list[Line]]:
     note = manifest.checkpoint.encode("utf-8", "surrogatepass")
     try:
         if trust is None:
             head = parse_checkpoint(parse_note(note)[0])
-            return head, Line("checkpoint", Outcome.NONE, "no trust file: the tree head's signature is not decided")
-        head = open_cosigned(note, trust.log_keys, (), manifest.origin).checkpoint
+            line = Line("checkpoint", Outcome.NONE, "no trust file: the tree head's signature is not decided")
+            return head, [line, *not_run(["witnessed"], "no trust file")]
+        cosigned = open_with_trust(note, trust, manifest.origin)
     except FormatError as error:
-        return None, Line("checkpoint", Outcome.CONTRAINDICATED, "the tree head does not hold", detail=str(error))
+        line = Line("checkpoint", Outcome.CONTRAINDICATED, "the tree head does not hold", detail=str(error))
+        return None, [line, *not_run(["witnessed"], "the tree head does not hold")]
+    head = cosigned.checkpoint
     detail = f"log {head.origin}, size {head.size}, root {head.root.hex()}"
-    return head, Line("checkpoint", Outcome.AFFIRMING, "a trusted log key signed the tree head", detail=detail)
+    line = Line("checkpoint", Outcome.AFFIRMING, "a trusted log key signed the tree head", detail=detail)
+    return head, [line, witnessed_line(cosigned, trust)]
 
 
 def _files(folder: str, names: list[str], manifest: Manifest) -> Line:
@@ -146,7 +150,7 @@ def _entries(folder: str, manifest: Manifest, head: Checkpoint | None, trust: Tr
                 at += 1
     except (FormatError, IndexError) as error:
         bad = Line("entries", Outcome.CONTRAINDICATED, f"entry {at} does not hold: {error}")
-        return [bad, *not_run(STEPS[4:], "an entry does not hold")]
+        return [bad, *not_run(STEPS[5:], "an entry does not hold")]
     return [_entries_line(manifest, at - span.first, damaged, bool(keys)), _range(manifest, head, tree, right, at)]
 
 

@@ -19,6 +19,8 @@ import msgspec
 
 from gateway.crypto.encoding import decimal
 from gateway.errors import FormatError, ProofError
+from gateway.model.line import Line
+from gateway.model.verdict import Outcome
 
 from .cosignature import CosignedCheckpoint, open_cosigned
 from .note import COSIGNATURE_ED25519, COSIGNATURE_MLDSA44, ED25519, Vkey, key_id, parse_vkey
@@ -95,6 +97,19 @@ def open_with_trust(data: bytes, trust: TrustPolicy, origin: str | None = None) 
     For a reader that reports "witnessed k of n" beside the rest; `FormatError` or `ProofError` otherwise.
     """
     return open_cosigned(data, trust.log_keys, trust.witness_keys, origin)
+
+
+def witnessed_line(cosigned: CosignedCheckpoint, trust: TrustPolicy) -> Line:
+    """The step `witnessed`: whether the cosignatures that hold over a checkpoint are as many as `trust` asks for."""
+    # A log that shows different trees to different people is caught by witnesses, and by nothing in one file.
+    count = f"{len(cosigned.cosignatures)}/{len(trust.witnesses)}"
+    names = ", ".join(c.key.keyid for c in cosigned.cosignatures) or None
+    if trust.quorum is None:
+        sentence = f"witnessed {count}; the trust file asks for no witness (quorum none)"
+        return Line("witnessed", Outcome.NONE, sentence, detail=names, claimed=False)
+    if trust.quorum_met(c.key for c in cosigned.cosignatures):
+        return Line("witnessed", Outcome.AFFIRMING, f"witnessed {count}: meets quorum {trust.quorum!a}", detail=names)
+    return Line("witnessed", Outcome.NONE, f"witnessed {count}: short of quorum {trust.quorum!a}", detail=names)
 
 
 def verify_checkpoint(data: bytes, trust: TrustPolicy, origin: str | None = None) -> CosignedCheckpoint:

@@ -40,7 +40,7 @@ from gateway.log.dsse import Envelope, parse_envelope, verify_envelope
 from gateway.log.note import open_note, parse_note
 from gateway.log.proof import TlogProof, check_inclusion, parse_tlog_proof
 from gateway.log.receipt import leaf, parse_event, parse_receipt
-from gateway.log.trust import TrustPolicy, open_with_trust, parse_trust
+from gateway.log.trust import TrustPolicy, open_with_trust, parse_trust, witnessed_line
 from gateway.model.line import Line, exit_code, not_run
 from gateway.model.receipt import PAYLOAD_TYPE, REQUEST_BODY, Receipt, Statement
 from gateway.model.verdict import Outcome
@@ -186,7 +186,7 @@ def _logged(envelope: Envelope | None, proof: str, roots: TrustPolicy | None) ->
     if cosigned is None or roots is None:
         return None, [line, *not_run(rest, "no trusted log signed the tree head")]
     place, included = _inclusion(envelope, parsed, cosigned)
-    return place, [line, included, _witnessed(cosigned, roots)]
+    return place, [line, included, witnessed_line(cosigned, roots)]
 
 
 def _checkpoint(note: bytes, roots: TrustPolicy | None) -> tuple[CosignedCheckpoint | None, Line]:
@@ -228,18 +228,6 @@ def _inclusion(envelope: Envelope | None, proof: TlogProof, cosigned: CosignedCh
     size = cosigned.checkpoint.size
     sentence = f"this receipt's leaf is entry {proof.index} of the {size} under the tree head"
     return _Place(proof, cosigned, True), Line("inclusion", Outcome.AFFIRMING, sentence)
-
-
-def _witnessed(cosigned: CosignedCheckpoint, roots: TrustPolicy) -> Line:
-    # 5. a log that shows different trees to different people is caught by witnesses, and by nothing in one file
-    count = f"{len(cosigned.cosignatures)}/{len(roots.witnesses)}"
-    names = ", ".join(c.key.keyid for c in cosigned.cosignatures) or None
-    if roots.quorum is None:
-        sentence = f"witnessed {count}; the trust file asks for no witness (quorum none)"
-        return Line("witnessed", Outcome.NONE, sentence, detail=names, claimed=False)
-    if roots.quorum_met(c.key for c in cosigned.cosignatures):
-        return Line("witnessed", Outcome.AFFIRMING, f"witnessed {count}: meets quorum {roots.quorum!a}", detail=names)
-    return Line("witnessed", Outcome.NONE, f"witnessed {count}: short of quorum {roots.quorum!a}", detail=names)
 
 
 def _format(envelope: Envelope, place: _Place | None) -> tuple[Statement | None, Line]:

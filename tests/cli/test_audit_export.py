@@ -67,6 +67,22 @@ def test_without_trust_nothing_is_decided(log: StoredLog, tmp_path: Path):
     assert main(["audit", "verify-export", str(tmp_path / "x"), "--trust", str(stranger)]) == 1
 
 
+def test_the_quorum_of_the_trust_file_is_asked_for(log: StoredLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A tree head that too few witnesses cosigned is not decided; a cosignature that does not hold refuses it."""
+    folder, trust = tmp_path / "x", tmp_path / "trust"
+    trust.write_text(log.world.trust_text(quorum=2))
+    args = ["audit", "verify-export", str(folder), "--trust", str(trust)]
+    assert export(log, folder) == 0
+    assert main(args) == 3
+    assert "witnessed 0/3: short of quorum 'ws'" in capsys.readouterr().out
+    signed_again(log, folder, checkpoint=log.world.checkpoint(witnesses=2).decode())
+    assert main(args) == 0
+    assert "witnessed 2/3: meets quorum 'ws'" in capsys.readouterr().out
+    note = log.world.checkpoint(witnesses=1)
+    signed_again(log, folder, checkpoint=(note[:-24] + b"A" * 16 + note[-8:]).decode())
+    assert check(log, folder) == 1
+
+
 def test_a_post_quantum_key_of_the_log_beside_its_own_changes_nothing(log: StoredLog, tmp_path: Path):
     """The tree head needs one key of the log, of whichever kind; by one that did not sign it, it does not hold."""
     assert export(log, tmp_path / "x") == 0
