@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from hashlib import sha256
 
 from gateway.crypto.merkle import leaf_hash
@@ -36,9 +37,10 @@ _BLOCK = 1 << 20
 def check_export(folder: str, trust: TrustPolicy | None) -> list[Line]:
     """One line for each of `STEPS`. Raises `Usage` when there is no export to look at."""
     names = _names(folder)
-    if SIGNED not in names and UNSIGNED not in names:
+    found = next((name for name in (SIGNED, UNSIGNED) if os.path.isfile(os.path.join(folder, name))), None)
+    if found is None:
         raise Usage(f"{folder} holds no manifest: it is no export, or one that was never finished")
-    manifest, first = _manifest(folder, SIGNED if SIGNED in names else UNSIGNED, trust)
+    manifest, first = _manifest(folder, found, trust)
     if manifest is None:
         return [first, *not_run(STEPS[1:], "the manifest does not hold")]
     head, logged = _checkpoint(manifest, trust)
@@ -115,12 +117,15 @@ def _files(folder: str, names: list[str], manifest: Manifest) -> Line:
             return Line("files", Outcome.CONTRAINDICATED, f"{file.name}: {problem}")
     if sum(file.count for file in manifest.files) != manifest.count:
         return Line("files", Outcome.CONTRAINDICATED, "the files' counts do not add up to the manifest's")
-    sentence = f"{len(wanted)} file, byte for byte as the manifest says, {manifest.count} records"
+    number = "1 file" if len(wanted) == 1 else f"{len(wanted)} files"
+    sentence = f"{number}, byte for byte as the manifest says, {manifest.count} records"
     return Line("files", Outcome.AFFIRMING, sentence)
 
 
 def _file_problem(path: str, file: ExportFile) -> str | None:
     digest, length = sha256(), 0
+    if not os.path.isfile(path):  # or a pipe, or a link to a device, and reading never ends
+        return "is not there as a file"
     try:
         with open(path, "rb") as stream:
             while block := stream.read(_BLOCK):
@@ -141,17 +146,23 @@ def _entries(folder: str, manifest: Manifest, head: Checkpoint | None, trust: Tr
     try:
         left, right = manifest.covers()
         tree = RangeRoot(span.first, left)
-        with open(os.path.join(folder, manifest.files[0].name), "rb") as stream:
-            while line := stream.readline(MAX_LINE):
-                entry = _entry(line, keys)
-                if entry.envelope is None:
-                    damaged.append(at)
-                tree.add(leaf_hash(entry.leaf))
-                at += 1
-    except (FormatError, IndexError) as error:
+        for line in _lines(folder, manifest):
+            entry = _entry(line, keys)
+            if entry.envelope is None:
+                damaged.append(at)
+            tree.add(leaf_hash(entry.leaf))
+            at += 1
+    except FormatError as error:
         bad = Line("entries", Outcome.CONTRAINDICATED, f"entry {at} does not hold: {error}")
         return [bad, *not_run(STEPS[5:], "an entry does not hold")]
     return [_entries_line(manifest, at - span.first, damaged, bool(keys)), _range(manifest, head, tree, right, at)]
+
+
+def _lines(folder: str, manifest: Manifest) -> Iterator[bytes]:
+    for file in manifest.files:  # all of them: what is called part of the export has to be part of the log
+        with open(os.path.join(folder, file.name), "rb") as stream:
+            while line := stream.readline(MAX_LINE):
+                yield line
 
 
 def _entry(line: bytes, keys: dict[str, bytes]) -> EntryLine:

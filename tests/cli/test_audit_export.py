@@ -250,6 +250,50 @@ def test_a_manifest_of_another_type_or_key_is_refused(log: StoredLog, tmp_path: 
     assert check(log, folder) == 3
 
 
+def parts_of(folder: Path, parts: dict[str, list[bytes]]) -> list[dict[str, object]]:
+    """Write each part's lines to its file, and give what a manifest says of them."""
+    found: list[dict[str, object]] = []
+    for name, lines in parts.items():
+        data = b"".join(lines)
+        (folder / name).write_bytes(data)
+        digest = hashlib.sha256(data).hexdigest()
+        found.append({"name": name, "sha256": digest, "bytes": len(data), "count": len(lines)})
+    return found
+
+
+def test_every_file_of_the_manifest_is_part_of_the_log(log: StoredLog, tmp_path: Path):
+    """All files that a signed manifest names are read as entries, in order: none is believed for being named."""
+    folder = tmp_path / "x"
+    assert export(log, folder, "--from", "3", "--to", "20") == 0
+    lines = (folder / "entries.jsonl").read_bytes().splitlines(keepends=True)
+    signed_again(log, folder, files=parts_of(folder, {"entries.jsonl": lines[:7], "more.jsonl": lines[7:]}), count=17)
+    assert check(log, folder) == 0
+    signed_again(
+        log, folder, files=parts_of(folder, {"entries.jsonl": lines, "more.jsonl": [b'{"a":"lie"}\n']}), count=18
+    )
+    assert check(log, folder) == 1
+    files = parts_of(folder, {"entries.jsonl": lines, "more.jsonl": [b'{"a":"lie"}\n']})
+    signed_again(log, folder, files=[files[0], {**files[1], "count": 0}], count=17)
+    assert check(log, folder) == 1
+    signed_again(log, folder, files=[], count=0)
+    for file in files:
+        (folder / str(file["name"])).unlink()
+    assert check(log, folder) == 1
+
+
+@pytest.mark.parametrize("name", ["entries.jsonl", "manifest.dsse.json"])
+def test_what_is_no_file_is_not_read(log: StoredLog, tmp_path: Path, name: str):
+    """A link to a device, or a pipe, in an export from elsewhere does not keep the check for ever."""
+    assert export(log, tmp_path / "x") == 0
+    (tmp_path / "x" / name).unlink()
+    (tmp_path / "x" / name).symlink_to("/dev/zero")
+    expected = 1 if name == "entries.jsonl" else 2
+    assert check(log, tmp_path / "x") == expected
+    (tmp_path / "x" / name).unlink()
+    os.mkfifo(tmp_path / "x" / name)
+    assert check(log, tmp_path / "x") == expected
+
+
 def test_what_is_no_export_is_usage(tmp_path: Path):
     """A folder without a manifest, or none at all, ends with 2."""
     assert main(["audit", "verify-export", str(tmp_path)]) == 2
