@@ -5,6 +5,7 @@ Everything else that leaves is the node's bytes, or was re-written from what was
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -52,6 +53,14 @@ _encode = msgspec.json.Encoder().encode
 
 def claims_map(claims: tuple[Claim, ...]) -> dict[str, str]:
     return {c.name: c.status for c in claims}
+
+
+def executed_in(claims: Mapping[str, str]) -> str:
+    """The claim `executed_in_tee` in words; a TEE that refutes it of itself is one that passes the request on."""
+    stated = claims.get("executed_in_tee", "")
+    if stated == "refuted" and claims.get("tee_attested") == "asserted":
+        return "provider behind a tee"
+    return {"asserted": "tee", "refuted": "ordinary machine"}.get(stated, "unknown")
 
 
 def splice(body: bytes, verification: Verification) -> bytes:

@@ -17,12 +17,13 @@ import msgspec
 from gateway.crypto.canonical import strict_json
 from gateway.crypto.encoding import unb64
 from gateway.errors import FormatError
+from gateway.exchange.render import VerificationPolicy, claims_map, executed_in
 from gateway.log.bundle import Bundle, Opened
 from gateway.log.dsse import parse_envelope
 from gateway.log.receipt import SALT_LENGTH, parse_receipt, salted
 from gateway.model.line import Line
-from gateway.model.receipt import RESPONSE_BODY, RESPONSE_CONTENT, RESPONSE_TOOLCALLS
-from gateway.model.verdict import Outcome
+from gateway.model.receipt import RESPONSE_BODY, RESPONSE_CONTENT, RESPONSE_TOOLCALLS, ProofPart, Receipt
+from gateway.model.verdict import Check, Outcome
 
 from .uncovered import Saved, read_saved
 
@@ -35,7 +36,20 @@ _MAX_NAMES = 12
 
 
 class _Verification(msgspec.Struct):
+    """Our member. What it says of the answer is there to be read at once; signed is what the envelope says."""
+
     receipt: str
+    verdict: str | None = None
+    release: str | None = None
+    reason: str | None = None
+    policy: VerificationPolicy | None = None
+    network: str | None = None
+    node: str | None = None
+    model: str | None = None
+    executed_in: str | None = None
+    claims: dict[str, str] | None = None
+    checks: tuple[Check, ...] | None = None
+    proofs: tuple[ProofPart, ...] | None = None
     proof: str | None = None
     openings: dict[str, str] = {}
     envelope: msgspec.Raw = msgspec.Raw()  # empty: absent
@@ -62,7 +76,8 @@ def bundle_from_answer(data: bytes) -> Bundle:
     opened = {**_body(data, salts, committed), **_contents(answer, salts)}
     why = _ANEW.get(statement.predicate.delivery.form, _SAVED)
     uncovered = () if RESPONSE_BODY in opened else _uncovered(answer, opened, committed, why)
-    return Bundle(receipt=envelope, proof=found.proof, openings=opened, uncovered=uncovered)
+    told = _told(found, statement.predicate)
+    return Bundle(receipt=envelope, proof=found.proof, openings=opened, uncovered=(*told, *uncovered))
 
 
 def _read(data: bytes) -> tuple[Mapping[str, Any], _Verification]:
@@ -74,6 +89,31 @@ def _read(data: bytes) -> tuple[Mapping[str, Any], _Verification]:
         raise FormatError(f"not an answer with a verification member: {error}") from error
     assert isinstance(document, dict)  # `_Answer` is an object
     return document, found
+
+
+def _told(found: _Verification, receipt: Receipt) -> tuple[Line, ...]:
+    """Where the member says other than the receipt that it carries. What it leaves out says nothing."""
+    claims, served = claims_map(receipt.claims), receipt.served
+    policy = receipt.verifier.policies[0] if receipt.verifier.policies else None
+    signed = {
+        "receipt": receipt.receipt_id,
+        "verdict": receipt.verdict.value,
+        "release": receipt.release.value,
+        "reason": receipt.reason,
+        "policy": policy and VerificationPolicy(policy.name, policy.digest.sha256),
+        "network": served and served.network,
+        "node": served and served.node,
+        "model": receipt.request.model,
+        "executed_in": executed_in(claims),
+        "claims": claims,
+        "checks": receipt.checks,
+        "proofs": receipt.proofs,
+    }
+    other = [name for name, value in signed.items() if getattr(found, name) not in (None, value)]
+    if not other:
+        return ()
+    sentence = "what it says is not what the signed receipt says"
+    return (Line("opening", Outcome.CONTRAINDICATED, sentence, "verification", ", ".join(other)),)
 
 
 def _salts(openings: Mapping[str, str], committed: Mapping[str, str]) -> dict[str, bytes]:

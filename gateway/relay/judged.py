@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.exchange.render import claims_map
+from gateway.exchange.render import claims_map, executed_in
 from gateway.exchange.reply import Reply
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult, Check, Outcome
@@ -41,7 +41,7 @@ class Judged(msgspec.Struct, frozen=True):
             msgspec.Raw(msgspec.json.encode((*under(session, policy), *result.checks))),
             msgspec.Raw(msgspec.json.encode(claims)),
             msgspec.Raw(msgspec.json.encode(shown)),
-            _executed_in(shown),
+            executed_in(shown),
             _affirmed(result, _SIGNED),
         )
 
@@ -96,14 +96,6 @@ def seen_lately(result: AttestationResult) -> AttestationResult:
         for check in result.checks
     ]
     return msgspec.structs.replace(result, checks=tuple(told))
-
-
-def _executed_in(claims: dict[str, str]) -> str:
-    """The claim `executed_in_tee` in words; a TEE that refutes it of itself is one that passes the request on."""
-    stated = claims.get("executed_in_tee", "")
-    if stated == "refuted" and claims.get("tee_attested") == "asserted":
-        return "provider behind a tee"
-    return {"asserted": "tee", "refuted": "ordinary machine"}.get(stated, "unknown")
 
 
 def _affirmed(result: AttestationResult, names: tuple[str, ...]) -> bool:

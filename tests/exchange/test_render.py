@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from gateway.exchange.render import Verification, VerificationPolicy, claims_map, splice, verification_event
+from gateway.exchange.render import (
+    Verification,
+    VerificationPolicy,
+    claims_map,
+    executed_in,
+    splice,
+    verification_event,
+)
 from gateway.model.verdict import Claim
 
 VERIFICATION = Verification(
@@ -44,3 +51,17 @@ def test_the_event_has_the_form_of_its_api(endpoint: str, kind: str | None) -> N
 def test_claims_by_name() -> None:
     """Claims are shown by name with their status."""
     assert claims_map((Claim("a", "asserted"), Claim("b", "unknown"))) == {"a": "asserted", "b": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        ({}, "unknown"),
+        ({"executed_in_tee": "asserted"}, "tee"),
+        ({"executed_in_tee": "refuted"}, "ordinary machine"),
+        ({"executed_in_tee": "refuted", "tee_attested": "asserted"}, "provider behind a tee"),
+    ],
+)
+def test_where_it_ran_is_said_in_words(claims: dict[str, str], words: str) -> None:
+    """The words follow from two claims."""
+    assert executed_in(claims) == words

@@ -4,7 +4,7 @@ import json
 
 import msgspec
 import pytest
-from receipt_world import ANSWER, NOW, SEED, World, small_world
+from receipt_world import ANSWER, NOW, POLICY, SEED, World, sha256, small_world
 
 from gateway.errors import FormatError
 from gateway.exchange.render import Verification, VerificationPolicy, splice
@@ -26,7 +26,7 @@ def b64(data: bytes) -> str:
 MEMBER = Verification(
     verdict="affirming",
     level="logged",
-    policy=VerificationPolicy("signed", "ab" * 32),
+    policy=VerificationPolicy("signed", sha256(POLICY)),
     release="released",
     receipt=WORLD.predicate(1).receipt_id,
     proof=WORLD.proof(RECEIPT),
@@ -81,6 +81,41 @@ def test_what_nobody_vouches_for_is_said_with_the_reason(form: str, why: str):
     assert "nobody vouches for them" in left.sentence
     assert why in left.sentence
     assert why in about.sentence
+
+
+LIES = {
+    "receipt": WORLD.predicate(0).receipt_id,
+    "verdict": "warning",
+    "release": "withheld",
+    "reason": "none",
+    "policy": {"name": "open", "digest": sha256(POLICY)},
+    "network": "other",
+    "node": "node-2",
+    "model": "m2",
+    "executed_in": "tee",
+    "claims": {"response_bound": "asserted", "executed_in_tee": "asserted"},
+    "checks": [{"id": "signature", "outcome": "affirming"}],
+    "proofs": [{"kind": "zk", "assurance": "cryptographic", "verdict": "pass"}],
+}
+TRUTH = {
+    **{"network": "aci", "node": "node-1", "model": "m", "executed_in": "unknown", "proofs": [], "reason": None},
+    "claims": {"response_bound": "asserted"},
+    "checks": msgspec.to_builtins(WORLD.predicate(1).checks),
+}
+
+
+def saying(**members: object) -> bytes:
+    """The saved answer, the node's bytes as they were and `members` in ours."""
+    return ANSWER[:-1] + b',"verification":' + json.dumps(json.loads(SAVED)["verification"] | members).encode() + b"}"
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_what_our_member_says_is_held_against_the_receipt(name: str):
+    """A verdict, claim or check beside the envelope that is not the signed one is named; the signed one passes."""
+    assert exit_code(verify_bundle(bundle_from_answer(saying(**TRUTH)), TRUST, now=NOW)) == 0
+    lines = verify_bundle(bundle_from_answer(saying(**TRUTH | {name: LIES[name]})), TRUST, now=NOW)
+    assert [line.detail for line in lines if line.about == "verification"] == [name]
+    assert exit_code(lines) == exit_code(lines, authenticity_only=True) == 1
 
 
 def test_a_changed_text_is_found():

@@ -11,7 +11,7 @@ import pytest
 from openai.types import Completion, CreateEmbeddingResponse, ModerationCreateResponse
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
-from receipt_world import NOW, REQUEST, SEED, World
+from receipt_world import NOW, POLICY, REQUEST, SEED, World, sha256
 
 from gateway.crypto.encoding import b64
 from gateway.errors import FormatError
@@ -117,7 +117,7 @@ def delivered(endpoint: str, answer: dict[str, Any], *, stream: bytes | None = N
     member = Verification(
         verdict="affirming",
         level="logged",
-        policy=VerificationPolicy("signed", "ab" * 32),
+        policy=VerificationPolicy("signed", sha256(POLICY)),
         release="released",
         receipt=predicate.receipt_id,
         proof=world.proof(index),
