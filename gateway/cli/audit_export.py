@@ -94,12 +94,15 @@ def _place(text: str) -> int | datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _indexed(args: argparse.Namespace, reader: Reader) -> None:
-    """Turn times into indexes: that of the first entry that became durable at or after the moment."""
+def _indexed(args: argparse.Namespace, reader: Reader, size: int) -> None:
+    """Turn times into indexes: that of the first entry that became durable at or after the moment, `size` at most.
+
+    A gateway may write on, and what it has written since the tree head of `size` was read is not under that.
+    """
     for name in ("first", "end"):
         value = getattr(args, name)
         if isinstance(value, datetime):
-            setattr(args, name, reader.size_before(int(value.timestamp() * 1000)))
+            setattr(args, name, min(reader.size_before(int(value.timestamp() * 1000)), size))
 
 
 def export(args: argparse.Namespace) -> int:
@@ -120,7 +123,7 @@ def export(args: argparse.Namespace) -> int:
     signer = _signer(args, path)
     with Reader(path) as reader, Scan(path) as scan, _staged(final) as (folder, publish):
         note, size = _head(reader)
-        _indexed(args, reader)
+        _indexed(args, reader, size)
         span = _span(args, size)
         bar = Bar("entries", always=args.progress)
         file = (_write_jsonl if args.format == "jsonl" else _write_csv)(folder, reader, scan, span, bar)

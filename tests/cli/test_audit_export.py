@@ -11,12 +11,13 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from receipt_world import ORIGIN, World, post_quantum
 from stored_log import StoredLog
 
-from gateway.cli import main
+from gateway.cli import audit_export, main
 from gateway.csv_cells import uncell
 from gateway.errors import LogRefused
 from gateway.log.dsse import sign_envelope
@@ -118,6 +119,24 @@ def test_a_key_that_cannot_sign_is_refused(log: StoredLog, tmp_path: Path, conte
 def test_a_range_must_be_within_what_is_signed(log: StoredLog, tmp_path: Path, span: tuple[str, str]):
     """An empty range, or one beyond the newest checkpoint, is refused."""
     assert export(log, tmp_path / "x", "--from", span[0], "--to", span[1]) == 2
+
+
+def test_an_export_up_to_now_ends_at_the_head_that_it_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A gateway that writes on between two reads of an export neither lengthens its range nor stops it."""
+    log = StoredLog(tmp_path, 5)
+    indexed = audit_export._indexed
+
+    def meanwhile(*args: Any) -> None:
+        log.add_exchange(5)
+        log.commit()
+        indexed(*args)
+
+    monkeypatch.setattr(audit_export, "_indexed", meanwhile)
+    assert export(log, tmp_path / "x", "--to", "2100-01-01") == 0
+    assert check(log, tmp_path / "x") == 0
+    assert "the entries [0, 11) of the 11 signed" in capsys.readouterr().out
 
 
 def edit(name: str, change: Callable[[list[bytes]], list[bytes]]) -> Callable[[Path], None]:
