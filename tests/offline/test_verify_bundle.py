@@ -13,10 +13,11 @@ from gateway.log.note import NoteSigner, SignatureLine
 from gateway.log.receipt import encode_receipt, event_statement
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.model.node import AttestedSession
-from gateway.model.receipt import PAYLOAD_TYPE, LogRef, Sha256, Subject, instant
+from gateway.model.receipt import PAYLOAD_TYPE, LogRef, Sha256, Subject, Timings, instant
 from gateway.model.verdict import Check, Outcome, Release
 from gateway.offline import STEPS, Line, exit_code, recorded, verify_bundle, verify_receipt_with_proof
-from gateway.offline.reappraise import reappraise
+from gateway.offline.reappraise import MOST_SKEW_S, reappraise
+from gateway.policy.schema import BY_PATH
 from gateway.verify.sessions import id_of, with_id
 
 A, W, C, N = Outcome.AFFIRMING, Outcome.WARNING, Outcome.CONTRAINDICATED, Outcome.NONE
@@ -594,3 +595,29 @@ def test_a_request_that_the_head_reader_refuses_is_malformed_again():
     lines = {x.about: x.outcome for x in check(bundle) if x.step == "appraisal"}
     assert lines["request_bound"] is A
     assert lines["malformed"] is C
+
+
+@pytest.mark.parametrize(
+    ("late", "off", "outcome"),
+    [(0, 0, A), (700, 0, A), (80_000, 0, A), (700, 599, A), (0, 601, W), (0, -3600, W), (90, 3601, C), (0, -3602, C)],
+)
+def test_freshness_is_judged_when_the_answer_was_whole(late: int, off: int, outcome: Outcome):
+    """An answer that took long is as fresh as another; what only a lax policy allows is named, more is refused."""
+    done = T0_MS + off * 1000
+    timings = Timings(instant(done - late * 1000), 10.0, late * 1000.0, 0.5)
+    lines = check(with_receipt(timings=timings, time_created=instant(T0_MS)))
+    assert [line.outcome for line in lines if (line.step, line.about) == ("appraisal", "fresh")] == [outcome]
+    assert exit_code(lines) == (1 if outcome is C else 0)
+
+
+def test_a_time_that_was_refused_is_refused_here():
+    """Where the record says that the node's time was too far off, the same distance gives the same outcome."""
+    refused = tuple(Check("fresh", C, "served_at") if c.id == "fresh" else c for c in WORLD.predicate(1).checks)
+    timings = Timings(instant(T0_MS - 700_000), 10.0, 20.0, 0.5)
+    lines = check(with_receipt(timings=timings, checks=refused, verdict=C))
+    assert [line.outcome for line in lines if (line.step, line.about) == ("appraisal", "fresh")] == [A]
+
+
+def test_no_policy_allows_more_than_is_allowed_here():
+    """The largest distance is the largest that a policy can ask for."""
+    assert BY_PATH["freshness.response_skew_s"].high == MOST_SKEW_S
