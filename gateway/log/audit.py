@@ -9,15 +9,16 @@
                 stored tile roots are those of the entries
  4. head        the newest checkpoint covers exactly what is stored
  5. outside     what was kept elsewhere (memory file, checkpoints and proofs) is part of this log
- 6. documents   every entry has its signed document, and no document is without entry      (gateway.log.audit_rows)
- 7. signatures  receipt keys signed them                                                   (gateway.log.audit_rows)
- 8. intents     every request that was sent to a node was announced before, and has one receipt
- 9. columns     what lists and filters show is what was signed, in the schema's types, beside the intent's place; the
+ 6. witnessed   as many witnesses cosigned one of those as the trust file asks for
+ 7. documents   every entry has its signed document, and no document is without entry      (gateway.log.audit_rows)
+ 8. signatures  receipt keys signed them                                                   (gateway.log.audit_rows)
+ 9. intents     every request that was sent to a node was announced before, and has one receipt
+10. columns     what lists and filters show is what was signed, in the schema's types, beside the intent's place; the
                 times of checkpoints fit those of the entries                              (gateway.log.audit_rows)
-10. openings    payloads: intact, erased by an erasure entry, or missing
-11. archive     what entries name by digest is there, and is what its digest says        (gateway.log.audit_archive)
-12. keys        API keys are those that entries made and did not revoke                     (gateway.log.audit_keys)
-13. acts        what other processes left for the log is in it, and what it has is stored   (gateway.log.audit_acts)
+11. openings    payloads: intact, erased by an erasure entry, or missing
+12. archive     what entries name by digest is there, and is what its digest says        (gateway.log.audit_archive)
+13. keys        API keys are those that entries made and did not revoke                     (gateway.log.audit_keys)
+14. acts        what other processes left for the log is in it, and what it has is stored   (gateway.log.audit_acts)
 
 A log that was cut at its tail, with the checkpoints above the cut deleted too, is consistent in itself. Only something
 from outside shows it, so without any the outside line is `none` and the audit is undecided: never "intact". A memory
@@ -42,13 +43,13 @@ from .audit_pairs import INTENTS, Openings, Pairs, Times
 from .audit_rows import ARCHIVE, COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
 from .audit_tree import TREE, AuditTree, Stored
 from .checkpoint import Checkpoint
-from .cosignature import open_cosigned
+from .cosignature import CosignedCheckpoint, open_cosigned
 from .note import Vkey
-from .trust import TrustPolicy
+from .trust import TrustPolicy, witnessed_line
 
 STEPS = (
-    *("trust", "leaves", "tree", "head", "outside", "documents", "signatures", "intents", "columns", "openings"),
-    *("archive", "keys", "acts"),
+    *("trust", "leaves", "tree", "head", "outside", "witnessed", "documents", "signatures", "intents", "columns"),
+    *("openings", "archive", "keys", "acts"),
 )
 #: Checkpoints whose signature and root are looked at; beyond that many, evenly spread ones, the first and the last.
 MAX_CHECKPOINTS = 10_000
@@ -124,6 +125,7 @@ def audit(
     yield run.line(TREE, run.tree_sentence())
     yield run.head_line()
     yield from run.outside_lines()
+    yield run.witnessed_line()
     yield run.line(DOCUMENTS, f"{done} entries have their documents, and commit to them")
     yield run.signature_line()
     yield run.intent_line()
@@ -156,9 +158,10 @@ class _Run:
         self.archive = Archive(source)
         self.acts = Acts(source)
         self.times = Times(source.times())
-        self.outside = [_outside(kept, self.log_keys(), source.origin) for kept in outside]
+        witnesses = () if roots is None else roots.witness_keys
+        self.outside = [_outside(kept, self.log_keys(), witnesses, source.origin) for kept in outside]
         every = max(1, -(-source.checkpoint_count() // MAX_CHECKPOINTS))
-        wanted = {o.checkpoint.size for o in self.outside if o.checkpoint is not None}
+        wanted = {o.cosigned.checkpoint.size for o in self.outside if o.cosigned is not None}
         self.tree = AuditTree(source, self.log_keys(), every, wanted, self.fail)
 
     def log_keys(self) -> tuple[Vkey, ...]:
@@ -245,15 +248,34 @@ class _Run:
             asked = outside.standing == "yours" or not decided
             yield msgspec.structs.replace(line, claimed=asked or line.outcome is not Outcome.NONE)
 
+    def witnessed_line(self) -> Line:
+        """The first entries that are witnessed: those of the largest checkpoint that a quorum cosigned."""
+        roots = self.roots
+        if roots is None:
+            return Line("witnessed", Outcome.NONE, "no trust file says whose cosignatures count", claimed=False)
+        opened = [o.cosigned for o in self.outside if o.cosigned is not None]
+        found = [cosigned for cosigned in opened if self._is_part(cosigned.checkpoint)]
+        if not found:
+            asked = "quorum none" if roots.quorum is None else f"quorum {roots.quorum!a}"
+            sentence = f"no checkpoint of this log was given that could be cosigned; the trust file has {asked}"
+            return Line("witnessed", Outcome.NONE, sentence, claimed=roots.quorum is not None)
+        best = max(found, key=lambda c: (roots.quorum_met(w.key for w in c.cosignatures), c.checkpoint.size))
+        line = witnessed_line(best, roots)
+        sentence = f"{line.sentence}; of {self.tree.size} entries, the first {best.checkpoint.size}"
+        return msgspec.structs.replace(line, sentence=sentence)
+
+    def _is_part(self, head: Checkpoint) -> bool:
+        return head.size <= self.tree.size and self.tree.roots[head.size] == head.root
+
     def _outside_line(self, outside: _Outside) -> Line:
-        head = outside.checkpoint
-        if head is None:
+        if outside.cosigned is None:
             return Line("outside", outside.outcome, outside.problem, outside.name)
+        head = outside.cosigned.checkpoint
         theirs = f"theirs: size {head.size}, root {head.root.hex()}"
         if head.size > self.tree.size:
             sentence = f"ROLLED BACK: it is of {head.size} entries, {self.tree.size} are stored"
             return Line("outside", Outcome.CONTRAINDICATED, sentence, outside.name, self._heads(theirs))
-        if self.tree.roots[head.size] != head.root:
+        if not self._is_part(head):
             sentence = f"FORK: the tree of {head.size} entries that was signed is not the one that is stored"
             return Line("outside", Outcome.CONTRAINDICATED, sentence, outside.name, self._heads(theirs))
         sentence = f"its {head.size} entries are the first {head.size} of this log"
@@ -314,17 +336,17 @@ class _Outside(msgspec.Struct, frozen=True):
 
     name: str
     standing: Standing
-    checkpoint: Checkpoint | None
+    cosigned: CosignedCheckpoint | None
     outcome: Outcome = Outcome.AFFIRMING
     problem: str = ""
 
 
-def _outside(kept: Kept, keys: tuple[Vkey, ...], origin: str | None) -> _Outside:
+def _outside(kept: Kept, keys: tuple[Vkey, ...], witnesses: tuple[Vkey, ...], origin: str | None) -> _Outside:
     name, data, standing = kept
     if not keys:
         return _Outside(name, standing, None, Outcome.NONE, "not compared: no key to check its signature with")
     try:
-        return _Outside(name, standing, open_cosigned(data, keys, (), origin).checkpoint)
+        return _Outside(name, standing, open_cosigned(data, keys, witnesses, origin))
     except FormatError as error:
         problem = f"it is no checkpoint of this log: {error}"
         return _Outside(name, standing, None, Outcome.CONTRAINDICATED, problem)

@@ -431,6 +431,38 @@ def test_j23_a_tail_that_was_cut_cleanly_needs_something_from_outside(log: Copy,
         assert "stored head: size 560" in line["detail"]
 
 
+def test_the_quorum_of_the_trust_file_is_asked_for(log: Copy, tmp_path: Path):
+    """Of the checkpoints that were kept the one that enough witnesses cosigned counts, also where a longer one has
+    fewer; without one it is not decided, and a cosignature that does not hold refuses what it stands on."""
+    trust = Path(log.trust)
+    assert log.audit()[1]["witnessed"]["claimed"] is False
+    trust.write_text(log.world.trust_text(quorum=2))
+    os.remove(log.memory)
+
+    def kept(size: int, witnesses: int) -> tuple[str, str]:
+        path = tmp_path / f"{size}-{witnesses}"
+        path.write_bytes(log.world.checkpoint(size, witnesses=witnesses))
+        return "--kept", str(path)
+
+    for given, code, sentence in (
+        ((), 3, "no checkpoint of this log was given that could be cosigned; the trust file has quorum 'ws'"),
+        (kept(601, 0), 3, "witnessed 0/3: short of quorum 'ws'; of 601 entries, the first 601"),
+        (kept(601, 1), 3, "witnessed 1/3: short of quorum 'ws'; of 601 entries, the first 601"),
+        (
+            (*kept(601, 1), *kept(80, 2), *kept(100, 3)),
+            0,
+            "witnessed 3/3: meets quorum 'ws'; of 601 entries, the first 100",
+        ),
+    ):
+        found, lines = log.audit(*given)
+        assert (found, bad(lines), lines["witnessed"]["sentence"]) == (code, set(), sentence)
+    forged = tmp_path / "forged"
+    note = log.world.checkpoint(witnesses=1)
+    forged.write_bytes(note[:-24] + b"A" * 16 + note[-8:])
+    code, lines = log.audit("--kept", str(forged))
+    assert (code, bad(lines)) == (1, {f"outside{forged}"})
+
+
 def test_a_memory_beside_the_database_affirms_nothing(log: Copy, tmp_path: Path):
     """Whoever cuts the log can put its older head into the memory beside it, so that memory may only contradict."""
     elsewhere = tmp_path / "elsewhere"
