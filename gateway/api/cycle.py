@@ -172,6 +172,8 @@ class Cycle:
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._chunks = []
         self._waiting = 0
+        if not self.more_body:  # reading may have paused over a large body, and only a reader sees the client leave
+            self._protocol.want_data()
         return {"type": "http.request", "body": body, "more_body": self.more_body}
 
     async def send(self, message: Any) -> None:

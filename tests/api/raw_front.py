@@ -58,6 +58,8 @@ class TinyApp:
         elif path == "/boom":
             raise RuntimeError("not a caller's business")
         elif path == "/wait":
+            if method == "POST":
+                await read_body(receive, BODY_LIMIT, 5)
             await self.wait(scope, send)
         elif path in ("/endless", "/cut"):
             await self.stream(scope, send, 1 << 30 if path == "/endless" else 2)

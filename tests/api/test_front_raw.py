@@ -583,6 +583,16 @@ def test_f17_a_client_that_leaves_behind_a_request_is_noticed(front: Front, begu
     wait_for(lambda: front.app.events.count("left") > before, 3)
 
 
+@pytest.mark.parametrize("size", [70_000, 300_000, 1 << 20])
+def test_f17_a_client_that_leaves_behind_a_large_body_is_noticed(front: Front, size: int) -> None:
+    """However much of its body waited to be read when reading paused, its going is seen while the answer is made."""
+    before = front.app.events.count("left")
+    with front.connect() as sock:
+        sock.sendall(front.request(b"POST", b"/wait", body=b" " * size))
+        time.sleep(0.3)
+    wait_for(lambda: front.app.events.count("left") > before, 1)
+
+
 @pytest.mark.parametrize("begun", [b"", b"GET /x", b"GET /x HTTP/1.1\r\nX-A: b\r\n"])
 def test_f17_a_client_that_shuts_its_sending_side_is_answered(front: Front, begun: bytes) -> None:
     """Whether or not it began a next request, the whole one before is served, and then the connection ends."""
