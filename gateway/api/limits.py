@@ -106,16 +106,16 @@ class Watch:
         self._timer = loop.call_later(self.limits.tick, self._sweep, loop) if self.connections else None
 
 
-def raise_descriptor_limit(limits: Limits, *, reserve: int = 512) -> int:
+def raise_descriptor_limit(limits: Limits, *, reserve: int) -> int:
     """Raise the process's soft limit of open files so that `limits.connections` fit beside `reserve` others.
 
-    Returns the soft limit in force. Where the hard limit is lower than what is needed the caller should warn: accepting
-    would fail before the connection limit speaks.
+    Returns how many files it falls short, 0 where all fit. Where the hard limit is too low the caller should warn:
+    accepting and connecting fail before the limits of connections speak.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = limits.connections + reserve
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return soft
+        return 0
     target = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    return target
+    return wanted - target

@@ -27,6 +27,8 @@ from gateway.settings import Settings, read
 
 HELP = "run the gateway"
 DEFAULT_FILE = "veriroute.toml"
+#: Open files beside the connections of callers and to nodes: the database, logs, what is being accepted.
+OTHER_FILES = 128
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -109,15 +111,21 @@ def _cannot_listen(host: str, port: int, why: str) -> ConfigError:
 
 
 async def _serve(settings: Settings, accept_rollback: bool) -> int:
+    import structlog
     import uvicorn
 
     from gateway.api.limits import Limits, Watch, raise_descriptor_limit
     from gateway.api.protocol import serve_config
     from gateway.app import Gateway
+    from gateway.upstream.limits import Limits as UpstreamLimits
 
     gateway = Gateway(settings)
     limits = Limits(connections=settings.server.max_connections, write_s=settings.server.write_s)
-    raise_descriptor_limit(limits)
+    short = raise_descriptor_limit(limits, reserve=OTHER_FILES + UpstreamLimits().connections)
+    if short:
+        structlog.get_logger("veriroute").warning(
+            "descriptors.few", count=short, notice="allow more open files (ulimit -n), or less server.max_connections"
+        )
     await gateway.open(accept_rollback=accept_rollback)
     # What is there now stays: the collector need not walk it again and again. An exchange leaves no cycles behind, so
     # the young generation may grow further before it is looked at.

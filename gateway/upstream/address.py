@@ -7,11 +7,12 @@ The check is on the address that is then used, so a name that was public when it
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
 
-from .errors import AddressRefused, ConnectFailed
+from .errors import AddressRefused, ConnectFailed, TooManyConnections
 from .origin import Address, Origin, is_public
 
 #: Host and port to address literals, in order of preference. Raises `OSError`.
@@ -39,11 +40,17 @@ async def permitted(origin: Origin, resolve: Resolver, most: int) -> list[Addres
 async def dial(addresses: list[Address], port: int, deadline: float) -> socket.socket:
     """A connected socket to the first address that answers by `deadline` (loop time); each gets its share of the time.
 
-    Raises `ConnectFailed`, or `TimeoutError` when the last one did not answer at all.
+    Raises `ConnectFailed`, `TooManyConnections` when this process may open no more files, or `TimeoutError` when the
+    last one did not answer at all.
     """
     loop = asyncio.get_running_loop()
     for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
-        sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+        try:
+            sock = socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise TooManyConnections(detail="no more files may be opened") from None
+            continue  # a family that this machine has not
         connected = False
         try:
             sock.setblocking(False)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 import socket
 import time
@@ -235,6 +237,48 @@ async def test_an_address_that_does_not_answer_gets_its_share_of_the_time_only()
                 await pool.acquire(node.at("localhost"), None, 0.1)
             assert time.monotonic() - start < 1
         await pool.close()
+
+
+def refuse_sockets(monkeypatch, number, families):
+    """Have the system answer `number` to whoever asks for a new socket of `families`."""
+
+    class Refused(socket.socket):
+        def __init__(self, family=-1, type=-1, proto=-1, fileno=None):
+            if fileno is None and family in families:
+                raise OSError(number, os.strerror(number))
+            super().__init__(family, type, proto, fileno)
+
+    monkeypatch.setattr(socket, "socket", Refused)
+
+
+async def test_an_address_of_a_family_that_the_machine_has_not_is_passed_over(monkeypatch):
+    """Where IPv6 is off, a name with both kinds of address is reached by the other, and ::1 alone by none."""
+
+    async def resolve(host, port):
+        return addresses
+
+    async with peer(answers(HELLO)) as node:
+        refuse_sockets(monkeypatch, errno.EAFNOSUPPORT, {socket.AF_INET6})
+        pool = UpstreamPool(resolver=resolve)
+        addresses = ["::1", "127.0.0.1"]
+        connection = await pool.acquire(node.at("localhost"), None, 2.0)
+        assert (await connection.request(b"GET", b"/", [])).status == 200
+        addresses = ["::1"]
+        with pytest.raises(ConnectFailed):
+            await pool.acquire(node.at("localhost"), None, 2.0)
+        await pool.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_out_of_file_descriptors_is_our_own_limit(pool, monkeypatch, number):
+    """Nothing left and no node is to blame: the same error as for the pool's own limits, and no place is kept."""
+    async with peer(answers(HELLO)) as node:
+        with monkeypatch.context() as patch:
+            refuse_sockets(patch, number, {socket.AF_INET, socket.AF_INET6})
+            with pytest.raises(TooManyConnections) as caught:
+                await pool.acquire(node.origin, None, 2.0)
+        assert (caught.value.reason, caught.value.sent, pool.open_count) == ("busy", False, 0)
+        assert await ask(pool, node) == (200, b"hello")
 
 
 async def test_a_name_that_never_resolves_is_a_connect_timeout():
