@@ -233,7 +233,10 @@ class Connection(asyncio.Protocol):
                 self._feed(answer, self._unheld())
 
     async def read_all(self, max_bytes: int | None = None) -> bytes:
-        """The rest of the body, whole. More than `max_bytes` is refused; before reading, where its length was said."""
+        """The rest of the body, whole. More than `max_bytes` is refused; before reading, where its length was said.
+
+        The progress deadline does not run: what a whole body is good for shows at its end.
+        """
         answer = self._answered()
         if max_bytes is not None:
             try:
@@ -241,7 +244,6 @@ class Connection(asyncio.Protocol):
             except AnswerRefused as error:
                 self._fail(error)
         self._collecting = True
-        self._away_since = 0.0
         if self._paused:
             self._resume()
         while True:

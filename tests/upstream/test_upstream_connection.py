@@ -789,6 +789,15 @@ async def test_d23_the_progress_deadline_does_not_count_what_the_consumer_takes(
         pool.release(connection)
 
 
+async def test_the_progress_deadline_does_not_run_while_a_whole_body_is_read(pool):
+    """A body that is read whole may take longer than the progress deadline, as long as its bytes keep coming."""
+    async with peer(pieces(b"HTTP/1.1 200 OK\r\ncontent-length: 12\r\n\r\n", *[b" "] * 12, gap_s=0.03)) as node:
+        connection = await pool.acquire(node.origin, None, 2.0)
+        await connection.request(b"POST", b"/", [], b"", Deadlines(5, 0.2, 5, progress_s=0.2))
+        assert await connection.read_all() == b" " * 12
+        pool.release(connection)
+
+
 async def test_the_timer_of_one_exchange_does_not_end_the_next(pool):
     """A kept connection lives beyond the deadlines of its earlier exchanges, and keeps those of the later ones."""
     slow = Deadlines(0.4, 0.4, 0.4)
