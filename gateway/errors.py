@@ -114,7 +114,13 @@ class NotFound(RequestError):
 
 
 class MethodNotAllowed(RequestError):
+    """``allow``: the methods that the path takes, for the header of that name (RFC 9110 section 15.5.6)."""
+
     code, status = "method_not_allowed", 405
+
+    def __init__(self, message: str, *, allow: str = "") -> None:
+        super().__init__(message)
+        self.allow = allow
 
 
 class ModelUnknown(RequestError):

@@ -27,7 +27,10 @@ log = structlog.get_logger("veriroute.api")
 
 
 class Front:
-    """POSTs to an inference path go straight to it; Litestar has the rest, a wrong method on those paths among it."""
+    """POSTs to an inference path go straight to it; Litestar has the rest, a wrong method on those paths among it.
+
+    HEAD is GET to whoever answers (RFC 9110 section 9.3.2): the server below keeps the body to itself.
+    """
 
     def __init__(self, services: Services) -> None:
         self._inference = services.inference
@@ -37,10 +40,14 @@ class Front:
         if scope["path"] in _ENDPOINTS and scope["method"] == "POST":
             await self._inference(scope, receive, send)
         else:
+            if scope["method"] == "HEAD" and scope["path"].rstrip("/") != _LIVE:
+                scope = {**scope, "method": "GET"}
             await self._rest(scope, receive, send)
 
 
 _ENDPOINTS = frozenset(ENDPOINTS)
+#: The one path whose answer does not end.
+_LIVE = "/admin/v1/live"
 
 
 def application(services: Services) -> Litestar:
@@ -48,7 +55,9 @@ def application(services: Services) -> Litestar:
 
     @asgi(path=list(ENDPOINTS), copy_scope=False)
     async def infer(scope: Scope, receive: Receive, send: Send) -> None:
-        raise MethodNotAllowed(f"{scope['path']} takes POST.")
+        if scope["method"] == "POST":  # not to the path itself: there is a slash behind it, which Litestar takes off
+            raise NotFound(f"There is nothing at this path; {scope['path']} is one.")
+        raise MethodNotAllowed(f"{scope['path']} takes POST.", allow="POST")
 
     async def provide() -> Services:
         return services
@@ -77,7 +86,8 @@ def _litestars(request: Request[Any, Any, Any], error: HTTPException) -> Respons
     if error.status_code == 404:
         return _answer(NotFound(f"There is nothing at this path; {_elsewhere(request.scope['path'])}"))
     if error.status_code == 405:
-        return _answer(MethodNotAllowed("This path does not take that method; docs/api.md lists them."))
+        allow = "GET, OPTIONS" if request.scope["path"].rstrip("/") == _LIVE else "GET, HEAD, OPTIONS"
+        return _answer(MethodNotAllowed("This path does not take that method; docs/api.md lists them.", allow=allow))
     if error.status_code < 500:
         return _answer(BadRequest("The request is not valid."))
     return _unexpected(request, error)

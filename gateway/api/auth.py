@@ -91,7 +91,8 @@ class KeyRing:
             return LOCAL
         key = api_key
         if authorization is not None:
-            key = authorization[7:] if authorization.startswith(b"Bearer ") else b""
+            # The scheme is a word in any case (RFC 9110 section 11.1).
+            key = authorization[7:] if authorization[:7].lower() == b"bearer " else b""
         # Hash whatever came, so that a malformed key costs what a good one does.
         digest = key_digest((key or b"")[:512])
         found = self._keys.get(digest)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.errors import VerirouteError
+from gateway.errors import InvalidKey, MethodNotAllowed, VerirouteError
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -25,6 +25,7 @@ _FIXED: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"
 _RETRY = (b"retry-after", str(RETRY_AFTER_S).encode())
 _NO_RETRY = (b"x-should-retry", b"false")
 _CLOSE = (b"connection", b"close")
+_CHALLENGE = (b"www-authenticate", b"Bearer")  # RFC 9110 section 15.5.2: with every 401
 
 
 def error_object(
@@ -63,6 +64,10 @@ def render(
         headers.append(_RETRY)
     elif error.status >= 500:
         headers.append(_NO_RETRY)
+    if isinstance(error, InvalidKey):
+        headers.append(_CHALLENGE)
+    elif isinstance(error, MethodNotAllowed):
+        headers.append((b"allow", error.allow.encode("ascii")))
     if receipt is not None:
         headers.append((b"x-veriroute-receipt", receipt.encode("ascii")))
     if close:

@@ -280,7 +280,8 @@ class FrontProtocol(HttpToolsProtocol):
         if version not in ("1.1", "1.0"):
             return self._refuse(VersionNotSupported("This gateway speaks HTTP/1.1."))
         if method not in METHODS:
-            return self._refuse(MethodNotAllowed(f"This gateway does not know the method {method.decode('ascii')}."))
+            text = f"This gateway does not know the method {method.decode('ascii')}."
+            return self._refuse(MethodNotAllowed(text, allow="GET, HEAD, OPTIONS, POST"))
         if len(headers) > limits.headers:
             return self._refuse(HeadersTooLarge(f"A request may have {limits.headers} headers."))
         if (
@@ -386,6 +387,7 @@ class FrontProtocol(HttpToolsProtocol):
     def _write_refusal(self, error: VerirouteError) -> None:
         self.watch.counts["refused"] += 1
         status, headers, body = render(error, close=True)
+        headers = [*self.server_state.default_headers, *headers]
         lines = [name + b": " + value + b"\r\n" for name, value in headers]
         self.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
 

@@ -68,7 +68,7 @@ class TinyApp:
 
     async def chat(self, scope, receive, send) -> None:
         if scope["method"] != "POST":
-            raise MethodNotAllowed("POST only.")
+            raise MethodNotAllowed("POST only.", allow="POST")
         body = await read_body(receive, BODY_LIMIT, 5)
         try:
             document = strict_json(body, max_bytes=BODY_LIMIT)

@@ -38,6 +38,14 @@ def test_a_retry_is_invited_or_forbidden_never_left_to_the_sdk(cls: type[errors.
     assert (named.get(b"x-should-retry") == b"false") == (cls.status >= 500 and not cls.retryable)
 
 
+def test_what_a_path_takes_and_how_to_show_a_key_are_said() -> None:
+    """405 carries Allow and 401 a challenge (RFC 9110 sections 15.5.6 and 15.5.2); no other error has either."""
+    assert dict(render(errors.MethodNotAllowed("x", allow="POST"))[1])[b"allow"] == b"POST"
+    assert dict(render(errors.InvalidKey("x"))[1])[b"www-authenticate"] == b"Bearer"
+    for cls in {*every_error()} - {errors.MethodNotAllowed, errors.InvalidKey}:
+        assert not {b"allow", b"www-authenticate"} & {name for name, _ in render(cls("x"))[1]}
+
+
 @pytest.mark.parametrize("cls", [errors.EvidenceRejected, errors.EvidenceMissing, errors.UpstreamFailed])
 def test_what_may_have_been_paid_for_is_not_retried(cls: type[errors.VerirouteError]) -> None:
     """Verdict refusals and failures after the request was sent carry `x-should-retry: false`."""

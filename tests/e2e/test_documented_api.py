@@ -188,6 +188,48 @@ def test_models_have_their_documented_members(client: httpx.Client) -> None:
         assert {f"veriroute.{name}" for name in model["veriroute"]} <= words
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/models", "/v1/receipts", "/log/checkpoint"])
+def test_head_is_get_without_the_body(shared: Gateway, path: str) -> None:
+    """Status and headers are those of GET, the connection stays in step, and a key is needed where it is for GET."""
+    with shared.http(shared.admin_key) as client:
+        asked, whole = client.head(path), client.get(path)
+        assert (asked.status_code, asked.content) == (200, b"")
+        assert asked.headers["content-type"] == whole.headers["content-type"]
+        assert abs(int(asked.headers["content-length"]) - len(whole.content)) < 64  # counters move between the two
+    with httpx.Client(base_url=shared.url, trust_env=False) as anyone:
+        assert anyone.head(path).status_code == anyone.get(path).status_code
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/chat/completions", "POST"),
+        ("HEAD", "/v1/messages", "POST"),
+        ("POST", "/v1/models", "GET, HEAD, OPTIONS"),
+        ("DELETE", "/v1/receipts/01M7XX4WTB6CYD9YA5PTTJV72B", "GET, HEAD, OPTIONS"),
+        ("HEAD", "/admin/v1/live", "GET, OPTIONS"),
+        ("PROPFIND", "/healthz", "GET, HEAD, OPTIONS, POST"),
+    ],
+)
+def test_a_wrong_method_is_told_the_right_ones(client: httpx.Client, method: str, path: str, allow: str) -> None:
+    """405 carries Allow (RFC 9110 section 15.5.6), and a date as every answer does."""
+    answer = client.request(method, path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+    assert "date" in answer.headers
+
+
+def test_a_key_is_asked_for_by_its_scheme(shared: Gateway) -> None:
+    """401 names the scheme (RFC 9110 section 15.5.2), which is taken in any case and with one key alone."""
+    with httpx.Client(base_url=shared.url, trust_env=False) as anyone:
+        for path in ("/v1/models", "/metrics"):
+            assert anyone.get(path).headers["www-authenticate"] == "Bearer"
+        refused = anyone.post("/v1/chat/completions", json=BODY)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        for scheme, status in (("bearer", 200), ("BEARER", 200), ("Basic", 401), ("Bearer2", 401)):
+            answer = anyone.get("/v1/models", headers={"authorization": f"{scheme} {shared.key}"})
+            assert answer.status_code == status
+
+
 def test_health_needs_no_key(shared: Gateway) -> None:
     """Both health pages answer anybody, in the documented words."""
     with httpx.Client(base_url=shared.url, trust_env=False) as anyone:
@@ -201,6 +243,7 @@ def test_health_needs_no_key(shared: Gateway) -> None:
     [
         ("GET", "/v1/nothing", {}, ("not_found", 404)),
         ("GET", "/v1/chat/completions", {}, ("method_not_allowed", 405)),
+        ("POST", "/v1/chat/completions/", {"json": BODY}, ("not_found", 404)),
         ("POST", "/v1/chat/completions", {"content": b"model=x"}, ("bad_request", 415)),
         ("POST", "/v1/chat/completions", {"json": {**BODY, "model": "no-such"}}, ("model_unknown", 404)),
         ("POST", "/v1/chat/completions", {"json": {**BODY, "provider": {"order": []}}}, ("bad_request", 400)),
