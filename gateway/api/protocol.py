@@ -18,9 +18,14 @@ What this leaves to others: everything that can be judged from the parsed head i
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import functools
 import select
 import socket
+import struct
+import sys
+import termios
 import urllib.parse
 from typing import Any
 
@@ -88,7 +93,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._segment = self._came = 0
         self._body_begun = 0.0
         self._body_size = self._raw_size = 0
-        self._unwritten = 0
+        self._untaken = 0  # bytes of answers that the client had not taken when that was last looked at
         self._lingered = 0
         self._glance: select.poll | None = None  # of a client that shut its sending side and may still read
 
@@ -107,6 +112,8 @@ class FrontProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.watch.leave(self)
+        if isinstance(exc, TimeoutError):  # by TCP_USER_TIMEOUT
+            self.watch.counts["cut"] += 1
         self.deadline = self.write_deadline = _INFINITY
         for cycle in self._unanswered():
             cycle.disconnect()
@@ -411,7 +418,7 @@ class FrontProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unwritten = self.transport.get_write_buffer_size()
+        self._untaken = _untaken(self.transport)
         self.write_deadline = self.loop.time() + self.limits.write_s
 
     def resume_writing(self) -> None:
@@ -421,12 +428,11 @@ class FrontProtocol(HttpToolsProtocol):
     def overdue(self, now: float) -> None:
         """Called by the watch once a deadline has passed: judge whether there was progress, and act."""
         if self.write_deadline <= now:
-            left = self.transport.get_write_buffer_size()
-            if self._unwritten - left < self.limits.write_rate * self.limits.write_s:
+            if not self._taking():
                 self.watch.counts["cut"] += 1
                 self.transport.abort()
                 return
-            self._unwritten, self.write_deadline = left, now + self.limits.write_s
+            self.write_deadline = now + self.limits.write_s
         if self.deadline > now:
             return
         if self._glance is not None and self._phase != _CLOSING:  # of a next request it may have sent a part
@@ -437,13 +443,18 @@ class FrontProtocol(HttpToolsProtocol):
             self._body_overdue(now)
         elif self._phase == _HEAD:
             self._time_out(RequestTimeout("The request headers did not arrive in time."))
-        elif self.flow.write_paused:  # the write deadline judges
-            self.deadline = now + self.limits.write_s
+        elif self.flow.write_paused or (self.transport.get_write_buffer_size() and self._taking()):
+            self.deadline = now + self.limits.write_s  # while writing pauses the write deadline judges
         elif self._phase == _CLOSING or self.transport.get_write_buffer_size():
             self.transport.abort()
         else:
             self.watch.counts["timed_out"] += 1
             self._close()
+
+    def _taking(self) -> bool:
+        """Whether the client took enough since this was last asked, or since writing paused."""
+        before, self._untaken = self._untaken, _untaken(self.transport)
+        return before - self._untaken >= self.limits.write_rate * self.limits.write_s
 
     def _body_overdue(self, now: float) -> None:
         limits = self.limits
@@ -486,6 +497,20 @@ class _Resumed:
         if self._heard:
             self._protocol.on_headers_complete()
         self._heard = True
+
+
+def _untaken(transport: asyncio.Transport) -> int:
+    """Bytes written to `transport` that the other side has not acknowledged.
+
+    Those that the kernel holds count: it takes hundreds of kilobytes at a time, and between two gulps our own buffer
+    stands still however steadily the other side reads.
+    """
+    held = 0
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, ValueError):  # the socket is closed already
+            fd = transport.get_extra_info("socket").fileno()
+            (held,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))
+    return transport.get_write_buffer_size() + held
 
 
 def _limit_unsent(transport: asyncio.Transport, seconds: float) -> None:

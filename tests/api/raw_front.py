@@ -53,6 +53,8 @@ class TinyApp:
             await self.answer(scope, send, {"receipt": True})
         elif path == "/healthz" and method in ("GET", "HEAD"):
             await self.answer(scope, send, {"ok": True})
+        elif path == "/large":
+            await self.answer(scope, send, "x" * 600_000)
         elif path == "/early":
             await self.answer(scope, send, {"early": True})
         elif path == "/boom":

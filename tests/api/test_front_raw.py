@@ -673,6 +673,18 @@ def test_f20_a_slow_reader_that_makes_progress_is_kept(front: Front) -> None:
     wait_for(lambda: len(front.app.events) > before)
 
 
+@pytest.mark.parametrize("header", [(), (b"Connection: close",)])
+def test_f20_a_slow_reader_gets_all_of_a_large_answer(front: Front, header: tuple[bytes, ...]) -> None:
+    """A client that takes far more than `write_rate` is cut neither between two gulps of the kernel nor at the end."""
+    got, begun = 0, time.monotonic()
+    with front.connect(receive_buffer=8192) as sock:
+        sock.sendall(front.request(b"GET", b"/large", *header))
+        while got < 600_002 and (data := sock.recv(4096)):
+            got += len(data)
+            time.sleep(max(0.0, begun + got / 200_000 - time.monotonic()))
+    assert got > 600_002  # the head besides
+
+
 def test_f20_a_client_that_leaves_ends_the_stream(front: Front) -> None:
     """Closing the connection makes the application's next `send` raise."""
     before = len(front.app.events)
