@@ -89,10 +89,10 @@ def received(node: ScriptedNode, name: str) -> Received | None:
 
 
 def send(
-    gateway: Gateway, name: str, *, stream: bool = False, model: str = "m", buffer: int | None = None
+    gateway: Gateway, name: str, *, stream: bool = False, buffer: int | None = None, **members: Any
 ) -> socket.socket:
     sock = connect(gateway.url, receive_buffer=buffer)
-    sock.sendall(raw_request(gateway.url, gateway.key, name, prompt(name, stream=stream, model=model)))
+    sock.sendall(raw_request(gateway.url, gateway.key, name, prompt(name, stream=stream, **members)))
     return sock
 
 
@@ -124,12 +124,12 @@ def endless(node: ScriptedNode, event: bytes, pause: float, first: float = 0.0) 
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("when", ["before-json", "before-stream", "during-stream"])
+@pytest.mark.parametrize("when", ["before-json", "before-json-to-300-kb", "before-stream", "during-stream"])
 def test_i11_leaves_before_the_node_has_answered(gateway: Gateway, node: ScriptedNode, when: str, how: str) -> None:
     """The node is left within a second; the receipt says abandoned, that the prompt left, and how much came back."""
     name = f"i11-{when}-{how}"
     node.script = endless(node, chunk("x"), 0.05, first=0.0 if when == "during-stream" else 20.0)
-    sock = send(gateway, name, stream=when != "before-json")
+    sock = send(gateway, name, stream="stream" in when, user="x" * (300_000 if "300" in when else 1))
     request = wait_for(lambda: received(node, name))
     if when == "during-stream":
         assert b"200 OK" in sock.recv(4096)
