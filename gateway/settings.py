@@ -168,7 +168,7 @@ REFERENCE: dict[str, str] = {
     "server.max_body_memory_bytes": "Bytes of all request bodies held at once, of those that still come too; what goes "
     "beyond is 503 busy with Retry-After. At least server.max_body_bytes.",
     "server.max_connections": "Connections held at once; further ones are refused.",
-    "server.max_in_flight": "Exchanges at once; further ones are 503 busy with Retry-After.",
+    "server.max_in_flight": "Exchanges at once, at one node at most 256; further ones are 503 with Retry-After.",
     "server.write_s": "Seconds in which a caller must take some of its answer; one that does not read is cut off.",
     "storage.url": "Where receipts and the log live: sqlite:///relative/path or sqlite:////absolute/path.",
     "log.origin": "The log's origin line and key name (C2SP tlog-checkpoint). Choose a name you own; it never changes.",

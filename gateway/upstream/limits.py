@@ -28,7 +28,7 @@ class Deadlines(msgspec.Struct, frozen=True):
 
     `first_byte_s` runs until the final answer's head is complete, so a head dribbled byte by byte does not evade it.
     `progress_s`, where set, runs between calls of `Connection.progress()`: a flood of comments is not progress. It
-    counts only the time in which the consumer waits for bytes; the idle clock stands still while the peer is stopped.
+    counts only the time in which `read_some` waits for bytes; the idle clock stands still while the peer is stopped.
     """
 
     first_byte_s: float = 60.0
