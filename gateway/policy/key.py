@@ -18,7 +18,7 @@ class Order(enum.StrEnum):
     HIGHER = "higher"
     FEWER = "fewer"  # a list of what is allowed; absent allows everything
     MORE = "more"  # a list of what is forbidden
-    FLOOR = "floor"  # a list of modes, judged by its loosest one
+    MODES = "modes"  # a list of release modes, judged by the one that a stream gets
     FREE = "free"  # the choice of form, not of trust: the later one is taken, and none is a loosening
 
 

@@ -84,7 +84,7 @@ KEYS: tuple[Key, ...] = (
         "modes",
         ("buffer",),
         "how a stream may be released, in order of preference; a node that can do none of them is not used",
-        Order.FLOOR,
+        Order.MODES,
         choices=MODES,
     ),
     Key("release.window_events", "count", 8, "events held back in the mode window", Order.HIGHER, low=1, high=4_096),

@@ -101,8 +101,8 @@ def _looser(key: Key, base: Scalar, asked: Scalar) -> bool:
         return asked == "flag" and base != "flag"
     if key.order is Order.FEWER:
         return base is not None and (asked is None or not set(_names(asked)) <= set(_names(base)))
-    if key.order is Order.FLOOR:
-        return _floor(asked) < _floor(base)
+    if key.order is Order.MODES:
+        return _looser_modes(_names(base), _names(asked))
     return _meet(key, base, asked) != asked
 
 
@@ -115,7 +115,7 @@ def _meet(key: Key, left: Scalar, right: Scalar) -> Scalar:
         if left is None or right is None:
             return right if left is None else left
         return tuple(sorted(set(_names(left)) & set(_names(right))))
-    if key.order is Order.FLOOR:
+    if key.order is Order.MODES:
         return _meet_modes(_names(left), _names(right))
     pick = min if key.order is Order.LOWER else max
     return pick(_size(left), _size(right))
@@ -134,16 +134,26 @@ def _meet_host_trust(left: CompiledPolicy, right: CompiledPolicy) -> Scalar:
 
 
 def _meet_modes(left: tuple[str, ...], right: tuple[str, ...]) -> tuple[str, ...]:
-    """Every mode of either that is as strict as the loosest of both; in their common order, else fastest first."""
-    floor = max(_floor(left), _floor(right))
-    kept = [tuple(mode for mode in side if MODES.index(mode) >= floor) for side in (left, right)]
-    if kept[0] == kept[1]:
-        return kept[0]
-    return tuple(sorted({*kept[0], *kept[1]}, key=MODES.index))
+    """For nodes that chain and for those that do not, the stricter one of the modes that their streams get."""
+    if left == right:
+        return left
+    chaining, others = ([_mode(side, chains=chains) for side in (left, right)] for chains in (True, False))
+    first = max(filter(None, chaining), key=MODES.index)
+    if first != "chained":
+        return (first,)  # the other nodes get no stricter one: only `buffer` is stricter than `chained`
+    return (first,) if None in others else (first, max(filter(None, others), key=MODES.index))
 
 
-def _floor(modes: Scalar) -> int:
-    return min(MODES.index(mode) for mode in _names(modes))
+def _looser_modes(base: tuple[str, ...], asked: tuple[str, ...]) -> bool:
+    pairs = [(_mode(base, chains=chains), _mode(asked, chains=chains)) for chains in (True, False)]
+    return any(then is not None and MODES.index(then) < MODES.index(now or "chained") for now, then in pairs)
+
+
+def _mode(modes: tuple[str, ...], *, chains: bool) -> str | None:
+    """The mode that a stream gets from a node that chains or does not: the first that it can do. All but `chained` can
+    be done with any node, so what stands behind another one is never come to: were it to count, a caller could ask for
+    what no stream gets now. None: such a node is not used."""
+    return next((mode for mode in modes if chains or mode != "chained"), None)
 
 
 def _size(value: Scalar) -> float:
