@@ -64,6 +64,9 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
             values[key.path] = max(_size(values[key.path]), _size(values[key.floor]))
     names = [ref.name for ref in refs if ref.is_policy]
     values["tee.host_trust"] = _meet_host_trust(left, right)
+    if left.refs != right.refs:
+        # What the narrower terms of one leave undecided, the other alone might have found false.
+        values["proofs.on_inconclusive"] = "refuse"
     return compile_policy(
         refs,
         digest_of(refs),

@@ -36,11 +36,16 @@ from gateway.policy import (
 )
 from gateway.policy.build import IDLE, compile_policy, value_of
 from gateway.policy.proof_keys import READ_BY
+from gateway.policy.proven import with_proofs
 from gateway.policy.schema import BY_PATH, MODES, PolicyRef
 from gateway.policy.tree import All, Any, AtLeast, Leaf, Tree, both, implies, leaves, normal
 from gateway.policy_files import read_policies
 from gateway.routing import stream_mode
 from gateway.verify.checks import PROOFS
+from gateway.verify.proofs.calibration import Calibration, Quantiles, Statistic
+from gateway.verify.proofs.evidence import Subject
+from gateway.verify.proofs.reexec import Terms, judge_reexec
+from gateway.verify.proofs.spelling import Spelling
 from gateway.verify.tee.rules import accepted, judge, violations
 
 BUILTIN = read_policies()
@@ -295,6 +300,24 @@ def test_the_meet_gathers_the_proofs_of_both() -> None:
     signed = meet(BUILTIN["quorum"], BUILTIN["signed"])
     assert (signed.plan.proofs, signed.plan.unasked) == ({"proof_quorum"}, False)
     assert signed.release.stream == ("buffer",)
+
+
+def test_pitfall_narrower_terms_let_nothing_pass_that_was_found_false() -> None:
+    """An answer that a policy's own terms convict is not released because a caller's leave it undecided."""
+    require = '[require]\nall = ["proof_reexec"]\n[proofs]\non_inconclusive = "warn"\n'
+    base, asked = (policy_of(f"[reexec]\nmin_tokens = {n}\n", require, name=f"least{n}") for n in (16, 4096))
+    subject = Subject("0" * 64, "1" * 64, reference_id="ref")
+    honest = (Quantiles(16, 100, 0.0, 0.0, 0.002),)
+    calibration = Calibration(1, "reexec", Statistic.GREEDY_MARGIN, "ref", "m", "n", "2026-01-31", (), honest)
+
+    def permitted(policy: CompiledPolicy) -> bool:
+        terms = Terms(min_tokens=policy.reexec.min_tokens)
+        record = judge_reexec([9.0] * 100, Spelling.SAME, calibration, "m", terms, subject)
+        result = with_proofs(AttestationResult(()), [record], policy, "1" * 64)
+        return decide(result, policy, Phase.RESPONSE).permit
+
+    assert (permitted(base), permitted(asked)) == (False, True)
+    assert not permitted(tighten(base, asked))
 
 
 @pytest.mark.parametrize(
