@@ -330,7 +330,13 @@ KEYS: tuple[Key, ...] = (
     seconds("deadlines.connect_s", 5, 0.1, 60, "to reach the node"),
     seconds("deadlines.first_byte_s", 60, 0.1, 3_600, "from the request's last byte to the answer's first"),
     seconds("deadlines.idle_s", 60, 0.1, 3_600, "between two pieces of an answer"),
-    seconds("deadlines.total_s", 600, 0.1, 86_400, "for the whole exchange"),
+    seconds(
+        "deadlines.total_s",
+        600,
+        0.1,
+        86_400,
+        "from the choice of a node to the last byte of an answer, however many nodes are tried",
+    ),
 )
 
 BY_PATH = {key.path: key for key in KEYS}

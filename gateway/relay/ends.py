@@ -117,7 +117,8 @@ class Ends:
         if self.sink.gone:
             await self.abandon()
             return Done()
-        member.failed(error.reason or "closed")
+        if error.reason != "timeout_total" or self.x.attempts == 1:  # what was used up before is not this node's doing
+            member.failed(error.reason or "closed")
         if error.reason == "ohttp_key_rotated":
             member.doubtful()
         if isinstance(error, NotReached) or not error.sent:

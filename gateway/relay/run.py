@@ -89,6 +89,7 @@ class Run(Ends):
         book = Book(relay.recorder, x, terms.policy, relay.counts)
         super().__init__(relay.fleet, book, Till(relay.payer, x, terms.policy), terms, sink)
         self.relay = relay
+        self.begun = relay.mono()
         self.pick = pick
         self.sent_at = 0.0
         self.task: asyncio.Task[None] | None = None  # set when it is performed
@@ -267,11 +268,12 @@ class Run(Ends):
 
     async def reach(self, member: Member, session: AttestedSession, *, look: bool = True) -> Connection:
         """A connection to the node, over which nothing was sent. Raises `Next`."""
+        within_s = min(self.policy.deadlines.connect_s, self.time_left())
         # Over TLS the keys that the session names, and no others. One that names none has the web's rules, and
         # channel_bound is then none: whether that will do was the policy's to say.
         pins = frozenset(session.spki_pins) or None if member.origin.tls else None
         try:
-            return await self.relay.pool.acquire(member.origin, pins, self.policy.deadlines.connect_s, look=look)
+            return await self.relay.pool.acquire(member.origin, pins, within_s, look=look)
         except NotReached as error:
             if not isinstance(error, TooManyConnections):  # that is our own limit, and says nothing of the node
                 member.failed(error.reason or "connect_failed")
@@ -541,7 +543,15 @@ class Run(Ends):
 
     def _deadlines(self) -> Deadlines:
         d = self.policy.deadlines
-        return Deadlines(d.first_byte_s, d.idle_s, d.total_s, d.idle_s)
+        return Deadlines(d.first_byte_s, d.idle_s, self.time_left(), d.idle_s)
+
+    def time_left(self) -> float:
+        """Seconds that policy leaves for the exchange, whichever nodes were tried. Raises `Next` when there are none:
+        to no node goes a prompt whose answer would come too late."""
+        left = self.policy.deadlines.total_s - (self.relay.mono() - self.begun)
+        if left <= 0:
+            raise Next("timeout_total")
+        return left
 
 
 def assembled(stream: bytes) -> bytes | None:

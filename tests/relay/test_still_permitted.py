@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from test_stale_connection import ask
 
 from gateway.app import Gateway
 from gateway.fleet.fleet import Member
+from gateway.policy_files import read_policy
 from gateway.relay.till import Till
 from gateway.routing import FAILURES_TO_OPEN, Health
 from gateway.settings import load
@@ -216,3 +218,51 @@ def asks_for_money(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     node.script = script
     monkeypatch.setattr(Till, "pays", lambda self, member: True)
     monkeypatch.setattr(Till, "pay", paid)
+
+
+async def test_all_nodes_that_are_tried_share_the_time_of_one_exchange(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
+) -> None:
+    """A node that takes its time and fails leaves the next one what is left of the total, and no more."""
+    for node in nodes:
+        node.script = late(node)
+    path = write_policy(tmp_path / "more", "again", on_failure='"next_node"\nretry_after_send = true')
+    path.write_text(path.read_text("utf-8") + "[deadlines]\ntotal_s = 1.5\n", "utf-8")
+    policy = read_policy(path)
+    gateway.terms.replace({**gateway.terms.policies, "nexts": policy})
+    begun = time.monotonic()
+    answer = await ask(gateway)
+    assert time.monotonic() - begun < 1.9
+    assert [(n["node"], n["reason"]) for n in answer.error["nodes"]] == [
+        ("n0", "content_type"),
+        ("n1", "timeout_total"),
+    ]
+    assert [prompts(node) for node in nodes] == [1, 1]
+    assert [gateway.fleet.members[name].view.health.failures for name in ("n0", "n1")] == [1, 0]
+
+
+async def test_no_prompt_leaves_when_the_time_of_the_exchange_is_over(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
+) -> None:
+    """Time that went by before a node was reached is not given back: a prompt whose answer cannot count stays here."""
+    path = write_policy(tmp_path / "more", "brief")
+    path.write_text(path.read_text("utf-8") + "[deadlines]\ntotal_s = 0.2\n", "utf-8")
+    gateway.terms.replace({**gateway.terms.policies, "nexts": read_policy(path)})
+
+    async def slow(gateway: Gateway) -> None:
+        await asyncio.sleep(0.3)
+
+    while_connecting(gateway, "n0", slow)
+    answer = await ask(gateway)
+    assert [n["reason"] for n in answer.error["nodes"]] == ["timeout_total", "timeout_total"]
+    assert [prompts(node) for node in nodes] == [0, 0]
+
+
+def late(node: ScriptedNode) -> Callable[[Received], AsyncIterator[bytes | float]]:
+    """Answers after a second, in a media type that nobody asked for."""
+
+    async def script(of: Received) -> AsyncIterator[bytes | float]:
+        yield 1.0
+        yield node.head(200, b"hello", media="text/plain") + b"hello"
+
+    return script
