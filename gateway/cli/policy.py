@@ -15,10 +15,9 @@ Exit codes: 0 everything is usable, 1 a policy has problems or would loosen anot
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
-
-import msgspec
 
 from gateway.errors import PolicyError, PolicyLoosens
 from gateway.policy import CompiledPolicy, inspect_policies, load_policies, tighten
@@ -143,4 +142,5 @@ def _row(policy: CompiledPolicy) -> dict[str, object]:
 
 
 def _json(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+    # A file's name need not be UTF-8; what of it is not is written as JSON's escape.
+    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any as Anything
 
+from gateway.text import plain
 from gateway.verify.checks import Phase, claim_title, title_of
 
 from .build import value_of
@@ -28,7 +29,7 @@ _FAILURE = {
 def explain(policy: CompiledPolicy) -> str:
     """`policy` in words: what it requires with the title of each check, what follows, and every value in force."""
     lines = [f"{policy.name}, version {policy.version}", policy.summary, ""]
-    lines += [f"file    {policy.source}", f"digest  sha256:{policy.digest}"]
+    lines += [f"file    {plain(policy.source)}", f"digest  sha256:{policy.digest}"]
     if len(policy.refs) > 1:
         lines += [f"from    {ref.name} {ref.version} sha256:{ref.digest}" for ref in policy.refs]
     lines += ["", "An answer is affirming when all of these are shown:", ""]

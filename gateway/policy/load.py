@@ -147,8 +147,12 @@ def _look(line: str, where: str) -> None:
     for character in line.removesuffix("\r"):
         if character == "\t":
             raise PolicyError("a tab; use spaces", where=where)
-        if unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn", "Zl", "Zp"):
+        if _invisible(character):
             raise PolicyError(f"the invisible character U+{ord(character):04X}; remove it", where=where)
+
+
+def _invisible(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cf", "Co", "Cn", "Zl", "Zp")
 
 
 def _compile(
@@ -164,8 +168,9 @@ def _compile(
     if type(version) is not int or version < 1:
         document.note(("version",), "version must be a whole number from 1; raise it with every change")
     summary = document.get("summary", "")
-    if not isinstance(summary, str) or len(summary) > 300:
-        document.note(("summary",), "summary must be one sentence of at most 300 characters")
+    if not isinstance(summary, str) or len(summary) > 300 or any(map(_invisible, summary)):
+        # an escape in the file can write what may not stand there, and `policy show` would print it as its own words
+        document.note(("summary",), "summary must be one sentence of at most 300 characters, all of them visible")
     if "require" not in document.values:
         document.note((), "there is no require; a policy must require something, for example require.all = [...]")
         return None, problems

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,22 @@ def test_check_names_each_problem_with_its_line(tmp_path: Path, capsys: pytest.C
     assert [problem["where"] for problem in report["problems"]] == [f"{bad}:2", f"{bad}:4"]
     assert report["problems"][1]["key"] == "require.all.1"
     assert report["policies"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every name is UTF-8")
+@pytest.mark.parametrize("action", ["check", "show"])
+def test_a_folder_whose_name_is_not_text(tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str) -> None:
+    """Bytes of a path that are not UTF-8 come out as escapes, in words and as JSON."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    path = str(ours(folder))
+    assert main(["policy", action, path]) == 0
+    assert "\\udcff/ours.toml" in capsys.readouterr().out
+    assert main(["policy", action, path, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    report = json.loads(out)
+    assert (report["policies"][0] if action == "check" else report)["source"] == path
 
 
 def test_check_of_one_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
