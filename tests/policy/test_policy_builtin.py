@@ -9,6 +9,7 @@ import pytest
 
 from gateway.errors import PolicyError
 from gateway.policy import Phase, parse_policy
+from gateway.policy.decide import PRECEDENCE
 from gateway.policy.explain import as_values, explain, shown
 from gateway.policy.schema import BY_PATH, IDENTITY, KEYS, MODES
 from gateway.policy.tree import leaves
@@ -220,3 +221,11 @@ def test_examples_in_the_documents_are_usable_policies() -> None:
                 parse_policy(f"{name}.toml", block.encode())
                 found += 1
     assert found >= 8
+
+
+def test_documented_order_of_reasons() -> None:
+    """docs/policy.md names the first failure in the order of the code, as far as it goes."""
+    told = DOC.read_text("utf-8").split("first failure in this order:")[1].split(", then the others")[0]
+    names = re.findall(r"`(\w+)`", told)
+    assert names == list(PRECEDENCE[: len(names)])
+    assert names[-1] == "output_kind"

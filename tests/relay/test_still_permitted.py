@@ -220,6 +220,21 @@ def asks_for_money(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Till, "pay", paid)
 
 
+async def test_a_policy_that_refuses_tries_another_node_before_the_prompt_leaves(
+    gateway: Gateway, nodes: list[ScriptedNode]
+) -> None:
+    """Under `on_failure = "refuse"` too: a node that is permitted like the first is asked where that cannot be reached."""
+
+    async def nothing(gateway: Gateway) -> None: ...
+
+    gateway.terms.default = "signed"
+    assert gateway.terms.policies["signed"].on_failure == "refuse"
+    while_connecting(gateway, "n0", nothing, fails=True)
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"], answer.verification["verdict"]) == (200, "n1", "affirming")
+    assert [prompts(node) for node in nodes] == [0, 1]
+
+
 async def test_all_nodes_that_are_tried_share_the_time_of_one_exchange(
     gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
 ) -> None:
