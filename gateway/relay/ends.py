@@ -175,9 +175,11 @@ class Ends:
         else:
             name = self.terms.use.name
             error = NoEligibleNode(f"No node may serve {self.x.head.model!r} under policy {name}: {why}.", reason=first)
-            # An SDK that tries again at once helps only where time does; each try would be one more receipt.
-            error.retryable = bool(reasons & PASSING)
-        ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason=first)
+            # An SDK that tries again at once helps only where time does; each try would be one more receipt, and with
+            # a prompt that has left one more to pay.
+            error.retryable = not self.x.sent and bool(reasons & PASSING)
+        release = Release.WITHHELD if self.x.sent else Release.REFUSED
+        ending = Ending(verdict=Outcome.NONE, release=release, status=error.status, reason=first)
         await self.refuse(error, ending, None, extra={"nodes": nodes})
 
     def passed_over(self) -> list[dict[str, str]]:

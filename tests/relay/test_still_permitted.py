@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from agents import good_script
+from agents import ANSWER, good_script
 from ledger import Ledger
 from policy_kit import write_policy
 from scripted import Received, ScriptedNode
@@ -233,6 +233,23 @@ async def test_a_policy_that_refuses_tries_another_node_before_the_prompt_leaves
     answer = await ask(gateway)
     assert (answer.status, answer.verification["node"], answer.verification["verdict"]) == (200, "n1", "affirming")
     assert [prompts(node) for node in nodes] == [0, 1]
+
+
+async def test_an_answer_that_was_kept_back_is_not_forgotten_for_the_next_node(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
+) -> None:
+    """Where the prompt has left and no other node is to be had, the receipt says so and nobody is told to try again."""
+    path = write_policy(tmp_path / "more", "again", on_failure='"next_node"\nretry_after_send = true')
+    gateway.terms.replace({**gateway.terms.policies, "nexts": read_policy(path)})
+    nodes[0].script = nodes[0].json(ANSWER, covered=b"another answer")
+
+    async def nothing(gateway: Gateway) -> None: ...
+
+    while_connecting(gateway, "n1", nothing, fails=True)
+    answer = await ask(gateway)
+    assert [n["reason"] for n in answer.error["nodes"]] == ["response_bound", "connect_failed"]
+    assert "retry-after" not in answer.headers
+    assert Ledger(tmp_path / "audit.db").check().of("x").release == "withheld"
 
 
 async def test_all_nodes_that_are_tried_share_the_time_of_one_exchange(
