@@ -112,7 +112,7 @@ KEYS: tuple[Key, ...] = (
         "choice",
         "durable",
         "what must have happened to the receipt before the answer leaves: queued (async), on disk (durable), or "
-        "cosigned by a quorum of witnesses too (witnessed)",
+        "cosigned by a quorum of witnesses too (witnessed: this version has none, and serves nothing under it)",
         choices=("async", "durable", "witnessed"),
     ),
     Key(
