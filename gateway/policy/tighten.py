@@ -10,18 +10,28 @@ What counts as asking for something looser is what the requested file *writes*: 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import cast
 
 from gateway.errors import PolicyLoosens
 from gateway.model.tee import HostTrust
+from gateway.verify.checks import PROOFS
 
 from .build import compile_policy, guards_prompt, roots_for_tests_of, value_of
 from .key import Key, Order, Scalar
+from .proof_keys import PROOF_KEYS, READ_BY
 from .schema import BY_PATH, KEYS, MODES, CompiledPolicy, digest_of
 from .tree import All, Leaf, both, implies
 
 #: What a node shows of itself at the least: evidence that holds, and that its key is in it.
 _SHOWN = All((Leaf(check="evidence"), Leaf(check="key_bound")))
+
+#: Terms by which proofs are decided, and the proofs that read each.
+_TERMS = {
+    key.path: READ_BY.get(key.path.partition(".")[0], PROOFS)
+    for key in PROOF_KEYS
+    if not key.path.startswith("sampled.") and key.path != "proofs.on_inconclusive"
+}
 
 
 def tighten(base: CompiledPolicy, requested: CompiledPolicy) -> CompiledPolicy:
@@ -72,7 +82,7 @@ def meet(left: CompiledPolicy, right: CompiledPolicy) -> CompiledPolicy:
         digest_of(refs),
         " + ".join(sorted({*left.source.split(" + "), *right.source.split(" + ")})),
         f"In every point the stricter of {' and '.join(names)}." if len(names) > 1 else left.summary,
-        both(left.require, right.require),
+        both(both(left.require, right.require), All((*_narrowed(left, values), *_narrowed(right, values)))),
         values,
         left.stated | right.stated,
         roots_for_tests_of(left) & roots_for_tests_of(right),
@@ -122,6 +132,17 @@ def _meet(key: Key, left: Scalar, right: Scalar) -> Scalar:
         return _meet_modes(_names(left), _names(right))
     pick = min if key.order is Order.LOWER else max
     return pick(_size(left), _size(right))
+
+
+def _narrowed(side: CompiledPolicy, values: Mapping[str, Scalar]) -> tuple[Leaf, ...]:
+    """The proofs of `side` whose terms in `values` are not its own. One that fails convicts wherever it stands, so
+    where narrower terms may leave it undecided, no other member of an `any` makes up for it."""
+    proofs = sorted(side.plan.proofs)
+    return tuple(
+        Leaf(check=proof)
+        for proof in proofs
+        if any(value_of(side, path) != values[path] for path, readers in _TERMS.items() if proof in readers)
+    )
 
 
 def _meet_host_trust(left: CompiledPolicy, right: CompiledPolicy) -> Scalar:

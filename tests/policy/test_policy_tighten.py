@@ -302,22 +302,34 @@ def test_the_meet_gathers_the_proofs_of_both() -> None:
     assert signed.release.stream == ("buffer",)
 
 
-def test_pitfall_narrower_terms_let_nothing_pass_that_was_found_false() -> None:
+@pytest.mark.parametrize(
+    ("require", "inconclusive"),
+    [('["proof_reexec"]', "warn"), ('[{ any = ["proof_reexec", "channel_bound"] }]', "refuse")],
+)
+def test_pitfall_narrower_terms_let_nothing_pass_that_was_found_false(require: str, inconclusive: str) -> None:
     """An answer that a policy's own terms convict is not released because a caller's leave it undecided."""
-    require = '[require]\nall = ["proof_reexec"]\n[proofs]\non_inconclusive = "warn"\n'
-    base, asked = (policy_of(f"[reexec]\nmin_tokens = {n}\n", require, name=f"least{n}") for n in (16, 4096))
+    text = f'[require]\nall = {require}\n[proofs]\non_inconclusive = "{inconclusive}"\n'
+    base, asked = (policy_of(f"[reexec]\nmin_tokens = {n}\n", text, name=f"least{n}") for n in (16, 4096))
     subject = Subject("0" * 64, "1" * 64, reference_id="ref")
     honest = (Quantiles(16, 100, 0.0, 0.0, 0.002),)
     calibration = Calibration(1, "reexec", Statistic.GREEDY_MARGIN, "ref", "m", "n", "2026-01-31", (), honest)
+    node = AttestationResult((Check("channel_bound", Outcome.AFFIRMING),))
 
     def permitted(policy: CompiledPolicy) -> bool:
         terms = Terms(min_tokens=policy.reexec.min_tokens)
         record = judge_reexec([9.0] * 100, Spelling.SAME, calibration, "m", terms, subject)
         result = with_proofs(AttestationResult(()), [record], policy, "1" * 64)
-        return decide(result, policy, Phase.RESPONSE).permit
+        return decide(result, policy, Phase.RESPONSE, node=node).permit
 
     assert (permitted(base), permitted(asked)) == (False, True)
     assert not permitted(tighten(base, asked))
+
+
+def test_a_proof_inside_any_stays_there_where_its_terms_stay() -> None:
+    """What a caller asks for beside a proof's terms does not make the proof required."""
+    text = '[require]\nall = [{ any = ["proof_reexec", "channel_bound"] }, "evidence"]\n'
+    base, asked = policy_of("", text, name="base"), policy_of('[tee]\ngpu = "required"\n', text, name="asked")
+    assert tighten(base, asked).require == base.require
 
 
 @pytest.mark.parametrize(
