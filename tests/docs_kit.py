@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import importlib
 import re
 from collections.abc import Iterator
@@ -66,17 +67,28 @@ def anchors(page: str) -> set[str]:
     }
 
 
-def modules(folder: str) -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted((ROOT / folder).rglob("*.py")) if (ROOT / folder).is_dir() else [ROOT / folder]:
-        yield path, ast.parse(path.read_text("utf-8"))
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The tree of a source file; whoever gets it only reads it."""
+    return ast.parse(path.read_text("utf-8"))
 
 
-def calls(folder: str) -> Iterator[tuple[str, ast.Call]]:
+@functools.cache
+def modules(folder: str) -> tuple[tuple[Path, ast.Module], ...]:
+    """Every module below `folder`, or the one that it names."""
+    paths = sorted((ROOT / folder).rglob("*.py")) if (ROOT / folder).is_dir() else [ROOT / folder]
+    return tuple((path, parsed(path)) for path in paths)
+
+
+@functools.cache
+def calls(folder: str) -> tuple[tuple[str, ast.Call], ...]:
     """Every call below `folder`, with the last part of what is called."""
-    for _, tree in modules(folder):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                yield getattr(node.func, "attr", getattr(node.func, "id", "")), node
+    return tuple(
+        (getattr(node.func, "attr", getattr(node.func, "id", "")), node)
+        for _, tree in modules(folder)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+    )
 
 
 def constants(node: ast.AST | None) -> set[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import pytest
+from docs_kit import parsed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -83,17 +86,32 @@ TUI_MAY = (
 )  # fmt: skip
 
 
-def modules(package: str) -> Iterator[tuple[str, ast.Module, Path]]:
+@dataclass(frozen=True)
+class Module:
+    """One source file, read when a test first looks into it and once for all of them."""
+
+    name: str
+    path: Path
+
+    @cached_property
+    def imports(self) -> tuple[str, ...]:
+        return tuple(_imports(self.name, self.path))
+
+
+@cache
+def modules(package: str) -> tuple[Module, ...]:
+    found = []
     for path in sorted((ROOT / package).rglob("*.py")):
         parts = list(path.relative_to(ROOT).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
-        yield ".".join(parts), ast.parse(path.read_text("utf-8")), path
+        found.append(Module(".".join(parts), path))
+    return tuple(found)
 
 
-def imports(name: str, tree: ast.Module, path: Path) -> Iterator[str]:
+def _imports(name: str, path: Path) -> Iterator[str]:
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -108,10 +126,10 @@ def imports(name: str, tree: ast.Module, path: Path) -> Iterator[str]:
 def test_only_the_reference_node_uses_test_material() -> None:
     """Nothing of the gateway imports `gateway.testing`, and of the adapters nothing but the node that needs it."""
     users = {
-        name
+        module.name
         for package in ("gateway", "adapters", "tui")
-        for name, tree, path in modules(package)
-        if any(target.startswith("gateway.testing") for target in imports(name, tree, path))
+        for module in modules(package)
+        if any(target.startswith("gateway.testing") for target in module.imports)
     }
     assert {name for name in users if not name.startswith("gateway.testing.")} == {"adapters.selfhosted.machine"}
 
@@ -125,12 +143,12 @@ def rank_of(name: str) -> tuple[str, int]:
     raise AssertionError(f"{name} has no rank: give it one in tests/test_layering.py")
 
 
-@pytest.mark.parametrize("case", list(modules("gateway")), ids=lambda case: case[0])
-def test_imports_go_down(case: tuple[str, ast.Module, Path]) -> None:
+@pytest.mark.parametrize("module", modules("gateway"), ids=lambda module: module.name)
+def test_imports_go_down(module: Module) -> None:
     """Every import inside the gateway leads to a lower rank or stays in its own package."""
-    name, tree, path = case
+    name = module.name
     own, rank = rank_of(name)
-    for target in imports(name, tree, path):
+    for target in module.imports:
         assert not target.startswith(("adapters", "tui")), f"{name} imports {target}"
         if target.split(".")[0] != "gateway" or target == "gateway.__version__":
             continue
@@ -139,17 +157,17 @@ def test_imports_go_down(case: tuple[str, ast.Module, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case",
-    [c for c in modules("gateway") if c[0] != "gateway" and c[0].split(".")[1] in PURE],
-    ids=lambda case: case[0],
+    "module",
+    [m for m in modules("gateway") if m.name != "gateway" and m.name.split(".")[1] in PURE],
+    ids=lambda module: module.name,
 )
-def test_the_pure_half_is_pure(case: tuple[str, ast.Module, Path]) -> None:
+def test_the_pure_half_is_pure(module: Module) -> None:
     """No socket, file, clock, environment, thread or randomness in what an auditor reads."""
-    name, tree, path = case
-    for target in imports(name, tree, path):
+    name = module.name
+    for target in module.imports:
         assert target.split(".")[0] not in FORBIDDEN_ROOTS, f"{name} imports {target}"
         assert not target.startswith(("importlib.util", "importlib.machinery")), f"{name} looks for modules on disk"
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(module.path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in FORBIDDEN_CALLS, f"{name}:{node.lineno} calls {node.func.id}"
         if isinstance(node, ast.Attribute):
@@ -161,24 +179,24 @@ def test_the_pure_half_is_pure(case: tuple[str, ast.Module, Path]) -> None:
 )
 def test_outer_packages_use_the_public_surface(package: str, allowed: tuple[str, ...]) -> None:
     """Adapters and the terminal UI import only what they are meant to; the terminal UI no cryptography."""
-    for name, tree, path in modules(package):
-        for target in imports(name, tree, path):
+    for module in modules(package):
+        for target in module.imports:
             if target.startswith("gateway.") and target != "gateway.__version__":
-                assert target.startswith(allowed), f"{name} imports {target}"
+                assert target.startswith(allowed), f"{module.name} imports {target}"
 
 
 def test_commands_do_no_cryptography() -> None:
     """A command calls what judges; it does not judge."""
-    for name, tree, path in modules("gateway/cli"):
-        for target in imports(name, tree, path):
+    for module in modules("gateway/cli"):
+        for target in module.imports:
             tree_hashes = target.startswith("gateway.crypto.merkle.")  # the log's format; it judges nothing
-            assert tree_hashes or not target.startswith("gateway.crypto"), f"{name} imports {target}"
+            assert tree_hashes or not target.startswith("gateway.crypto"), f"{module.name} imports {target}"
 
 
 def test_only_the_gateway_lets_aws_lc_in() -> None:
     """What an auditor runs believes libsodium and nothing else: only the composition root accelerates."""
     found = set()
     for package in ("gateway", "adapters", "tui"):
-        for name, tree, path in modules(package):
-            found |= {name for target in imports(name, tree, path) if target.endswith("signatures.accelerate")}
+        for module in modules(package):
+            found |= {module.name for target in module.imports if target.endswith("signatures.accelerate")}
     assert found == {"gateway.app"}
