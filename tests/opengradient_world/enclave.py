@@ -13,6 +13,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from cryptography import x509
@@ -35,11 +36,17 @@ FRAGMENTING = ("gemini", "grok", "seed")
 Json = dict[str, Any]
 
 
-class Keys:
-    """What an enclave draws when it starts: signing key, TLS certificate, OHTTP key."""
+@cache
+def rsa_key(label: str) -> rsa.RSAPrivateKey:
+    """One key a label a process: to draw one takes longer than most of what is then done with it."""
+    return rsa.generate_private_key(65537, 2048)
 
-    def __init__(self, now: float, key_id: int = 1) -> None:
-        self.signing = rsa.generate_private_key(65537, 2048)
+
+class Keys:
+    """What an enclave draws when it starts for the `key_id`th time: signing key, TLS certificate, OHTTP key."""
+
+    def __init__(self, label: str, now: float, key_id: int = 1) -> None:
+        self.signing = rsa_key(f"{label} {key_id}")
         self.spki = spki_of(self.signing)
         self.tee_id = keccak(self.spki)
         self._tls_key = ec.generate_private_key(ec.SECP256R1())
@@ -61,8 +68,7 @@ class Enclave:
         self, nitro: World, faults: Faults, clock: Callable[[], float] = time.time, profile: str = "v3"
     ) -> None:
         self.nitro, self.faults, self.clock, self.profile = nitro, faults, clock, profile
-        self.keys = Keys(clock())
-        self.stranger = rsa.generate_private_key(65537, 2048)
+        self.keys = Keys(nitro.label, clock())
         self.pcrs = default_pcrs()
         self.url = ""
         self._said: dict[bytes, Any] = {}
@@ -118,7 +124,7 @@ class Enclave:
 
     def _signed(self, request: bytes, output: str) -> Json:
         shift = -7200 if "stale" in self.faults else 900 if "future" in self.faults else 0
-        key = self.stranger if "wrongkey" in self.faults else self.keys.signing
+        key = rsa_key("stranger") if "wrongkey" in self.faults else self.keys.signing
         members = evidence(key, self.keys.tee_id, request, output, int(self.clock()) + shift)
         if "nosig" in self.faults:
             del members["tee_signature"]

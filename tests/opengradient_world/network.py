@@ -137,7 +137,7 @@ class Network:
         """Restart the enclave: new keys and certificate at the same place; the registry still lists the old ones."""
         port = int(self.enclave.url.rpartition(":")[2])
         old = self.enclave.keys
-        self.enclave.keys = Keys(self.clock(), old.opener.key_id + 1)
+        self.enclave.keys = Keys(self.nitro.label, self.clock(), old.opener.key_id + 1)
         self._tls_servers.pop(port).close()
         await self._open_tls(self.enclave, port)
 
