@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
@@ -12,9 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import openai
+
+from gateway.cli import main
 
 MODEL, EMBED = "veriroute-lm-1", "veriroute-embed-1"
 
@@ -63,6 +67,27 @@ class Process:
                 self._log.close()
 
 
+def command(
+    *arguments: str, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What `veriroute ARGUMENTS` says and ends with, run in this process: its start would cost more than what it does.
+
+    That a command works as a process of its own is for tests/cli/test_command_line.py and those beside it to show.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(cwd or "."),
+        mock.patch.dict(os.environ, env or {}),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main([*arguments])
+        except SystemExit as end:  # of argparse
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(["veriroute", *arguments], code, out.getvalue(), err.getvalue())
+
+
 def toml(value: Any) -> str:
     """A value as TOML writes it; tables inline."""
     if isinstance(value, dict):
@@ -108,14 +133,7 @@ class Gateway:
         return done.stdout
 
     def run(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "gateway", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            cwd=self.folder,
-            env={**os.environ, **(env or {})},
-        )
+        return command(*arguments, cwd=self.folder, env=env)
 
     def start(self, *more: str, env: dict[str, str] | None = None) -> Gateway:
         self.process = Process(["serve", "--config", str(self.config), *more], env=env, cwd=self.folder)
@@ -161,12 +179,7 @@ class Gateway:
         assert bundle.status_code == 200, bundle.text
         path = self.folder / f"{receipt_id}.json"
         path.write_bytes(bundle.content)
-        done = subprocess.run(
-            [sys.executable, "-m", "gateway", "verify", str(path), "--trust", str(self.trust), "--authenticity-only"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        done = command("verify", str(path), "--trust", str(self.trust), "--authenticity-only")
         assert done.returncode == 0, done.stdout + done.stderr
         payload = base64.b64decode(bundle.json()["receipt"]["payload"])
         return dict(json.loads(payload)["predicate"])
