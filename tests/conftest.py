@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
 import structlog
+
+# As `veriroute node` has it: the model's products are small, and BLAS threads would only fight over the cores. Before
+# NumPy is loaded.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
 
 
 def pytest_collection_finish() -> None:
