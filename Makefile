@@ -19,6 +19,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)
 	@$(BIN)/veriroute demo
 
+# The tests start some hundreds of gateways and nodes. Without bytecode each compiles all that it imports again, half of
+# what its start takes; an empty variable is none.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(STAMP)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
