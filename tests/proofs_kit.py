@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Any
 
 import tiny_lm
@@ -50,8 +51,13 @@ def positions(answer: bytes) -> tuple[Position, ...]:
 
 def reexecuted(prompt: list[int], answer: bytes, *, top: int = 20) -> Reexecuted:
     """The reference's view of an answer of the tiny model."""
+    return _reexecuted(tuple(prompt), answer, top)
+
+
+@lru_cache(4)  # what is asked of one answer is asked in a row
+def _reexecuted(prompt: tuple[int, ...], answer: bytes, top: int) -> Reexecuted:
     ids = tiny_lm.ids_of(answer)
-    return read_reference(tiny_lm.reference(prompt, ids, top=top), prompt, ids)
+    return read_reference(tiny_lm.reference([*prompt], ids, top=top), prompt, ids)
 
 
 def greedy(prompt: list[int], answer: bytes) -> tuple[float, ...]:

@@ -181,8 +181,8 @@ def reference(prompt: list[int], ids: list[int], *, variant: str = "fp32", top: 
     rows = log_probs(model(variant).logits(whole))
     listed: list[dict[str, Any] | None] = [None]
     for token, row in zip(whole[1:], rows[:-1], strict=True):
-        order = [int(i) for i in np.argsort(-row, kind="stable")]
-        wanted = [token, *(i for i in order[:top] if i != token)]
+        likeliest = np.argsort(-row, kind="stable")[:top].tolist()
+        wanted = [token, *(i for i in likeliest if i != token)]
         listed.append({str(i): {"logprob": float(row[i]), "rank": 1, "decoded_token": spelled(i)} for i in wanted})
     choices = [{"index": 0, "message": {"role": "assistant", "content": " x"}, "finish_reason": "length"}]
     return json.dumps({"object": "chat.completion", "choices": choices, "prompt_logprobs": listed}).encode()
