@@ -75,12 +75,19 @@ def _value(key: Key) -> st.SearchStrategy[Scalar]:
     return st.one_of(st.none(), sets) if key.default is None else st.one_of(st.just(()), sets)
 
 
-VALUES = st.fixed_dictionaries({}, optional={key.path: _value(key) for key in KEYS})
+def _values(*sections: str) -> st.SearchStrategy[dict[str, Scalar]]:
+    keys = [key for key in KEYS if key.path.startswith(sections)]
+    return st.fixed_dictionaries({}, optional={key.path: _value(key) for key in keys})
+
+
+VALUES = _values("")
+#: The keys of which the rules for machines are made (`compile_policy`).
+MACHINE_VALUES = _values("tee.", "freshness.")
 
 
 @st.composite
-def policies(draw: st.DrawFn) -> CompiledPolicy:
-    tree, values = draw(TREES), draw(VALUES)
+def policies(draw: st.DrawFn, of: st.SearchStrategy[dict[str, Scalar]] = VALUES) -> CompiledPolicy:
+    tree, values = draw(TREES), draw(of)
     for key in KEYS:
         # As the loader has it: one bound is never under the other.
         if key.floor is not None and (key.path in values or key.floor in values):

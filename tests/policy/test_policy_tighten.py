@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_strategies import NODE_RESULTS, RESPONSE_RESULTS, TREES, policies
+from policy_strategies import MACHINE_VALUES, NODE_RESULTS, RESPONSE_RESULTS, TREES, policies
 
 from gateway.errors import PolicyLoosens
 from gateway.model.node import AttestedSession, SigningKey
@@ -570,7 +570,7 @@ RECORDS = st.builds(
 )
 
 
-@given(policies(), policies(), RECORDS)
+@given(policies(MACHINE_VALUES), policies(MACHINE_VALUES), RECORDS)
 @settings(max_examples=400, deadline=None)
 def test_what_the_meet_takes_of_a_machine_expectedtake(
     left: CompiledPolicy, right: CompiledPolicy, claims: TeeClaims
