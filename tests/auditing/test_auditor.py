@@ -210,7 +210,7 @@ async def test_a_node_that_pads_its_answers_leaves_others_their_audits(desk: Mak
     """Of one node's answers so many bytes wait at most; another's find their place all the same."""
     size = len(PROMPT) + len(ANSWER)
     limits = Limits(bytes=3 * size, node_bytes=size)
-    d = await desk(policy(rate=1.0, delay_min_s=0.05, delay_max_s=0.05), limits=limits).start()
+    d = await desk(policy(rate=1.0, delay_min_s=0.5, delay_max_s=0.5), limits=limits).start()
     await d.answers(2)
     await d.answer(node="another")
     await d.audited()
@@ -221,7 +221,7 @@ async def test_a_node_that_pads_its_answers_leaves_others_their_audits(desk: Mak
 @pytest.mark.parametrize("limits", [Limits(waiting=1), Limits(bytes=len(PROMPT) + len(ANSWER))], ids=["count", "bytes"])
 async def test_a_full_queue_says_so(desk: Make, limits: Limits) -> None:
     """What finds no place is entered as inconclusive at once, and what waits is audited in its time."""
-    d = await desk(policy(rate=1.0, delay_min_s=0.05, delay_max_s=0.05), limits=limits).start()
+    d = await desk(policy(rate=1.0, delay_min_s=0.5, delay_max_s=0.5), limits=limits).start()
     await d.answers(3)
     await d.audited()
     await d.answer()
