@@ -302,7 +302,10 @@ def test_every_path_is_documented() -> None:
     assert len(paths) > 15
     overview = API.split("\n## ")[0]
     listed = {word.split(" ")[-1] for row in kit.rows(overview)[1:] for word in re.findall(r"`([^`]+)`", row[0])}
-    assert {path.replace("{receipt_id:str}", "{id}").replace("{tile:path}", "{…}") for path in paths} == listed
+    assert {
+        path.replace("{receipt_id:str}", "{id}").replace("{tile:path}", "{…}").replace("{model:path}", "{model}")
+        for path in paths
+    } == listed
 
 
 def test_every_header_is_documented() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from litestar import Request, Response, get
 from litestar.handlers import BaseRouteHandler
 
+from gateway.errors import ModelUnknown
 from gateway.fleet.fleet import Member
 from gateway.model.verdict import Outcome
-from gateway.policy import prospect
+from gateway.policy import CompiledPolicy, prospect
 
 from .reads import principal_of
 from .services import Services
@@ -96,14 +97,29 @@ def sample(value: float) -> str:
 @get("/v1/models")
 async def models(request: Request[Any, Any, Any], services: Services) -> dict[str, Any]:
     """One entry a model, with what evidence its nodes can give."""
-    caller = principal_of(request, services, "inference")
-    policy = services.terms.policies.get(caller.policy or services.terms.default)
+    policy = _policy(request, services)
     found: dict[str, list[Member]] = {}
     for member in services.fleet.members.values():
         for model in sorted(member.view.models):
             found.setdefault(model, []).append(member)
     data = [_model(name, members, policy) for name, members in sorted(found.items())]
     return {"object": "list", "data": data, **_marked(services)}
+
+
+@get("/v1/models/{model:path}")
+async def model(request: Request[Any, Any, Any], services: Services, model: str) -> dict[str, Any]:
+    """The entry of one model, whose name may have slashes. Raises `ModelUnknown`."""
+    policy, name = _policy(request, services), model.removeprefix("/")
+    members = [member for member in services.fleet.members.values() if name in member.view.models]
+    if not members:
+        raise ModelUnknown("No node offers this model; GET /v1/models lists those that nodes offer.", param="model")
+    return {**_model(name, members, policy), **_marked(services)}
+
+
+def _policy(request: Request[Any, Any, Any], services: Services) -> CompiledPolicy | None:
+    """The policy of the caller's key, None where that is gone."""
+    caller = principal_of(request, services, "inference")
+    return services.terms.policies.get(caller.policy or services.terms.default)
 
 
 def _marked(services: Services) -> dict[str, str]:
@@ -155,4 +171,4 @@ def _resident() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-HANDLERS: list[BaseRouteHandler] = [healthz, readyz, metrics, models]
+HANDLERS: list[BaseRouteHandler] = [healthz, readyz, metrics, models, model]

@@ -83,6 +83,7 @@ def test_settings_that_no_origin_header_could_equal_are_refused(origin: str) -> 
         b"/v1/aci/sessions/sha256:ab",
         b"/v1/aci/sessions/sha256%3Aab",
         b"/v1/models/org%40name",
+        b"/v1/models/org%2Fname",
         b"/...",
         b"/.well-known/x",
     ],
@@ -90,6 +91,19 @@ def test_settings_that_no_origin_header_could_equal_are_refused(origin: str) -> 
 def test_plain_paths_pass(path: bytes) -> None:
     """Paths of ours, and escapes of bytes that mean nothing to a router, pass."""
     check_path(path, b"a=1&b=%20")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/log%2Fcheckpoint", b"/v1%2Fmodels/m", b"/v1/models%2Fm", b"/v1/models/..%2Freceipts", b"/v1/models/a%2F..%2Fb",
+        b"/v1/models/a%2f%2Fb", b"/v1/models/%252F", b"/v1/models/a%5cb", b"/v1/models/a%00",
+    ],
+)  # fmt: skip
+def test_a_slash_is_escaped_in_the_names_of_models_alone(path: bytes) -> None:
+    """And there it is a slash to every rule."""
+    with pytest.raises(NotFound):
+        check_path(path)
 
 
 @settings(max_examples=300, deadline=None)

@@ -215,6 +215,25 @@ def test_models(shared: Gateway) -> None:
     assert told["claims"]["tee_attested"] == ["refuted"]
 
 
+def test_one_model_is_asked_for(make_gateway: Any, node: Any) -> None:
+    """By its name, which may have slashes and be escaped; one that no node has is unknown, and asking takes a key."""
+    name = "org/some-model:7b"
+    gateway = make_gateway([node_table(node, "n", models=[MODEL, name])]).start()
+    with gateway.sdk() as client:
+        listed = {m.id: m for m in client.models.list()}
+        assert client.models.retrieve(MODEL) == listed[MODEL]
+        assert client.models.retrieve(name) == listed[name]
+        with pytest.raises(openai.NotFoundError) as caught:
+            client.models.retrieve("org/none")
+        assert (caught.value.code, caught.value.param) == ("model_unknown", "model")
+    with gateway.http() as http:
+        assert http.get("/v1/models/org%2Fsome-model%3a7b").json()["id"] == name
+        assert http.head(f"/v1/models/{MODEL}").status_code == 200
+        assert http.post(f"/v1/models/{MODEL}", json={}).status_code == 405
+    with gateway.sdk("x") as client, pytest.raises(openai.AuthenticationError):
+        client.models.retrieve(MODEL)
+
+
 @pytest.mark.parametrize(
     ("change", "status", "code", "param"),
     [
