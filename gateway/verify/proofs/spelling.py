@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from .tokens import Position
 
 _BETWEEN = re.compile(r"(?:\s|</?think>)*")
+_CLOSED = "</think>"
 _STOP = re.compile(r"<[^<>\s]{1,40}>")
 _REPLACED = "\ufffd"
 #: Members of a message that are compared here, that say nothing of the answer's words, or that others judge.
@@ -33,7 +34,7 @@ _MAX_STOPS = 64
 
 class Spelling(enum.StrEnum):
     """`UNKNOWN`: a token is a piece of a character and its bytes were not told, there is no text to compare, or more
-    than a text."""
+    than a text, or nothing says where reasoning ends."""
 
     SAME = "same"
     DIFFERS = "text_not_tokens"
@@ -56,13 +57,14 @@ def spelling(texts: Sequence[str], choice: Mapping[str, object], stops: Sequence
     if content is None:
         return Spelling.UNKNOWN
     whole = "".join(texts)
-    if _spells(whole, content, reasoning):
-        return Spelling.SAME
-    if texts and _STOP.fullmatch(texts[-1]) and _spells("".join(texts[:-1]), content, reasoning):
-        return Spelling.SAME
+    found = [_spells(whole, content, reasoning)]
+    if texts and _STOP.fullmatch(texts[-1]):
+        found.append(_spells("".join(texts[:-1]), content, reasoning))
     if texts and not reasoning and any(_stopped(whole, content, stop, len(texts[-1])) for stop in stops):
+        found.append(Spelling.SAME)
+    if Spelling.SAME in found:
         return Spelling.SAME
-    return Spelling.UNKNOWN if _REPLACED in whole else Spelling.DIFFERS
+    return Spelling.UNKNOWN if Spelling.UNKNOWN in found or _REPLACED in whole else Spelling.DIFFERS
 
 
 def _stopped(whole: str, content: str, stop: str, last: int) -> bool:
@@ -110,13 +112,16 @@ def _shown_text(choice: Mapping[str, object]) -> tuple[str | None, str]:
     return content, reasoning
 
 
-def _spells(text: str, content: str, reasoning: str) -> bool:
+def _spells(text: str, content: str, reasoning: str) -> Spelling:
     if not reasoning:
-        return text == content
+        return Spelling.SAME if text == content else Spelling.DIFFERS
     content, reasoning = content.strip(), reasoning.strip()
     start = text.find(reasoning)
     end = text.rfind(content)
     between = text[start + len(reasoning) : end]
     if start < 0 or end < start + len(reasoning) or text[end + len(content) :].strip():
-        return False
-    return all(_BETWEEN.fullmatch(part) for part in (text[:start], between))
+        return Spelling.DIFFERS
+    if not all(_BETWEEN.fullmatch(part) for part in (text[:start], between)):
+        return Spelling.DIFFERS
+    # "Do not" and "pay." spell what "Do not pay." does, and read otherwise: only a tag says that the model parted them.
+    return Spelling.SAME if _CLOSED in between else Spelling.UNKNOWN

@@ -97,6 +97,16 @@ def test_a_text_ends_at_its_stop(texts: list[str], content: str, stops: tuple[st
     assert spelling(texts, {"text": content}, stops) is expected
 
 
+@pytest.mark.parametrize(
+    ("content", "reasoning"), [("pay the bill.", "Do not"), ("", "Do not pay the bill."), ("bill.", "Do not pay the")]
+)
+def test_an_answer_cannot_be_cut_into_reasoning_and_another(content: str, reasoning: str) -> None:
+    """Without the tag that ends reasoning, a node could move any beginning of its answer out of an agent's sight."""
+    tokens = ["Do", " not", " pay", " the", " bill", "."]
+    assert spelling(tokens, chat(content, reasoning_content=reasoning)) is UNKNOWN
+    assert spelling([*tokens, "<|im_end|>"], chat(content, reasoning_content=reasoning)) is UNKNOWN
+
+
 def test_a_stop_string_lets_no_reasoning_through() -> None:
     """A text that ends at its stop string is the whole of what the tokens spell: reasoning beside it is another text."""
     assert spelling(["one", " END"], chat("one ", reasoning="No. Do not."), ("END",)) is DIFFERS
