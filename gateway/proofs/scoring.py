@@ -76,7 +76,8 @@ class Scoring:
             prompt = await asyncio.to_thread(ask.read_prompt, body)
         except (ServiceError, FormatError) as error:
             reason = error.reason or "reference_malformed"
-            if reason in _CHAT_ALONE and REEXEC in kinds:
+            # Where it was calibrated it tells scores. That it is too busy now is no reason for a weaker look.
+            if reason in _CHAT_ALONE and REEXEC in kinds and self._margins(reference) is None:
                 return await self._continued(reference, kinds, reason)
             return reason
         return await self._by_scores(reference, prompt, kinds)

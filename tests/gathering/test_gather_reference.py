@@ -378,7 +378,7 @@ async def test_a_reference_that_has_chat_alone(
 ) -> None:
     """It is asked to go on from the cut answer; the other kinds it cannot judge."""
     for _ in range(10 if node == "int4" else 3):  # where it is cut is drawn, and 4 bits go on alike now and then
-        found = await gather(proofs(Reference("ref", chat_only, (MODEL,))), answer(node))
+        found = await gather(proofs(Reference("chat", chat_only, (MODEL,))), answer(node))
         if found["reexec"].verdict is expected[0]:
             break
     assert found["reexec"].verdict is expected[0], verdicts(found)
@@ -390,7 +390,7 @@ async def test_a_reference_that_has_chat_alone(
 
 async def test_what_cannot_be_continued(proofs: Make, answer: Any, chat_only: str) -> None:
     """Draws, answers without log-probs, short ones and those of numbers are left undecided by a chat alone."""
-    reference = Reference("ref", chat_only, (MODEL,))
+    reference = Reference("chat", chat_only, (MODEL,))
     kinds = frozenset({"proof_reexec"})
     request, response = answer("honest")
     entries = json.loads(response)["choices"][0]["logprobs"]["content"]
@@ -405,7 +405,13 @@ async def test_what_cannot_be_continued(proofs: Make, answer: Any, chat_only: st
     found = await gather(proofs(reference), answer("honest", **SEEDED), kinds, claims=("seeded",))
     assert verdicts(found)["reexec"] == (OPEN, "reference_refused")
     with serving(lambda path, asked: (400, b"{}")) as url:
-        found = await gather(proofs(Reference("ref", url, (MODEL,))), (request, response), kinds)
+        found = await gather(proofs(Reference("chat", url, (MODEL,))), (request, response), kinds)
+    assert verdicts(found)["reexec"] == (OPEN, "reference_refused")
+
+
+async def test_a_reference_that_tells_scores_is_not_asked_for_less(proofs: Make, answer: Any, chat_only: str) -> None:
+    """One that was calibrated and refuses to read the prompt, busy for once, leaves the answer undecided."""
+    found = await gather(proofs(Reference("ref", chat_only, (MODEL,))), answer("honest"), frozenset({"proof_reexec"}))
     assert verdicts(found)["reexec"] == (OPEN, "reference_refused")
 
 
