@@ -331,9 +331,14 @@ def _times(policies: list[CompiledPolicy], limits: Limits) -> Times:
     """The shortest epoch that a policy asks for, and the longest of everything that may follow it."""
     return Times(
         length_ms=round(1000 * min((p.sampled.epoch_s for p in policies), default=3600)),
-        run_ms=round(1000 * max((p.deadlines.total_s for p in policies), default=0)) + 5_000,
+        run_ms=round(1000 * max(map(_longest, policies), default=0)) + 5_000,
         audit_ms=round(1000 * (max((p.sampled.delay_max_s for p in policies), default=0) + 2 * limits.judge_s)),
     )
+
+
+def _longest(policy: CompiledPolicy) -> float:
+    """Seconds that a request may take: its answer, and after its last byte the proofs that are gathered about it."""
+    return policy.deadlines.total_s + (policy.proofs.timeout_s if policy.plan.proofs else 0)
 
 
 def _delay(policy: CompiledPolicy) -> float:

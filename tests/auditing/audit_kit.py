@@ -46,15 +46,25 @@ class Deadlines(msgspec.Struct):
     total_s: float = 60.0
 
 
+class Proofs(msgspec.Struct):
+    timeout_s: float = 20.0
+
+
+class Plan(msgspec.Struct):
+    proofs: frozenset[str] = frozenset()
+
+
 class Policy(msgspec.Struct):
     """What audits read of a policy."""
 
     sampled: Sampled
+    plan: Plan
+    proofs: Proofs = msgspec.field(default_factory=Proofs)
     deadlines: Deadlines = msgspec.field(default_factory=Deadlines)
 
 
-def policy(**sampled: Any) -> CompiledPolicy:
-    return cast("CompiledPolicy", Policy(Sampled(**sampled)))
+def policy(*proofs: str, **sampled: Any) -> CompiledPolicy:
+    return cast("CompiledPolicy", Policy(Sampled(**sampled), Plan(frozenset(proofs))))
 
 
 def record(verdict: Verdict = Verdict.PASS, reason: str | None = None) -> ProofRecord:

@@ -369,6 +369,18 @@ async def test_epochs_follow_one_another(desk: Make) -> None:
     assert len(d.verdicts()) == 3
 
 
+async def test_an_epoch_waits_for_proofs_that_are_gathered_after_an_answer(desk: Make) -> None:
+    """A request may run as long as its answer and its proofs together; revealed before, its epoch would seem broken."""
+    d = await desk(policy("proof_zk", rate=1.0, epoch_s=100.0)).start()
+    part = await d.terms()
+    d.clock += 100_000 + 60_000 + 15_000  # the answer came at the last moment, and its proofs are being gathered
+    await d.auditor._epochs.tick()
+    await d.answer(part=part)
+    await d.audited()
+    await d.stop()
+    assert d.outcomes() == [(step, "affirming") for step in ("commitment", "reveal", "selection", "audits")]
+
+
 async def test_an_epoch_waits_for_its_audits_but_not_for_ever(desk: Make) -> None:
     """Audits under way hold the reveal back until the time that the epoch's entry promised; then they are late."""
     d = await desk(policy(rate=1.0, epoch_s=100.0, delay_min_s=500.0, delay_max_s=500.0)).start()
