@@ -9,6 +9,9 @@ to do with each other. So what is compared is how they part:
  3. over the prefix the log-probs of the tokens differ by at most `delta` nat in the mean
  4. a near-tie before `min_prefix` tokens is too little to tell by
 
+Where they part at a piece of a character nothing is known: two servers write the same piece in two ways, and different
+pieces in the same.
+
 Quantised or swapped weights fail 2 or 3; an honest pair ends in agreement or, having parted early, in 4. What follows
 the near-tie is not compared, because it cannot be: `prefix` says how far an agreement reaches. A node that runs the
 right model up to its first near-tie and then writes what it likes agrees as well; `min_share` bounds how much that is.
@@ -22,7 +25,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .tokens import Position
+from .tokens import Position, is_piece
 
 
 class Agreement(enum.StrEnum):
@@ -66,6 +69,11 @@ def compare(a: Sequence[Position], b: Sequence[Position], terms: NearTie) -> Pai
         return Pair(Agreement.INCONCLUSIVE, "empty_answer")
     drift = _drift(a, b, prefix)
     parted = prefix < min(len(a), len(b))
+    if parted and (is_piece(a[prefix].token) or is_piece(b[prefix].token)):
+        agreement, reason = _judge(len(a), len(b), prefix, drift, 0, terms)
+        if agreement is Agreement.AGREE:
+            agreement, reason = Agreement.INCONCLUSIVE, "not_comparable"
+        return Pair(agreement, reason, prefix, drift)
     gap = _gap(a[prefix], b[prefix]) if parted else None
     agreement, reason = _judge(len(a), len(b), prefix, drift, gap, terms)
     return Pair(agreement, reason, prefix, drift, gap)

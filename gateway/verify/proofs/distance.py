@@ -26,11 +26,11 @@ from .agreement import common_prefix
 from .calibration import ONE_PERCENT, Calibration, Statistic
 from .evidence import Kind, ProofRecord, Subject, Verdict
 from .spelling import Spelling
-from .tokens import FLOOR, MAX_TOP, Position
+from .tokens import FLOOR, MAX_TOP, Position, is_piece
 
 _TINY = 1e-6
 #: Reasons for which it is not the node that is at fault.
-_UNDECIDED = ("reference_incomplete", "too_few_alternatives")
+_UNDECIDED = ("reference_incomplete", "too_few_alternatives", Spelling.UNKNOWN.value)
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -94,8 +94,10 @@ def judge_distance(
 ) -> ProofRecord:
     """Judge the log-probs that came with an answer. The statistic is the similarity.
 
-    Other tokens than the reference's fail, also where it stopped earlier or later: it was made to follow the answer. A
-    `calibration` takes the place of the fixed threshold if it is of this statistic, of `subject`'s reference and of
+    Other tokens than the reference's fail, also where it stopped earlier or later: it was made to follow the answer.
+    Where one is a piece of a character, which two honest servers may write in two ways, nothing is decided.
+
+    A `calibration` takes the place of the fixed threshold if it is of this statistic, of `subject`'s reference and of
     `model`, and reaches down to so few tokens; one that is not decides nothing.
     """
     found = measure_distance(claimed, reference, calibration.top if calibration else None)
@@ -146,7 +148,8 @@ def _unpaired(claimed: Sequence[Position], reference: Sequence[Position], prefix
     if not claimed or not reference:
         return "empty_answer" if not claimed else "reference_incomplete"
     if prefix < min(len(claimed), len(reference)):
-        return "tokens_differ"
+        pieces = is_piece(claimed[prefix].token) or is_piece(reference[prefix].token)
+        return Spelling.UNKNOWN.value if pieces else "tokens_differ"
     if len(claimed) != len(reference):
         return "lengths_differ"
     if not all(len(v.top) >= (top or 1) for v in reference):

@@ -110,6 +110,12 @@ def token_ids(positions: tuple[Position, ...], choice: Mapping[str, object]) -> 
     return tuple(_spelled_id(p.token) for p in positions)
 
 
+def is_piece(token: str) -> bool:
+    """Whether `token` may be a piece of a character, which servers write each in its own way: as U+FFFD, as `bytes:…`,
+    or as nothing, with the whole character at the token that completes it."""
+    return not token or "\ufffd" in token or token.startswith("bytes:")
+
+
 def number(value: object, what: str) -> float:
     """`value` as a finite float of at most 10**6, with everything below `FLOOR` read as `FLOOR`.
 

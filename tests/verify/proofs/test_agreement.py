@@ -47,6 +47,30 @@ def test_compare(a: Sequence[Position], b: Sequence[Position], agreement: Agreem
         assert (pair.agreement, pair.reason) == (agreement, reason)
 
 
+WHOLE = (position("", -0.1, b=-3.0), position("\U0001f600", -0.1, b=-3.0))
+BYTES = (
+    Position("bytes:\\xf0\\x9f", -0.1, {"bytes:\\xf0\\x9f": -0.1, "b": -3.0}, b"\xf0\x9f"),
+    Position("bytes:\\x98\\x80", -0.1, {"bytes:\\x98\\x80": -0.1, "b": -3.0}, b"\x98\x80"),
+)
+BLURRED = tuple(Position("\ufffd", p.logprob, {"\ufffd": -0.1, "b": -3.0}, p.raw) for p in BYTES)
+#: Another character, in pieces that look the same.
+OTHER = tuple(Position("\ufffd", -0.1, {"\ufffd": -0.1, "b": -3.0}, raw) for raw in (b"\xf0\x9f", b"\x92\xa9"))
+
+
+@pytest.mark.parametrize("other", [WHOLE, BLURRED])
+def test_a_character_in_pieces_accuses_nobody(other: Sequence[Position]) -> None:
+    """The same character is written in several ways by honest servers; what drifted before it is found all the same."""
+    for pair in (compare((*TEN, *BYTES), (*TEN, *other), TERMS), compare((*TEN, *other), (*TEN, *BYTES), TERMS)):
+        assert pair == Pair(INCONCLUSIVE, "not_comparable", 10, 0.0)
+    drifted = words("a b c d e f g h i j", -0.5)
+    assert compare((*TEN, *BYTES), (*drifted, *other), TERMS).agreement is DISAGREE
+
+
+def test_a_character_in_pieces_is_no_tie() -> None:
+    """Other bytes under the same replacement character are another token, and not as likely as the first for that."""
+    assert compare((*TEN, *BLURRED), (*TEN, *OTHER), TERMS).agreement is INCONCLUSIVE
+
+
 def test_figures() -> None:
     """The pair carries what was measured: prefix, mean drift, and the larger of both gaps."""
     pair = compare((*TEN, TIE[0]), (*words("a b c d e f g h i j", -0.12), TIE[1]), TERMS)

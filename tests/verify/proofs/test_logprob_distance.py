@@ -51,6 +51,7 @@ def test_length_does_not_matter(count: int) -> None:
         (EIGHT, EIGHT, PASS, "logprobs_close"),
         (EIGHT, words("a b c d e f g h", -0.2), FAIL, "logprobs_far"),
         (EIGHT, words("a b c d e f g x"), FAIL, "tokens_differ"),
+        ((*EIGHT, position("\ufffd", b=-3)), (*EIGHT, position("", b=-3)), INCONCLUSIVE, "spelling_unknown"),
         (EIGHT, EIGHT[:7], FAIL, "lengths_differ"),
         (EIGHT, (*EIGHT, EIGHT[0]), FAIL, "lengths_differ"),
         (EIGHT, (), INCONCLUSIVE, "reference_incomplete"),
