@@ -31,7 +31,7 @@ from .api.services import Services
 from .api.strict import Rules, Strict
 from .api.terms import TermsBook
 from .auditing import Auditor, Journal, audited_by
-from .backlog import LOG_FAILED, Backlog
+from .backlog import LOG_FAILED, TOGETHER, Backlog
 from .baselines import Baselines
 from .canaries import Canaries
 from .clock import lease_clock
@@ -276,8 +276,10 @@ class Gateway:
             "openIntents": len(self.sequencer.open_intents),
         }
         await self.recorder.event("start", self._id(), start)
-        await asyncio.gather(*[self.recorder.crashed(envelope) for _, envelope in self.sequencer.open_intents])
-        for intent_id, _ in self.sequencer.open_intents:
+        left = self.sequencer.open_intents
+        for at in range(0, len(left), TOGETHER):  # there may be more than the log's queue holds
+            await asyncio.gather(*[self.recorder.crashed(envelope) for _, envelope in left[at : at + TOGETHER]])
+        for intent_id, _ in left:
             log.warning("intent.abandoned", receipt=intent_id, reason="crash")
         log.info("log.opened", size=self.sequencer.size, origin=self.sequencer.origin, ed25519=self._ed25519)
 

@@ -1,0 +1,70 @@
+"""What a gateway puts right in its log when it starts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+from ledger import Ledger
+
+from gateway import app
+from gateway.app import Gateway
+from gateway.keyfiles import load_or_make
+from gateway.log.dsse import wrap
+from gateway.log.receipt import leaf_of
+from gateway.model.entry import Entry
+from gateway.model.receipt import PAYLOAD_TYPE
+from gateway.model.ulid import encode
+from gateway.settings import Settings, keys_dir, load, memory_path
+from gateway.storage.startup import open_log
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(Gateway, "_front", lambda self: None)
+    return load(f'storage.url = "sqlite:///{tmp_path}/log.db"')
+
+
+def intent(n: int, origin: str) -> Entry:
+    digest = {"sha256": "00" * 32}
+    name = encode((1 << 100) + n)
+    predicate = {
+        "receiptId": name,
+        "nonce": "AAAA",
+        "timeCreated": "2026-01-01T00:00:00.000Z",
+        "request": {"digest": digest, "endpoint": "/v1/chat/completions", "model": "m", "stream": False},
+        "caller": {"keyId": "k"},
+        "verifier": {"id": "v", "policies": [{"name": "p", "uri": "u", "digest": digest}]},
+        "destination": {"network": "n", "node": "n", "session": "s"},
+        "log": {"origin": origin},
+    }
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "request.body", "digest": digest, "annotations": {"form": "bytes"}}],
+        "predicateType": "urn:veriroute:intent:v1",
+        "predicate": predicate,
+    }
+    wrapped = wrap(json.dumps(statement).encode(), PAYLOAD_TYPE)
+    return Entry("intent", name, leaf_of("intent", wrapped.pae_sha256), wrapped.envelope)
+
+
+async def test_more_open_intents_than_the_queue_holds_are_closed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in the middle of a long backlog leaves thousands; the next start writes a receipt for each."""
+    count = 600
+    origin = settings.log.origin
+    keys = load_or_make(keys_dir(settings), origin, log_exists=False)
+    log = await open_log(settings.storage.url, keys.log, origin, memory_path(settings))
+    await asyncio.gather(*[log.append(intent(n, origin)) for n in range(count)])
+    await log.close()
+    monkeypatch.setattr(app, "open_log", partial(open_log, queue=300))
+    gateway = Gateway(settings)
+    await gateway.open()
+    await gateway.close()
+    rows = Ledger(Path(log.path)).check().receipts
+    assert len(rows) == count
+    assert {(row.release, row.reason) for row in rows} == {("abandoned", "crash")}
