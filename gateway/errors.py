@@ -51,8 +51,9 @@ class VerirouteError(Exception):
     retryable: bool = False
 
     def __init__(self, message: str, *, param: str | None = None, reason: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        # A file's name may be no UTF-8, and an error that names it has to be sent, and logged, all the same.
+        self.message = message.encode("utf-8", "backslashreplace").decode()
+        super().__init__(self.message)
         self.param = param
         self.reason = reason
 

@@ -340,6 +340,10 @@ def _shown(name: str, value: Any) -> Any:
 
 def _overlay(table: dict[str, Any], key: str, value: str) -> None:
     name = key[len(PREFIX) :].lower()
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{key} is not UTF-8, and the log has to hold the settings") from None
     if name in _WHOLE:
         try:
             table[name] = json.loads(value)

@@ -1,9 +1,10 @@
-"""What a gateway puts right in its log when it starts."""
+"""What a gateway puts right in its log when it starts, and what it can tell there of files with odd names."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from gateway.model.entry import Entry
 from gateway.model.receipt import PAYLOAD_TYPE
 from gateway.model.ulid import encode
 from gateway.settings import Settings, keys_dir, load, memory_path
+from gateway.storage.blobs import put_session
 from gateway.storage.startup import open_log
 
 
@@ -68,3 +70,22 @@ async def test_more_open_intents_than_the_queue_holds_are_closed(
     rows = Ledger(Path(log.path)).check().receipts
     assert len(rows) == count
     assert {(row.release, row.reason) for row in rows} == {("abandoned", "crash")}
+
+
+async def test_an_outage_is_told_whatever_the_files_are_called(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reason names a file in a folder whose name is no UTF-8, and what is owed is written all the same."""
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(folder)
+    monkeypatch.chdir(folder)
+    gateway = Gateway(load('storage.url = "sqlite:///log.db"'))
+    await gateway.open()
+    os.rename("log.db-wal", "elsewhere")
+    gateway._submit(put_session("s", "n", 1, b"{}"), 2)
+    while not len(gateway.backlog):
+        await asyncio.sleep(0.01)
+    os.rename("elsewhere", "log.db-wal")
+    assert await gateway.backlog.settle()
+    assert gateway.reader.session("s") == b"{}"
+    assert await gateway.close()

@@ -250,3 +250,9 @@ def test_a_file_that_is_no_toml_is_told_with_where_the_keys_are() -> None:
     """The place of the mistake, and the command that shows every key."""
     with pytest.raises(ConfigError, match=r"^here\.toml is not TOML: .*line 1.*; `veriroute config reference` shows"):
         settings.load("[server\n", where="here.toml")
+
+
+def test_a_variable_that_is_no_utf8_is_refused() -> None:
+    """The start entry of the log holds the settings, and could not be written."""
+    with pytest.raises(ConfigError, match="VERIROUTE_STORAGE_URL is not UTF-8"):
+        settings.load("", environ={"VERIROUTE_STORAGE_URL": "sqlite:///caf\udce9/log.db"})
