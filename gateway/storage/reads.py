@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -72,6 +72,23 @@ class Event(msgspec.Struct, frozen=True):
     created_ms: int
 
 
+class _Opened:
+    """A thread's connection. Closed by another thread in the middle of a read, the driver would use freed memory."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._busy = threading.Lock()
+
+    def all(self, sql: str, parameters: Sequence[object]) -> list[Any]:
+        with self._busy:
+            return self._connection.execute(sql, parameters).fetchall()
+
+    def close(self) -> None:
+        self._connection.interrupt()
+        with self._busy:
+            self._connection.close()
+
+
 class Reader(TreeReads, AuditReads):
     """Reads of one database. `path` is the file (`gateway.storage.engine.database_path` makes it of a URL).
 
@@ -82,16 +99,16 @@ class Reader(TreeReads, AuditReads):
     def __init__(self, path: str) -> None:
         self.path = path
         self._local = threading.local()
-        self._open: list[sqlite3.Connection] = []
+        self._open: list[_Opened] = []
         self._guard = threading.Lock()
         super().__init__()
 
     def close(self) -> None:
-        """Close every thread's connection; the reader opens new ones when it is used again."""
+        """Close every thread's connection; a read under way fails, and a later one opens a new connection."""
         with self._guard:
+            self._local = threading.local()
             while self._open:
                 self._open.pop().close()
-            self._local = threading.local()
 
     def __enter__(self) -> Reader:
         return self
@@ -101,14 +118,14 @@ class Reader(TreeReads, AuditReads):
 
     def _all(self, sql: str, *parameters: object) -> list[Any]:
         """All rows at once: a statement left half read would hold its snapshot, and the writer's log with it."""
-        connection = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = engine.open_reader(self.path)
+        opened = getattr(self._local, "opened", None)
+        if opened is None:
+            opened = _Opened(engine.open_reader(self.path))
             with self._guard:
-                self._open.append(connection)
-            self._local.connection = connection
+                self._open.append(opened)
+                self._local.opened = opened
         try:
-            return cast("list[Any]", connection.execute(sql, parameters).fetchall())
+            return opened.all(sql, parameters)
         except sqlite3.Error as error:
             raise LogUnavailable(f"the database {self.path} cannot be read: {error}") from error
 

@@ -234,3 +234,27 @@ async def test_a_tampered_database_is_reported(tmp_path: Path) -> None:
         file.write(b"\xff" * 400_000)
     with pytest.raises((LogUnavailable, LogRefused)), Reader(str(damaged)) as reader:
         list(reader.documents())
+
+
+async def test_a_reader_may_be_closed_under_a_read(tmp_path: Path) -> None:
+    """The read fails at once, the process goes on, and the same thread reads again."""
+    await filled(tmp_path, 1)
+    begun = threading.Event()
+    ended: list[BaseException | int] = []
+    with Reader(f"{tmp_path}/log.db") as reader:
+
+        def read() -> None:
+            reader.size()
+            reader._local.opened._connection.set_progress_handler(begun.set, 1_000)
+            try:
+                reader._all("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n")
+            except LogUnavailable as error:
+                ended.append(error)
+            ended.append(reader.size())
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        assert await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(reader.close)
+        await asyncio.to_thread(thread.join, 10)
+        assert [str(ended[0]).rpartition(": ")[2], *ended[1:]] == ["interrupted", 1]
