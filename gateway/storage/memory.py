@@ -9,10 +9,14 @@ compares. Put the file on another volume than the database, and leave it out of 
 
 A write that is cut spoils one slot, its digest says so, and the other still holds the checkpoint before. The file is
 not synced for each commit: it may fall behind the database in a power cut, and behind is harmless.
+
+It is locked as long as a writer has it open: the lock beside the database (`gateway.storage.lock`) does not keep a
+gateway on a copy of the database from signing a second history beside the first.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from hashlib import sha256
 
@@ -86,14 +90,26 @@ class CheckpointMemory:
             self.damaged = bool(data.strip(b"\0"))
 
     def open(self) -> None:
-        """Make the file ready for writing, with both slots' blocks in place. Raises `ConfigError` when it cannot be."""
+        """Lock the file and make it ready for writing, with both slots' blocks in place.
+
+        Raises `ConfigError` when it cannot be, `LogRefused` when another writer has it.
+        """
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             missing = 2 * SLOT - os.fstat(self._fd).st_size
             if missing > 0:
                 os.pwrite(self._fd, bytes(missing), 2 * SLOT - missing)
             os.fchmod(self._fd, 0o600)
+        except BlockingIOError:
+            self.forget()
+            raise LogRefused(
+                f"another process has the checkpoint memory {self.path} open: it writes this log, or a copy of it; "
+                f"stop it, or give each log an origin, a key and a log.memory of its own",
+                reason="in_use",
+            ) from None
         except OSError as error:
+            self.forget()
             raise ConfigError(
                 f"cannot write the checkpoint memory {self.path}: {error.strerror}; set log.memory to a writable path"
             ) from error
@@ -117,5 +133,10 @@ class CheckpointMemory:
             try:
                 self.sync()
             finally:
-                os.close(self._fd)
-                self._fd = None
+                self.forget()
+
+    def forget(self) -> None:
+        """Close without a sync; in a forked child, that leaves the parent's lock as it is."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

@@ -1,6 +1,6 @@
 """Opening a log: lock it, check that it is the log we know, and start its writer.
 
-    1. one writer: the lock beside the database                                              in_use
+    1. one writer: the lock beside the database, and at last that of the memory             in_use
     2. a database that is gone while the memory knows a log is not replaced by an empty one  rolled_back
     3. origin and key are ours                                                               foreign, version
     4. the tree, recomputed from the stored leaves, has the root of the newest signed checkpoint;
@@ -102,6 +102,7 @@ def _open(
         lock.acquire()
         undo.callback(lock.release)
         memory = CheckpointMemory(memory_path)
+        undo.callback(memory.forget)
         memory.load()
         known = _known(memory, signer, origin)
         if known is not None and known.size and not accept_rollback and not os.path.exists(path):

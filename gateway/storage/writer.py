@@ -201,8 +201,9 @@ class LogWriter:
                 release()
 
     def forget(self) -> None:
-        """In a forked child: let go of the lock without freeing it."""
+        """In a forked child: let go of the locks without freeing them."""
         self._lock.forget()
+        self.memory.forget()
 
 
 def _identity(name: str) -> tuple[int, int]:

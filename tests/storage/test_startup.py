@@ -78,6 +78,26 @@ async def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     await filled(tmp_path, 1, 2)
 
 
+async def test_a_writer_on_a_copy_is_refused(tmp_path: Path) -> None:
+    """A copy of a database that is being written has its own lock file; the memory that both name is one."""
+    memory = tmp_path / "memory"
+    (tmp_path / "one").mkdir()
+    log = await opened(tmp_path / "one", memory=str(memory))
+    await log.append(receipt(0))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for _ in range(2):
+        with pytest.raises(LogRefused, match="another process has the checkpoint memory") as refused:
+            await opened(tmp_path / "two", memory=str(memory))
+        assert refused.value.reason == "in_use"
+    await log.append(receipt(1))
+    await log.close()
+    with pytest.raises(LogRefused) as refused:
+        await opened(tmp_path / "two", memory=str(memory))
+    assert refused.value.reason == "rolled_back"
+    again = await opened(tmp_path / "one", memory=str(memory))
+    await again.close()
+
+
 async def test_a_writer_in_another_process_is_refused(tmp_path: Path) -> None:
     """The lock holds across processes, and a process that died does not keep it."""
     code = (
