@@ -73,7 +73,7 @@ class LogWriter:
         self._settled = stored.settled
         self._doubtful = False
         self._next_sync = 0.0
-        self._files = [(name, _identity(name)) for name in (stored.path, stored.path + "-wal")]
+        self._files = [(name, _identity(name)) for name in (stored.path + end for end in ("", "-wal", "-shm"))]
 
     def store(self, works: Sequence[Entry | Job]) -> list[object]:
         """Store a batch of entries and jobs; a `Committed` for each entry, what it returned for each job, in order.
@@ -106,7 +106,11 @@ class LogWriter:
         return [next(ordered) if type(work) is Entry else other for work, other in zip(works, others, strict=True)]
 
     def _check_files(self) -> None:
-        """A file that was moved, removed or replaced takes commits that nobody will find again."""
+        """A file that was moved, removed or replaced takes commits that nobody will find again.
+
+        Without our `-shm`, which is the index of the write-ahead log and holds its locks, another process writes over
+        our commits there, and we over its.
+        """
         for name, identity in self._files:
             try:
                 found = os.stat(name)

@@ -85,7 +85,7 @@ async def test_a_read_only_database_passes(log: Sequencer) -> None:
     assert (await log.append(receipt(1))).index == 1
 
 
-@pytest.mark.parametrize("name", ["log.db", "log.db-wal"])
+@pytest.mark.parametrize("name", ["log.db", "log.db-wal", "log.db-shm"])
 async def test_a_removed_file_is_not_made_anew(log: Sequencer, tmp_path: Path, name: str) -> None:
     """When a file of the log is moved away, entries fail and no new log appears; put back, it goes on."""
     (tmp_path / name).rename(tmp_path / "elsewhere")
