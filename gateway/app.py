@@ -358,8 +358,12 @@ class Gateway:
             self._alarm({**predicate, "timeMs": _now_ms()}).add_done_callback(asyncio.Future.exception)
 
     async def _watch_other_processes(self) -> None:
-        """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run."""
+        """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run; and the memory's failures."""
+        failing = None
         while True:
+            if self.sequencer.memory_failing != failing:
+                failing = self.sequencer.memory_failing
+                log.warning("storage.notice", notice=failing or "the checkpoint memory is written again")
             try:
                 if self.reader.generation() != self._generation:
                     self._reload_keys()

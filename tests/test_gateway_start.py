@@ -1,14 +1,16 @@
-"""What a gateway puts right in its log when it starts, and what it can tell there of files with odd names."""
+"""What a gateway puts right in its log when it starts, and what it tells of its files while it runs."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 from ledger import Ledger
 
 from gateway import app
@@ -70,6 +72,32 @@ async def test_more_open_intents_than_the_queue_holds_are_closed(
     rows = Ledger(Path(log.path)).check().receipts
     assert len(rows) == count
     assert {(row.release, row.reason) for row in rows} == {("abandoned", "crash")}
+
+
+async def test_a_memory_that_cannot_be_written_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stops nothing, but a backup that is restored then would not be noticed; said once, and when it is over."""
+    gateway = Gateway(settings)
+
+    def full(note: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def told(count: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while len(found := [line["notice"] for line in lines if line["event"] == "storage.notice"]) < count:
+                await asyncio.sleep(0.01)
+        return found
+
+    with structlog.testing.capture_logs() as lines:
+        await gateway.open()
+        with monkeypatch.context() as patched:
+            patched.setattr(gateway.sequencer._writer.memory, "write", full)
+            for n in range(2):
+                await gateway.sequencer.append(intent(n, settings.log.origin))
+            (notice,) = await told(1)
+        assert "No space left" in notice
+        await gateway.sequencer.append(intent(2, settings.log.origin))
+        assert (await told(2))[1] == "the checkpoint memory is written again"
+        assert await gateway.close()
 
 
 async def test_an_outage_is_told_whatever_the_files_are_called(
