@@ -50,7 +50,11 @@ class Till:
 
     def headers(self, member: Member) -> list[tuple[bytes, bytes]]:
         """What a request to `member` carries to be paid for."""
-        if self._payer is None or not member.adapter.x402:
+        if self._payer is None:
+            return []
+        if self._node != member.node.id:  # what another node was to be paid is not for this one, nor for its answer
+            self._payment = self._x.payment = None
+        if not member.adapter.x402:
             return []
         self._node = member.node.id
         if self._payment is not None:
