@@ -5,6 +5,7 @@
     3. sign                                                a crash after this leaves the same
     4. note the signed payment, durably                    only now may it leave the process
     5. send it; the same request to the same node is given the same payment again, never a second one
+    6. note what came of it                                a ledger that cannot be written now costs this note alone
 
 A spending session (`X-Upto-Session`) is a bearer token for the rest of an authorization. It is kept in memory only, for
 one API key and one node, and forgotten after 100 idle seconds, at the end of its authorization, and on any 402.
@@ -14,11 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
+import structlog
 
-from .errors import FormatError, PaymentRefused
+from .errors import FormatError, LogUnavailable, PaymentRefused
 from .payment.evm import checksummed
 from .payment.policy import Chosen, Refused, SpendingRules, check_rules, choose
 from .payment.receipts import Finding, Paid, check_receipt
@@ -36,6 +38,8 @@ from .payment.terms import Settlement, Terms, parse_settlement, parse_terms
 from .storage.ledger import Ledger
 from .storage.payments import Denied, Held, Order
 from .text import plain
+
+log = structlog.get_logger("veriroute.payer")
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -150,19 +154,19 @@ class Payer:
         if not self._is_ours(payment, told):
             return Told(None, Finding("invalid", "settlement_mismatch"))
         if told.success:
-            await self._ledger.settled(payment.id, told.transaction)
+            await _noted(payment, self._ledger.settled(payment.id, told.transaction))
         else:
-            await self._ledger.failed(payment.id, told.error or "settlement_failed", told.transaction)
+            await _noted(payment, self._ledger.failed(payment.id, told.error or "settlement_failed", told.transaction))
         return Told(told, self._check_receipt(payment, told))
 
     async def failed(self, payment: Payment, reason: str, tx: str | None = None) -> None:
         """The node refused the payment, or the chain says that its settlement reverted."""
-        await self._ledger.failed(payment.id, plain(reason, 80), tx)
+        await _noted(payment, self._ledger.failed(payment.id, plain(reason, 80), tx))
 
     async def unverified(self, payment: Payment, reason: str) -> None:
         """The payment was sent and its answer withheld from the caller: the node may earn less today."""
         self.forget(payment.key_id, payment.node)
-        await self._ledger.unverified(payment.id, plain(reason, 80))
+        await _noted(payment, self._ledger.unverified(payment.id, plain(reason, 80)))
 
     def forget(self, key_id: str, node: str) -> None:
         """Let go of a session: an answer that it paid for was withheld, or the node is not to be used any more."""
@@ -211,7 +215,7 @@ class Payer:
         while len(self._sessions) >= MAX_SESSIONS:
             self._sessions.pop(next(iter(self._sessions)))
         self._sessions[payment.key_id, payment.node] = _Session(tokens[0], self._now(), payment.valid_before)
-        await self._ledger.opened(payment.id, hashlib.sha256(tokens[0]).digest())
+        await _noted(payment, self._ledger.opened(payment.id, hashlib.sha256(tokens[0]).digest()))
 
     def _is_ours(self, payment: Payment, told: Settlement) -> bool:
         """Whether a settlement is on the payment's chain and, where it names a payer, of our wallet."""
@@ -222,6 +226,16 @@ class Payer:
         chosen = payment.chosen
         paid = Paid(chosen.requirement, chosen.pay_to, self._wallet.address, payment.created, told.transaction)
         return check_receipt(told.receipt, paid, self._rules.offer_keys, self._now())
+
+
+async def _noted(payment: Payment, note: Awaitable[bool]) -> None:
+    """Wait for what the ledger is to hold of a payment that has left. Where it cannot be written the exchange ends as
+    it would have: the whole amount counts since it was reserved, and the receipt is owed whatever the ledger does.
+    """
+    try:
+        await note
+    except LogUnavailable as error:
+        log.error("payment.unnoted", node=payment.node, error=error.message)
 
 
 def _terms(headers: Headers, body: bytes) -> Terms:

@@ -148,3 +148,29 @@ async def test_an_answer_is_not_said_to_have_been_paid_by_what_another_node_got(
     assert "payment" not in answer.verification
     day = int(time.time()) // 86_400
     assert await money.spent("withheld", "n0", day, RULES.assets[0].id) == 400
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("covered", [ANSWER, b"another answer"])
+async def test_a_ledger_that_fails_once_money_is_sent_costs_no_receipt(
+    gateway: Gateway, nodes: list[ScriptedNode], money: Money, tmp_path: Path, covered: bytes, told: bool
+) -> None:
+    """Answer, verdict and receipt are those that they would have been; the receipt has what the ledger has not."""
+    says = {"success": True, "network": NETWORK, "transaction": "0x" + "ab" * 32}
+    settlement = ("payment-response", base64.b64encode(json.dumps(says).encode()).decode())
+
+    async def answers(of: Received) -> AsyncIterator[bytes | float]:
+        money._refuse("the ledger of payments failed: disk I/O error")
+        async for part in nodes[0].json(ANSWER, *[settlement] * told, covered=covered)(of):
+            yield part
+
+    gateway.terms.default = "signed"
+    nodes[0].script = paid(nodes[0], answers)
+    answer = await ask(gateway)
+    row = Ledger(tmp_path / "audit.db").check().of("x")
+    if covered == ANSWER:
+        assert (answer.status, row.release, row.verdict) == (200, "released", "affirming")
+    else:
+        assert (answer.status, answer.error["code"]) == (502, "evidence_rejected")
+        assert (row.release, row.verdict, row.reason) == ("withheld", "contraindicated", "response_bound")
+    assert row.predicate["payment"].get("tx") == (says["transaction"] if told else None)
