@@ -66,7 +66,7 @@ class Till:
         assert self._payer is not None
         assert self._x.session is not None
         payment = await self._payer.pay(
-            receipt_id=self._x.receipt_id,
+            receipt_id=self._x.parent or self._x.receipt_id,  # a quorum's nodes are paid for one request: one cap
             key_id=self._x.key_id,
             node=member.node.id,
             node_pay_to=self._x.session.payee or None,

@@ -595,15 +595,18 @@ def paid(node: ScriptedNode, body: bytes) -> Script:
     return script
 
 
-@pytest.mark.parametrize("cap", [2000, 500])
-async def test_a_quorum_reserves_for_each_node(make: Callable[..., Any], tmp_path: Path, cap: int) -> None:
-    """Each node is paid by itself and in its own receipt; a budget for one of them pays one, and releases nothing."""
+@pytest.mark.parametrize(("request_cap", "cap"), [(800, 2000), (799, 2000), (800, 500)])
+async def test_a_quorum_reserves_for_each_node(
+    make: Callable[..., Any], tmp_path: Path, request_cap: int, cap: int
+) -> None:
+    """Each node is paid by itself and in its own receipt, all of them within the cap of one request; a budget for one
+    of them pays one, and releases nothing."""
     world = await make(HONEST, HONEST)
     rules = SpendingRules(
         networks=(NETWORK,),
         schemes=("exact",),
         pay_to=(PAYEE,),
-        assets=(Asset(NETWORK, TOKEN, 6, "usd", Caps(500, cap, cap, cap)),),
+        assets=(Asset(NETWORK, TOKEN, 6, "usd", Caps(request_cap, cap, cap, cap)),),
     )
     money = Money(str(tmp_path / "payments"), unsettled=rules.unsettled)
     world.gateway.relay.payer = Payer(rules, Wallet(b"\x61" * 32), money, time.time, os.urandom)
@@ -612,16 +615,15 @@ async def test_a_quorum_reserves_for_each_node(make: Callable[..., Any], tmp_pat
         world.gateway.fleet.members[f"n{n}"].adapter.x402 = True
     answer = await world.ask()
     receipts = world.ledger().receipts
-    payments = {
-        r.predicate["payment"]["id"]: r.id for r in receipts if "payment" in r.predicate and r.predicate.get("parent")
-    }
+    seats = [r.predicate for r in receipts if "parent" in r.predicate]
+    payments = {seat["payment"]["id"]: seat["parent"] for seat in seats if "payment" in seat}
     states = []
     for payment in payments:
         row = await money.find(payment)
         assert row is not None
         assert row.request_id == payments[payment]
         states.append(row.state)
-    if cap == 2000:
+    if request_cap == 800 and cap == 2000:
         assert answer.status == 200
         assert states == ["signed", "signed"]
         assert answer.verification["payment"]["id"] in payments
