@@ -332,7 +332,7 @@ def _shown(name: str, value: Any) -> Any:
         return [_shown(name, item) for item in value]
     if not isinstance(value, str):
         return value
-    if (name.endswith("_env") and not is_variable(value)) or (name == "wallet_file" and is_hex_key(value)):
+    if (name.endswith("_env") and not is_variable(value)) or (name.startswith("wallet") and is_hex_key(value)):
         return "…"
     found = _ADDRESS.fullmatch(value)
     return value if found is None else found[1] + found[2] + ("/…" if found[3].strip("/") else found[3])

@@ -152,7 +152,7 @@ def test_what_is_shown_of_settings_holds_no_secret() -> None:
     key = "ab" * 32
     rpc = [f"https://u:{key}@rpc.example", f"https://rpc.example:8/v2/{key}?k={key}#{key}", "https://rpc.example/"]
     table = {"rpc": rpc, "relay_token_env": key.upper(), "nodes": {"n": {"api_key_env": "A_KEY", "n": 1}}}
-    text = f"[payment]\nwallet_env = '{key}'\nwallet_file = '0x{key}'\n"
+    text = f"[payment]\nwallet_env = '{key}'\nwallet_file = '0x{key}'\nwallet_key = '{key} '\n"
     shown = settings.dump(settings.load(text, environ={"VERIROUTE_NETWORKS": json.dumps({"x": table})}))
     assert key not in json.dumps(shown).lower()
     assert shown["networks"]["x"] == {
@@ -160,7 +160,7 @@ def test_what_is_shown_of_settings_holds_no_secret() -> None:
         "relay_token_env": "…",
         "nodes": {"n": {"api_key_env": "A_KEY", "n": 1}},
     }
-    assert shown["payment"] == {"wallet_env": "…", "wallet_file": "…"}
+    assert shown["payment"] == {"wallet_env": "…", "wallet_file": "…", "wallet_key": "…"}
 
 
 NODE = '[[nodes]]\nid = "a"\nmodels = ["m"]\nbase_url = "https://node.example"\n'

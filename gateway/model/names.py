@@ -18,5 +18,5 @@ def is_variable(text: str) -> bool:
 
 
 def is_hex_key(text: str) -> bool:
-    """Whether `text` is 32 bytes in hex, as wallets' keys are."""
-    return _HEX_KEY.fullmatch(text) is not None
+    """Whether `text` is 32 bytes in hex, as wallets' keys are, with or without space and an end of line around them."""
+    return _HEX_KEY.fullmatch(text.strip()) is not None

@@ -11,4 +11,5 @@ def test_names_of_variables_are_told_from_keys() -> None:
     for text in ("", "a", "1A", "A-B", "A B", "A\n", "sk-secret", "gsk_x", "AB" * 32, "A" * 129, "\u0391"):
         assert not is_variable(text)
     assert is_hex_key("0x" + "aB" * 32)
+    assert is_hex_key(" " + "aB" * 32 + "\n")
     assert not is_hex_key("ab" * 20)

@@ -48,6 +48,7 @@ def test_caps_are_exact() -> None:
         ({"wallet_env": None}, "one of wallet_file and wallet_env"),
         ({"wallet_env": "ab" * 32}, "wallet_env is the name of an environment variable, in capitals"),
         ({"wallet_env": None, "wallet_file": "0x" + "ab" * 32}, "wallet_file is the name of a file: the key itself"),
+        ({"wallet_env": None, "wallet_file": "ab" * 32 + "\n"}, "wallet_file is the name of a file: the key itself"),
         ({"unsettled": "maybe"}, "unsettled"),
         ({"more": 1}, "unknown field `more`"),
         ({"assets": [{**ASSET, "per_request": "1e-19"}]}, "OPG per_request is not an amount with at most 18 decimals"),
