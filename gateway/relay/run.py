@@ -179,6 +179,7 @@ class Run(Ends):
             try:
                 return await self.ask(member, session)
             except Unpaid as demand:  # nothing was served: the same request may go to the same node, paid for
+                self.eligible(member, entered=True)  # who may not have the prompt again is not paid
                 await self.pay(member, demand)
                 return await self.ask(member, self.eligible(member, entered=True))
         finally:

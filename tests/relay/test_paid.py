@@ -174,3 +174,18 @@ async def test_a_ledger_that_fails_once_money_is_sent_costs_no_receipt(
         assert (answer.status, answer.error["code"]) == (502, "evidence_rejected")
         assert (row.release, row.verdict, row.reason) == ("withheld", "contraindicated", "response_bound")
     assert row.predicate["payment"].get("tx") == (says["transaction"] if told else None)
+
+
+async def test_a_node_that_is_not_permitted_any_more_is_not_paid(
+    gateway: Gateway, nodes: list[ScriptedNode], money: Money
+) -> None:
+    """Where the prompt may not leave a second time, nothing is signed for it and no budget is used."""
+
+    async def asks(of: Received) -> AsyncIterator[bytes | float]:
+        gateway.fleet.members["n0"].contradicted("signature")  # an answer to somebody else
+        yield demand(nodes[0])
+
+    nodes[0].script = asks
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"]) == (200, "n1")
+    assert await money.spent("node", "n0", int(time.time()) // 86_400, RULES.assets[0].id) == 0
