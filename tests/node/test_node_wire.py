@@ -130,6 +130,20 @@ def test_refusals_are_signed(honest: Running, body: dict[str, object] | bytes, s
     assert problems(answer, report(honest.url), model=model) == set()
 
 
+def test_odd_members_are_answered_and_signed(honest: Running) -> None:
+    """Numbers too long to read and arguments nested too deep are a refusal or text, not an answer without receipt."""
+    known = report(honest.url)
+    refused = ask(honest.url, {**HELLO, "logit_bias": {"1" * 5000: 1}})
+    assert (refused.status, refused.document["error"]["param"]) == (400, "logit_bias")
+    assert problems(refused, known) == set()
+    for depth in (990, 100_000):
+        call = {"type": "function", "id": "c", "function": {"name": "f", "arguments": "[" * depth + "]" * depth}}
+        said = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "user", "content": "Hello"}]
+        answer = ask(honest.url, {**HELLO, "messages": said})
+        assert answer.status in (200, 400)  # the longer one does not fit
+        assert problems(answer, known) == set()
+
+
 def test_signing_headers_must_make_sense(honest: Running) -> None:
     """A bad nonce, one given twice, and a chain without a nonce are refused."""
     assert ask(honest.url, HELLO, nonce="AB" * 32).status == 400

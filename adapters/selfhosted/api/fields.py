@@ -79,7 +79,8 @@ def sampling(d: Document) -> Sampling:
         raise BadRequest("seed must be an integer", param="seed")
     bias: dict[int, float] = {}
     for key, value in mapping(d.get("logit_bias") or {}, "logit_bias").items():
-        if not key.isdecimal() or not isinstance(value, int | float) or int(key) >= 1024:
+        is_token = key.isdecimal() and len(key) <= 4 and int(key) < 1024  # the length first: `int` refuses thousands
+        if not is_token or not isinstance(value, int | float):
             raise BadRequest("logit_bias maps token numbers of this model (0 to 1023) to numbers", param="logit_bias")
         bias[int(key)] = float(value)
     return Sampling(
@@ -154,9 +155,8 @@ def tool(name: object, parameters: object, where: str) -> Tool:
 
 
 def call_text(name: str, arguments: str) -> str:
-    """How a call is written in the model's conversation."""
+    """How a call is written in the model's conversation. Arguments that are no JSON, or nested too deep, stay text."""
     try:
-        value = json.loads(arguments or "{}")
-    except ValueError:
-        value = arguments
-    return json.dumps({"name": name, "arguments": value}, ensure_ascii=False)
+        return json.dumps({"name": name, "arguments": json.loads(arguments or "{}")}, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
