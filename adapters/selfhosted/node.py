@@ -30,6 +30,7 @@ from .source import PATHS, Source, Stream, Whole
 if TYPE_CHECKING:
     from .machine import Attester
 
+MAX_MODEL = 512  #: characters of a model's name: it stands in receipts, which are kept, and sent in a header
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _LAST = {
     "/v1/chat/completions": re.compile(rb"(?m)^data: ?\[DONE\]\r?$"),
@@ -175,6 +176,8 @@ class _Exchange:
         self._mischief = node._mischief
         self._lie = node._mischief.now() if node._mischief else None
         self._document, self._problem = _decode(body)
+        model = self._document.get("model")
+        self._model = model if isinstance(model, str) else ""
         self._stream_wanted = self._document.get("stream") is True
         self._recording = dishonest.Recording()
 
@@ -184,9 +187,9 @@ class _Exchange:
             if old is not None:
                 await self._again(old)
                 return
-        model = self._document.get("model")
         sealer = self._node._foreign if self._lie == "wrong-key" else self._node._sealer
-        seal = sealer.begin(self._path, self._body, self._asked.nonce, model if isinstance(model, str) else "")
+        named = self._model if len(self._model) <= MAX_MODEL else ""
+        seal = sealer.begin(self._path, self._body, self._asked.nonce, named)
         answer = await self._ask()
         if answer.forwarded is not None:
             seal.forwarded(answer.forwarded)
@@ -203,6 +206,8 @@ class _Exchange:
         try:
             if self._problem is not None and not self._node._fronts_backend:
                 raise BadRequest(self._problem)
+            if len(self._model) > MAX_MODEL:
+                raise BadRequest(f"the model's name is over {MAX_MODEL} characters", param="model")
             document = dishonest.misread(self._lie, self._document)
             return await self._node._source.answer(self._path, self._headers, self._body, document)
         except VerirouteError as error:

@@ -171,6 +171,15 @@ def test_errors_pass_with_a_receipt(backend: Backend, front: Running, status: st
     assert problems(answer, report(front.url), model="m") == set()
 
 
+def test_a_model_name_too_long_for_a_receipt_stays_here(backend: Backend, front: Running) -> None:
+    """A name that no header could hold is refused with a receipt, and the backend is not asked."""
+    asked = len(backend.requests)
+    answer = ask(front.url, {"model": "n" * 100_000, "messages": []})
+    assert (answer.status, answer.document["error"]["param"]) == (400, "model")
+    assert problems(answer, report(front.url), model="") == set()
+    assert len(backend.requests) == asked
+
+
 def test_a_cut_answer_is_an_error(backend: Backend, front: Running) -> None:
     """A whole answer that breaks off becomes an error of the node's own, signed."""
     backend.says("200 OK", "application/json", ODD_JSON, length=len(ODD_JSON) + 50)

@@ -116,6 +116,8 @@ def test_fetched_is_inline(honest: Running) -> None:
     ("body", "status", "model"),
     [
         ({"model": "nope", "messages": []}, 404, "nope"),
+        ({"model": "n" * 512, "messages": []}, 404, "n" * 512),
+        ({"model": "n" * 200_000, "messages": []}, 400, ""),  # it would stand in a header, and in what is kept
         ({"model": MODEL}, 400, MODEL),
         (b"{not json", 400, ""),
         (b'{"model":"a","model":"b"}', 400, ""),
