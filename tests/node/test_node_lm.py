@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.selfhosted.api import embeddings
 from adapters.selfhosted.lm.engine import ContextTooLong, Done, Engine, Job, Text, Usage
 from adapters.selfhosted.lm.generate import Limits
 from adapters.selfhosted.lm.model import CONTEXT, State, Weights
 from adapters.selfhosted.lm.prompt import encode_prompt, encode_turns
 from adapters.selfhosted.lm.sampling import Sampler, Sampling, log_softmax
+from adapters.selfhosted.lm.tokenizer import Tokenizer
+from adapters.selfhosted.source import _PREPARE
 
 WEIGHTS = Weights.open()
 TOKENIZER = WEIGHTS.tokenizer
@@ -216,9 +219,32 @@ def test_context_is_bounded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ContextTooLong, match=str(CONTEXT)):
         list(engine.run(Job(turns=(("user", "a b " * CONTEXT),))))
     monkeypatch.setattr("adapters.selfhosted.lm.generate.CONTEXT", 100)
-    tokens = tuple([65] * 94)
-    events = list(engine.run(Job(prefix=tokens, limits=Limits(1000))))
+    tokens = tuple([65] * 96)
+    events = list(engine.run(Job(exact=tokens, limits=Limits(1000))))
     assert events[-1].completion <= 4  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "e" * 25_000}] * 2}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "e" * 50_000}], "max_tokens": 9, "stream": True}),
+        ("/v1/completions", {"prompt": "e" * 50_000}),
+        ("/v1/embeddings", {"input": "e" * 100_000}),
+    ],
+)
+def test_what_cannot_fit_is_not_cut_into_tokens(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, object]
+) -> None:
+    """A text whose bytes alone are too many is refused unread: one long word would take seconds, on the event loop."""
+    monkeypatch.setattr(Tokenizer, "encode", lambda *_: pytest.fail("read all of it"))
+    work = (
+        embeddings.respond(body, engine, "e")
+        if path == "/v1/embeddings"
+        else engine.run(_PREPARE[path](body, engine, "m").job)
+    )
+    with pytest.raises(ContextTooLong, match="bytes are over"):
+        list(work)
 
 
 def test_embeddings(engine: Engine) -> None:

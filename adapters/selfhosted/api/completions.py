@@ -42,8 +42,8 @@ def prepare(d: fields.Document, engine: Engine, label: str) -> Prepared:
     return Prepared(job, fields.flag(d, "stream"), writer)
 
 
-def _prompt(value: object, engine: Engine) -> tuple[str, tuple[int, ...] | None, tuple[int, ...] | None]:
-    """The prompt's text, and its tokens: those of a text, before which the model sees more, or all that it is to see.
+def _prompt(value: object, engine: Engine) -> tuple[str, str | None, tuple[int, ...] | None]:
+    """The prompt's text, and what the model reads: that text, before which it sees more, or all tokens it is to see.
 
     One prompt: a text, or a list of token numbers, which are taken as they are. Either may stand alone in a list.
     """
@@ -51,7 +51,7 @@ def _prompt(value: object, engine: Engine) -> tuple[str, tuple[int, ...] | None,
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str | list):
         value = value[0]
     if isinstance(value, str):
-        return value, tuple(tokenizer.encode(value)), None
+        return value, value, None
     if not isinstance(value, list) or any(isinstance(part, str | list) for part in value):
         raise BadRequest("prompt must be one text, or a list of this model's token numbers", param="prompt")
     tokens = fields.token_ids(value, "prompt", tokenizer.size)

@@ -25,6 +25,7 @@ def respond(d: fields.Document, engine: Engine, label: str) -> Iterator[bytes]:
     dimensions = fields.integer(d, "dimensions", DIMENSIONS, 1, DIMENSIONS)
     data, total = [], 0
     for index, text in enumerate(_inputs(d.get("input"), engine)):
+        engine.admit([text], 2 * CONTEXT, "input")
         count = engine.count(text)
         if count > 2 * CONTEXT:
             raise ContextTooLong(f"input[{index}] has {count} tokens; the most is {2 * CONTEXT}", param="input")

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from adapters.selfhosted.lm.engine import CallOpen, CallPart, Done, Engine, Event, Job, Text, Tool
-from adapters.selfhosted.lm.prompt import Turn
+from adapters.selfhosted.lm.prompt import Turn, encode_prompt
 from gateway.errors import BadRequest
 
 from . import fields
@@ -27,8 +27,7 @@ def prepare(d: fields.Document, engine: Engine, label: str) -> Prepared:
         choose=_choose(choice, tools),
         parallel=choice.get("disable_parallel_tool_use") is not True,
     )
-    prompt = sum(engine.count(text) + 2 for _, text in turns) + 2
-    return Prepared(job, fields.flag(d, "stream"), MessageWriter(label, prompt))
+    return Prepared(job, fields.flag(d, "stream"), MessageWriter(label, engine, turns))
 
 
 def _turns(d: fields.Document) -> tuple[Turn, ...]:
@@ -86,18 +85,19 @@ def _choose(value: dict[str, Any], tools: tuple[Tool, ...]) -> str:
 
 
 class MessageWriter:
-    """One message: a text block, or a tool_use block per call."""
+    """One message: a text block, or a tool_use block per call. The opening tells how many tokens `turns` have."""
 
-    def __init__(self, label: str, prompt_tokens: int) -> None:
+    def __init__(self, label: str, engine: Engine, turns: tuple[Turn, ...]) -> None:
         self.answer = Answer("msg_", label)
-        self._prompt = prompt_tokens
+        self._tokenizer = engine.weights.tokenizer
+        self._turns = turns
         self._open = False
 
     def whole(self) -> bytes:
         return encode({**self._message(), "content": self._content(), **self._end(), "usage": self._usage()})
 
     def opening(self) -> list[bytes]:
-        usage = {"input_tokens": self._prompt, "output_tokens": 0}
+        usage = {"input_tokens": len(encode_prompt(self._tokenizer, self._turns)), "output_tokens": 0}
         message = {**self._message(), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         return [named_event("message_start", {"type": "message_start", "message": message})]
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,8 +45,8 @@ class Tool:
 
 @dataclass(frozen=True)
 class Job:
-    """What to do. `turns` is a conversation; for plain completion `prefix` (tokens of a text) or `exact` (all tokens
-    that the model is to see) is set instead.
+    """What to do. `turns` is a conversation; for plain completion `prefix` (a text) or `exact` (all tokens that the
+    model is to see) is set instead.
 
     `choose` is `auto`, `none`, `required` or the name of a tool. `opening` says how the conversation's tokens end: with
     an open turn of the `assistant`, with the last turn `ended`, or with it `open`, for the answer to continue.
@@ -54,7 +54,7 @@ class Job:
     """
 
     turns: tuple[Turn, ...] = ()
-    prefix: tuple[int, ...] | None = None
+    prefix: str | None = None
     exact: tuple[int, ...] | None = None
     opening: str = "assistant"
     sampling: Sampling = field(default_factory=Sampling)
@@ -169,6 +169,12 @@ class Engine:
         states = prefill(self.weights, [*prompt, *answer])
         return batches(states[: len(prompt)], states[len(prompt) :])
 
+    def admit(self, texts: Iterable[str], most: int = CONTEXT, param: str = "messages") -> None:
+        """Raise `ContextTooLong` for texts with over `most` tokens however they are cut: cutting takes seconds."""
+        size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        if size > most * self.weights.tokenizer.longest:
+            raise ContextTooLong(f"{size} bytes are over {most} tokens, the most that is read here", param=param)
+
     def count(self, text: str) -> int:
         return len(self.weights.tokenizer.encode(text))
 
@@ -177,11 +183,12 @@ class Engine:
         if job.exact is not None:
             tokens = list(job.exact)
         elif job.prefix is not None:
-            tokens = [tokenizer.special["<start>"], tokenizer.special["<text>"], *job.prefix]
-        elif job.opening == "assistant":
-            tokens = encode_prompt(tokenizer, job.turns)
+            self.admit([job.prefix], param="prompt")
+            tokens = [tokenizer.special["<start>"], tokenizer.special["<text>"], *tokenizer.encode(job.prefix)]
         else:
-            tokens = (encode_open if job.opening == "open" else encode_turns)(tokenizer, job.turns)
+            self.admit(text for _, text in job.turns)
+            encode = {"assistant": encode_prompt, "open": encode_open, "ended": encode_turns}[job.opening]
+            tokens = encode(tokenizer, job.turns)
         if len(tokens) + min(1, job.limits.max_tokens) > CONTEXT:
             raise ContextTooLong(
                 f"this model's context is {CONTEXT} tokens and the prompt alone has {len(tokens)}", param="messages"

@@ -26,6 +26,7 @@ class Tokenizer:
         for left, right in merges:
             self.bytes_of.append(self.bytes_of[left] + self.bytes_of[right])
         self.special = {name: len(self.bytes_of) + number for number, name in enumerate(SPECIALS)}
+        self.longest = max(map(len, self.bytes_of))  #: bytes that one token can have
         self.text_size = len(self.bytes_of)  #: tokens below this number have text
         self.size = self.text_size + len(SPECIALS)
         self._piece = lru_cache(maxsize=16384)(self._merge)
