@@ -33,16 +33,9 @@ class BackendSource:
     paths = PATHS
 
     def __init__(self, url: str, key_env: str | None, names: tuple[str, ...]) -> None:
-        parsed = httpx.URL(url)
-        if parsed.scheme not in ("http", "https") or not parsed.host:
-            raise ConfigError(f"--backend {url!r:.200}: not an http or https URL")
-        self._base = url.rstrip("/") if parsed.path.strip("/") else url.rstrip("/") + "/v1"
+        self._base = _base(url)
         self._names = list(names)
-        self._key = None
-        if key_env is not None:
-            self._key = os.environ.get(key_env)
-            if not self._key:
-                raise ConfigError(f"--backend-key-env {key_env}: the environment variable is not set")
+        self._key = None if key_env is None else _key(key_env)
         self._client: httpx.AsyncClient | None = None
 
     async def open(self) -> None:
@@ -56,6 +49,11 @@ class BackendSource:
         assert self._client is not None
         try:
             answer = await self._client.get(f"{self._base}/models", headers=self._auth("/v1/models"), timeout=10)
+            if answer.status_code != 200:
+                raise ConfigError(
+                    f"--backend {self._base}: asked for its models it answered {answer.status_code}; --backend-key-env "
+                    "gives it a key, and with --model-name it is not asked"
+                )
             names = [m["id"] for m in answer.json()["data"]]
         except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
             raise ConfigError(
@@ -97,6 +95,32 @@ class BackendSource:
             return {}
         key = self._key.encode()
         return {b"authorization": b"Bearer " + key, **({b"x-api-key": key} if path == "/v1/messages" else {})}
+
+
+def _base(url: str) -> str:
+    """What paths are put behind. Raises `ConfigError`."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigError(f"--backend {url!r:.200}: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
+        raise ConfigError(f"--backend {url!r:.200}: not an http or https URL")
+    if "?" in url or "#" in url:
+        raise ConfigError(f"--backend {url!r:.200}: a base URL ends with its path, as further paths are put behind it")
+    return url.rstrip("/") if parsed.path.strip("/") else url.rstrip("/") + "/v1"
+
+
+def _key(variable: str) -> str:
+    """The backend's API key. Raises `ConfigError` for one that no header can hold."""
+    key = os.environ.get(variable, "")
+    if not key:
+        raise ConfigError(f"--backend-key-env {variable}: the environment variable is not set")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            f"--backend-key-env {variable}: the environment variable holds a line end, a blank or a letter beyond "
+            "ASCII, which no key has"
+        )
+    return key
 
 
 async def _whole(response: httpx.Response) -> bytes:

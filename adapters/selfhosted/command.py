@@ -87,15 +87,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--tee and --tee-root go together")
     if args.tee is None and (args.tee_gpu or args.dishonest in _MACHINE_MODES):
         raise ConfigError("--tee-gpu and lies about the machine are for --tee; give both")
-    if args.backend and args.prove:
+    fronts = args.backend is not None  # the empty text too, which a variable that is not set leaves: it is refused
+    if fronts and args.prove:
         raise ConfigError("--prove is for the own classifier, not for --backend")
     own_lies = (*_SAMPLING_MODES, *_MODERATION_MODES)
-    if args.backend and (args.precision or args.model_variant or args.dishonest in own_lies):
+    if fronts and (args.precision or args.model_variant or args.dishonest in own_lies):
         lies = ", ".join(own_lies)
         raise ConfigError(
             f"--precision, --model-variant and --dishonest {lies} are for the own model, not for --backend"
         )
-    if args.backend_key_env and not args.backend:
+    if args.backend_key_env is not None and not fronts:
         raise ConfigError("--backend-key-env is for --backend; give both")
     if args.print_pin and not args.identity:
         raise ConfigError("--print-pin is for --identity; without a file the keys, and so the pin, are new each time")
@@ -125,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
         _source(args, prover),
         spki=spki,
         mischief=None if about_machine else mischief,
-        fronts_backend=args.backend is not None,
+        fronts_backend=fronts,
         attester=attester,
     )
     listener = _listen(args.host, args.port)
@@ -139,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace, prover: Prover | None):  # type: ignore[no-untyped-def]
     names = tuple(args.model_name)
-    if args.backend:
+    if args.backend is not None:
         from .backend import BackendSource
 
         return BackendSource(args.backend, args.backend_key_env, names)

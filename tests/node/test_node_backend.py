@@ -237,6 +237,15 @@ def test_an_absent_backend(backend: Backend) -> None:
         assert problems(answer, report(running.url), model="m") == set()
 
 
+def test_a_backend_that_refuses_to_name_its_models(backend: Backend) -> None:
+    """The start says which status came, not that the backend should be started."""
+    backend.says("401 Unauthorized", "application/json", b'{"error":{"message":"no key"}}')
+    process = start("--backend", backend.url)
+    out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out) == (2, "")
+    assert "it answered 401; --backend-key-env" in errors
+
+
 def test_no_own_model_is_loaded() -> None:
     """`--help` shows the examples; nothing heavy is needed for it."""
     process = start("--help")

@@ -269,6 +269,11 @@ def test_tls_key_is_in_the_keyset(tmp_path: Path) -> None:
         (["--dishonest-after", "3"], "give both"),
         (["--backend-key-env", "KEY"], "give both"),
         (["--backend", "ftp://x"], "not an http"),
+        (["--backend", ""], "not an http"),  # a variable of the shell that is not set: not our own model instead
+        (["--backend", "http://127.0.0.1:99999"], "not an http"),
+        (["--backend", "http://[::1"], "Invalid port"),
+        (["--backend", "http://127.0.0.1:9/v1?key=x"], "ends with its path"),
+        (["--backend", "http://127.0.0.1:9", "--backend-key-env", "KEY_WITH_LINE_END"], "holds a line end"),
         (["--backend", "http://127.0.0.1:9", "--backend-key-env", "NOT_SET_ANYWHERE"], "not set"),
         (["--host", "192.0.2.1"], "(Cannot assign requested address); --host and --port say where"),
         (["--port", "70000"], "--port must be 0 to 65535"),
@@ -282,6 +287,7 @@ def test_refusals_before_the_start(
     """Settings that cannot work end the command with one sentence."""
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     monkeypatch.setenv("MKL_NUM_THREADS", "1")
+    monkeypatch.setenv("KEY_WITH_LINE_END", "sk-1\n")
     assert main(["node", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
