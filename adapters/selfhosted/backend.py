@@ -16,12 +16,13 @@ import msgspec
 
 from gateway.errors import ConfigError, UpstreamFailed, UpstreamTimeout
 
-from .source import PATHS, Stream, Whole
+from .source import PATHS, Failed, Stream, Whole
 
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_EVENT = 8 * 1024 * 1024
 _PASSED_ON = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta", b"openai-beta")
 _PASSED_BACK = (b"content-type", b"content-encoding", b"retry-after")
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  #: failures before a byte of the request left
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _OURS = re.compile(rb"(?m)^(?:: ?aci\.chain |event: ?aci\.receipt)")
 
@@ -71,7 +72,7 @@ class BackendSource:
 
     async def answer(
         self, path: str, headers: Mapping[bytes, bytes], body: bytes, document: dict[str, Any]
-    ) -> Whole | Stream:
+    ) -> Whole | Stream | Failed:
         assert self._client is not None
         sent = {name: headers[name] for name in _PASSED_ON if name in headers}
         sent[b"accept-encoding"] = b"identity"
@@ -79,15 +80,16 @@ class BackendSource:
         request = self._client.build_request("POST", url, content=body, headers={**sent, **self._auth(path)})
         try:
             response = await self._client.send(request, stream=True)
-        except httpx.TimeoutException:
-            raise UpstreamTimeout("the backend did not answer in time") from None
         except httpx.HTTPError as error:
-            raise UpstreamFailed(f"the backend could not be reached ({type(error).__name__})") from None
+            return _failed(error, body)
         back = tuple((n.lower(), v) for n, v in response.headers.raw if n.lower() in _PASSED_BACK)
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             stream = _BackendStream(response)
             return Stream(stream.chunks(), lambda: stream.chat_id, back, body, response.status_code)
-        data = await _whole(response)
+        try:
+            data = await _whole(response)
+        except UpstreamFailed as failure:
+            return Failed(failure, body)
         return Whole(data, _chat_id(data), response.status_code, back, body)
 
     def _auth(self, path: str) -> dict[bytes, bytes]:
@@ -121,6 +123,14 @@ def _key(variable: str) -> str:
             "ASCII, which no key has"
         )
     return key
+
+
+def _failed(error: httpx.HTTPError, body: bytes) -> Failed:
+    """What to say when no answer began, and whether the backend may have the request."""
+    forwarded = None if isinstance(error, _NOT_SENT) else body
+    if isinstance(error, httpx.TimeoutException):
+        return Failed(UpstreamTimeout("the backend did not answer in time"), forwarded)
+    return Failed(UpstreamFailed(f"the backend could not be reached ({type(error).__name__})"), forwarded)
 
 
 async def _whole(response: httpx.Response) -> bytes:

@@ -25,7 +25,7 @@ from gateway.errors import BadRequest, FormatError, MethodNotAllowed, NotFound, 
 from . import dishonest, wire
 from .identity import Identity, keyset, pin
 from .receipts import ReceiptStore, Seal, Sealer, attestation
-from .source import PATHS, Source, Stream, Whole
+from .source import PATHS, Failed, Source, Stream, Whole
 
 if TYPE_CHECKING:
     from .machine import Attester
@@ -209,15 +209,16 @@ class _Exchange:
             if len(self._model) > MAX_MODEL:
                 raise BadRequest(f"the model's name is over {MAX_MODEL} characters", param="model")
             document = dishonest.misread(self._lie, self._document)
-            return await self._node._source.answer(self._path, self._headers, self._body, document)
+            answer = await self._node._source.answer(self._path, self._headers, self._body, document)
         except VerirouteError as error:
             return self._refusal(error)
+        return self._refusal(answer.error, answer.forwarded) if isinstance(answer, Failed) else answer
 
-    def _refusal(self, error: VerirouteError) -> Whole:
+    def _refusal(self, error: VerirouteError, forwarded: bytes | None = None) -> Whole:
         headers = [(b"content-type", b"application/json")]
         if error.status == 503:
             headers.append((b"retry-after", b"1"))
-        return Whole(wire.error_body(error, self._path), None, error.status, tuple(headers))
+        return Whole(wire.error_body(error, self._path), None, error.status, tuple(headers), forwarded)
 
     def _label(self, seal: Seal) -> str:
         return dishonest.OTHER_MODEL if self._lie == "swap-model" else seal.model

@@ -1,7 +1,7 @@
 """Where answers come from: the values that a source gives, and the source that is our own model.
 
-A source is asked with `answer(path, body, model)` and gives `Whole` or `Stream`; it raises `VerirouteError` before it
-gives anything. The network runs in worker threads; the event loop only passes bytes on.
+A source is asked with `answer(path, body, model)` and gives `Whole`, `Stream` or `Failed`; it raises `VerirouteError`
+before it gives anything. The network runs in worker threads; the event loop only passes bytes on.
 """
 
 from __future__ import annotations
@@ -61,6 +61,14 @@ class Stream:
     status: int = 200
 
 
+@dataclass(frozen=True)
+class Failed:
+    """No answer. `forwarded` is the body that went, or may have gone, to a backend before that was known."""
+
+    error: VerirouteError
+    forwarded: bytes | None
+
+
 class Source(Protocol):
     """`document` is the decoded body, None when it is no JSON object (a backend may make sense of it).
 
@@ -74,7 +82,7 @@ class Source(Protocol):
     def models(self) -> list[str]: ...
     async def answer(
         self, path: str, headers: Mapping[bytes, bytes], body: bytes, document: dict[str, Any]
-    ) -> Whole | Stream: ...
+    ) -> Whole | Stream | Failed: ...
 
 
 class LocalSource:

@@ -181,11 +181,20 @@ def test_a_model_name_too_long_for_a_receipt_stays_here(backend: Backend, front:
 
 
 def test_a_cut_answer_is_an_error(backend: Backend, front: Running) -> None:
-    """A whole answer that breaks off becomes an error of the node's own, signed."""
+    """A whole answer that breaks off, or never begins, is a signed error that says that the request had left."""
     backend.says("200 OK", "application/json", ODD_JSON, length=len(ODD_JSON) + 50)
-    answer = ask(front.url, {"model": "m", "messages": []})
-    assert (answer.status, answer.document["error"]["code"]) == (502, "upstream_failed")
-    assert problems(answer, report(front.url), model="m") == set()
+    broken = ask(front.url, {"model": "m", "messages": []})
+
+    async def nothing(writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    backend.script = nothing
+    for answer in (broken, ask(front.url, {"model": "m", "messages": []})):
+        assert (answer.status, answer.document["error"]["code"]) == (502, "upstream_failed")
+        assert problems(answer, report(front.url), model="m") == set()
+        assert answer.receipt is not None
+        forwarded = answer.receipt.receipt.body_hash("request.forwarded")
+        assert forwarded == "sha256:" + hashlib.sha256(answer.request).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -230,11 +239,13 @@ def test_leaving_closes_the_backend(backend: Backend, front: Running) -> None:
 
 
 def test_an_absent_backend(backend: Backend) -> None:
-    """A backend that cannot be reached gives a signed 502, and the node stays up."""
+    """A backend that cannot be reached gives a signed 502, which forwarded nothing, and the node stays up."""
     with node("--backend", "http://127.0.0.1:9/v1", "--model-name", "m") as running:
         answer = ask(running.url, {"model": "m", "messages": []}, nonce=NONCE)
         assert (answer.status, json.loads(answer.body)["error"]["code"]) == (502, "upstream_failed")
         assert problems(answer, report(running.url), model="m") == set()
+        assert answer.receipt is not None
+        assert answer.receipt.receipt.body_hash("request.forwarded") is None
 
 
 def test_a_backend_that_refuses_to_name_its_models(backend: Backend) -> None:
