@@ -83,7 +83,10 @@ class BackendSource:
         except httpx.HTTPError as error:
             return _failed(error, body)
         back = tuple((n.lower(), v) for n, v in response.headers.raw if n.lower() in _PASSED_BACK)
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
+        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                await response.aclose()
+                return Failed(UpstreamFailed("the backend compressed its stream, which was not asked for"), body)
             stream = _BackendStream(response)
             return Stream(stream.chunks(), lambda: stream.chat_id, back, body, response.status_code)
         try:
@@ -156,14 +159,15 @@ class _BackendStream:
         self.chat_id: str | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        rest = b""
+        rest = bytearray()  # what follows the last blank line
         try:
             async for part in self._response.aiter_raw():
+                seen = max(0, len(rest) - 3)  # no blank line before: a long event is not searched anew
                 rest += part
-                cut = max((m.end() for m in _BLANK.finditer(rest)), default=0)
+                cut = max((m.end() for m in _BLANK.finditer(rest, seen)), default=0)
                 if cut:
-                    ready, rest = rest[:cut], rest[cut:]
-                    ready = self._look(ready)
+                    ready = self._look(bytes(rest[:cut]))
+                    del rest[:cut]
                     if ready:
                         yield ready
                 elif len(rest) > MAX_EVENT:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import httpx
 import pytest
 from node_kit import HELLO, MODEL, NONCE, Running, ask, node, problems, report, start
+
+from adapters.selfhosted.backend import _BackendStream
 
 ODD_JSON = b'{ "id" : "chatcmpl-ORIG",\n  "model":"m", "x_unknown": 1.50, "choices":[], "usage":null }\n'
 ODD_SSE = (
@@ -210,6 +214,35 @@ def test_a_cut_stream_is_cut(backend: Backend, front: Running, stream: bytes, le
     backend.says("200 OK", "text/event-stream", stream, length=length)
     with pytest.raises(httpx.RemoteProtocolError):
         ask(front.url, {"model": "m", "messages": [], "stream": True})
+
+
+def test_a_compressed_stream_is_refused(backend: Backend, front: Running) -> None:
+    """Events cannot be told apart in a stream that the backend compressed unasked: a signed error says so."""
+    backend.says("200 OK", "text/event-stream", gzip.compress(ODD_SSE), extra="content-encoding: gzip\r\n")
+    answer = ask(front.url, {"model": "m", "messages": [], "stream": True}, chained=True)
+    assert (answer.status, answer.document["error"]["code"]) == (502, "upstream_failed")
+    assert problems(answer, report(front.url), model="m") == set()
+
+
+def test_a_long_event_is_searched_once() -> None:
+    """An event that comes in many parts is looked through once, and a blank line cut by parts is found."""
+    parts = [b"data: ", *[b"x" * 1000] * 2000, b"\r\n", b"\r", b"\n", b"data: [DONE]\n", b"\n"]
+
+    class Response:
+        async def aiter_raw(self) -> AsyncIterator[bytes]:
+            for part in parts:
+                yield part
+
+        async def aclose(self) -> None:
+            pass
+
+    async def read() -> list[bytes]:
+        return [chunk async for chunk in _BackendStream(Response()).chunks()]  # type: ignore[arg-type]
+
+    began = time.process_time()
+    chunks = asyncio.run(read())
+    assert chunks == [b"".join(parts[:-2]), b"data: [DONE]\n\n"]
+    assert time.process_time() - began < 5  # ten times as long when each part searches all before it
 
 
 def test_leaving_closes_the_backend(backend: Backend, front: Running) -> None:
