@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.selfhosted.lm.engine import CallOpen, CallPart, Done, Engine, Job, Text, Tool, named
+from adapters.selfhosted.lm.engine import CallOpen, CallPart, Done, Engine, Job, Text, Tool, Usage, named
+from adapters.selfhosted.lm.generate import Limits
 from adapters.selfhosted.lm.sampling import Sampling
 from adapters.selfhosted.lm.schema import Builder, Unsatisfiable, conforms, spans, words
 from gateway.errors import BadRequest
@@ -142,6 +144,17 @@ SCHEMAS: list[dict[str, Any]] = [
     obj(deep=obj(deeper=obj(deepest={"type": "array", "items": obj(x={"type": "number"})}))),
     REFERENCE,
 ]
+
+
+def test_a_document_is_cut_by_max_tokens(engine: Engine) -> None:
+    """A document is cut after `max_tokens` tokens, and usage counts those that were sent."""
+    job = Job(turns=(("user", "Hello"),), schema={"enum": ["hello world \u00fc\u00fc and more"]}, limits=Limits(3), n=2)
+    events = list(engine.run(job))
+    assert [e.reason for e in events if isinstance(e, Done)] == ["length", "length"]
+    assert isinstance(events[-1], Usage)
+    assert events[-1].completion == 6
+    whole = list(engine.run(replace(job, limits=Limits(1000))))
+    assert [e.reason for e in whole if isinstance(e, Done)] == ["stop", "stop"]
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=json.dumps)

@@ -268,23 +268,21 @@ class Engine:
     def _calls(self, choice: int, calls: list[tuple[str, str]], written: _Count) -> Iterator[Event]:
         for number, (name, arguments) in enumerate(calls):
             yield CallOpen(choice, number, f"call_{secrets.token_hex(12)}", name)
-            for part in self._parts(arguments, written):
+            for part in self._parts(self.weights.tokenizer.encode(arguments), written):
                 yield CallPart(choice, number, part)
         yield Done(choice, "tool_calls")
 
     def _given(self, choice: int, text: str, job: Job, written: _Count) -> Iterator[Event]:
-        for number, part in enumerate(self._parts(text, written)):
-            if number >= job.limits.max_tokens:
-                yield Done(choice, "length")
-                return
+        tokens = self.weights.tokenizer.encode(text)
+        for part in self._parts(tokens[: job.limits.max_tokens], written):
             yield Text(choice, Piece(part))
-        yield Done(choice, "stop")
+        yield Done(choice, "stop" if len(tokens) <= job.limits.max_tokens else "length")
 
-    def _parts(self, text: str, written: _Count) -> list[str]:
-        """`text` cut where its tokens end, letters kept whole."""
+    def _parts(self, tokens: Sequence[int], written: _Count) -> list[str]:
+        """The text of `tokens`, cut where they end, letters kept whole; a letter of which the end lacks is left out."""
         tokenizer = self.weights.tokenizer
         parts, held = [], b""
-        for token in tokenizer.encode(text):
+        for token in tokens:
             written.tokens += 1
             held += tokenizer.bytes_of[token]
             try:
