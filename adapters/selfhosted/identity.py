@@ -24,7 +24,7 @@ from typing import Any
 from gateway.crypto.signatures import Ed25519Signer
 from gateway.crypto.x509 import spki_sha256
 from gateway.errors import ConfigError, FormatError
-from gateway.verify.aci import keyset_digest
+from gateway.verify.aci import keyset_digest, parse_keyset
 
 LIFETIME_S = 365 * 86400
 _SEED = re.compile(r"[0-9a-f]{64}")
@@ -93,7 +93,7 @@ def _load(path: Path) -> Identity:
         raise ConfigError(f"the identity file {path} can be read by others; run: chmod 600 {path}")
     try:
         identity = parse(json.loads(data))
-    except (ValueError, FormatError) as error:
+    except (ValueError, FormatError, RecursionError) as error:
         raise ConfigError(f"the identity file {path} is damaged: {error}") from None
     if identity.not_after <= time.time():
         raise ConfigError(f"the identity in {path} ran out; move it away, start again, and pin the new keyset")
@@ -107,7 +107,9 @@ def parse(document: object) -> Identity:
     subject, not_after, keys = document.get("subject"), document.get("not_after"), document.get("keys")
     if not isinstance(subject, str) or not isinstance(not_after, int) or not isinstance(keys, list) or not keys:
         raise FormatError("subject, not_after and at least one key are needed")
-    return Identity(subject, not_after, tuple(_key(key) for key in keys))
+    identity = Identity(subject, not_after, tuple(_key(key) for key in keys))
+    parse_keyset(keyset(identity))  # what no gateway reads, such as two keys of one id, is refused here
+    return identity
 
 
 def _key(value: object) -> Key:

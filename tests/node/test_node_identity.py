@@ -46,6 +46,8 @@ def test_refused_when_others_can_read_it(tmp_path: Path) -> None:
         ({"subject": None}, "subject"),
         ({"keys": [{"key_id": "a", "algo": "ed25519", "seed": "00"}]}, "64 lower-case hex"),
         ({"keys": [{"key_id": "a", "algo": "rsa", "seed": "00" * 32}]}, "algo ed25519"),
+        ({"keys": [{"key_id": "a", "algo": "ed25519", "seed": seed * 32} for seed in ("01", "02")]}, "share a key_id"),
+        ({"not_after": 1 << 80}, "is damaged"),
         ({"not_after": 1}, "ran out"),
     ],
 )
@@ -58,6 +60,9 @@ def test_damaged_files_are_refused(tmp_path: Path, change: dict[str, object], re
     with pytest.raises(ConfigError, match=reason):
         identities.load_or_create(path)
     assert path.read_bytes() == before
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="is damaged"):
+        identities.load_or_create(path)
 
 
 def test_unreadable_places(tmp_path: Path) -> None:
