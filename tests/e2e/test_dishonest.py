@@ -120,7 +120,7 @@ def test_a_liar_is_quarantined(world: tuple[Gateway, dict[str, str]], lie: str) 
             break
     error = json.loads(body)["error"]
     assert (status, error["code"], error["reason"]) == (503, "no_eligible_node", "quarantined")
-    assert error["nodes"] == [{"node": model, "reason": "quarantined"}]
+    assert error["nodes"] == [{"node": model, "reason": "quarantined", "cause": LIES[lie][1]}]
     receipt = gateway.receipt_of(error["receipt"], keys["buffer"])
     assert (receipt["release"], receipt["route"]["decision"]) == ("refused", "refused")
     assert "served" not in receipt
