@@ -216,7 +216,7 @@ class Model:
     def _opening(self, kind: str, text: str) -> dict[str, Any]:
         if kind == "story":
             return {"turns": (("user", text),)}
-        return {"prefix": tuple(self.base.tokenizer.encode(text))}
+        return {"prefix": text}
 
     def _read(self, asked: Asked) -> tuple[int, ...]:
         job = Job(**self._opening(asked.kind, asked.text), limits=Limits(1), ids=True)

@@ -361,12 +361,12 @@ class Gateway:
         """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run; and the memory's failures."""
         failing = None
         while True:
-            if self.sequencer.memory_failing != failing:
-                failing = self.sequencer.memory_failing
-                log.warning("storage.notice", notice=failing or "the checkpoint memory is written again")
             try:
                 if self.reader.generation() != self._generation:
                     self._reload_keys()
+                if self.sequencer.memory_failing != failing:
+                    failing = self.sequencer.memory_failing
+                    log.warning("storage.notice", notice=failing or "the checkpoint memory is written again")
                 await self._log_events()
             except Exception as error:  # noqa: BLE001 - whatever another process wrote: a key may be revoked next
                 log.error("watch.failed", error=str(error) or type(error).__name__)

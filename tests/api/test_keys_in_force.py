@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ async def test_a_revocation_is_read_again_after_a_read_that_failed(error: Except
     """The database fails at the first read behind a revocation, and the key is out of force at the next."""
     gateway, database = Gateway(Settings()), Database()
     gateway.reader, gateway.live = database, LiveFeed(gateway.keys.in_force)  # type: ignore[assignment]
+    gateway.sequencer = SimpleNamespace(memory_failing=None)  # type: ignore[assignment]
     gateway._reload_keys()
     assert gateway.keys.principal(BEARER, None).key_id == "K1"
     database.broken, database.error = 1, error or database.error
