@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from agents import ANSWER
+from behind_front import ask
 from scripted import ScriptedNode
-from test_stale_connection import ask, gateway, node
+from test_stale_connection import gateway, node
 
 from gateway.app import Gateway
 

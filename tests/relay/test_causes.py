@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from agents import ANSWER
+from behind_front import ask
 from ledger import Ledger
 from scripted import ScriptedNode
-from test_stale_connection import ask, gateway, node
+from test_stale_connection import gateway, node
 
 from adapters.aci import adapter as aci
 from gateway.adapter import RawEvidence

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from agents import good_script
+from behind_front import ask
 from scripted import ScriptedNode
-from test_stale_connection import ask, node
+from test_stale_connection import node
 
 from gateway.app import Gateway
 from gateway.policy.schema import CompiledPolicy

@@ -12,16 +12,14 @@ from typing import Any
 
 import pytest
 from agents import ANSWER
+from behind_front import ask, asked_in_turn
 from ledger import Ledger
-from policy_kit import write_policy
 from scripted import Received, ScriptedNode
-from test_stale_connection import ask
 
 from gateway.app import Gateway
 from gateway.payer import Payer
 from gateway.payment.policy import Asset, Caps, SpendingRules
 from gateway.payment.sign import Wallet
-from gateway.settings import load
 from gateway.storage.ledger import Ledger as Money
 from gateway.upstream.errors import ConnectFailed
 
@@ -72,27 +70,12 @@ def nodes() -> Any:
 
 @pytest.fixture
 async def gateway(tmp_path: Path, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    """`n0` is asked first, then `n1`, and both may be paid; what is asked here is asked behind the front."""
-    monkeypatch.setattr(Gateway, "_front", lambda self: None)
-    write_policy(tmp_path / "policies", "nexts", on_failure='"next_node"\nretry_after_send = true')
-    tables = ", ".join(
-        f'{{id = "n{i}", base_url = "{n.url}", models = ["m"], pin = "{n.pin}"}}' for i, n in enumerate(nodes)
-    )
-    text = f"""
-    auth.mode = "none"
-    storage.url = "sqlite:///{tmp_path}/audit.db"
-    policy = {{dir = "{tmp_path}/policies", default = "nexts"}}
-    nodes = [{tables}]
-    """
-    gateway = Gateway(load(text))
-    await gateway.open()
-    gateway.fleet.members["n0"].served(1.0)
-    gateway.fleet.members["n1"].served(1000.0)
-    for member in gateway.fleet.members.values():
-        monkeypatch.setattr(member.adapter, "x402", True, raising=False)
-    monkeypatch.setattr("gateway.api.openai._pick", lambda _: 0.0)
-    yield gateway
-    await gateway.close()
+    """`n0` is asked first, then `n1`, and both may be paid."""
+    on_failure = '"next_node"\nretry_after_send = true'
+    async with asked_in_turn(tmp_path, nodes, on_failure, monkeypatch) as gateway:
+        for member in gateway.fleet.members.values():
+            monkeypatch.setattr(member.adapter, "x402", True, raising=False)
+        yield gateway
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Answer, good_script, prompt
+from agents import good_script
+from behind_front import ask, behind_front
 from ledger import Ledger
 from scripted import ScriptedNode
 
 from gateway.app import Gateway
-from gateway.settings import load
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import ConnectFailed
 
@@ -27,38 +27,17 @@ async def node() -> AsyncIterator[ScriptedNode]:
 
 @pytest.fixture
 async def gateway(tmp_path: Path, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    monkeypatch.setattr(Gateway, "_front", lambda self: None)  # what is asked here is asked behind it
     table = node.table()
     text = f"""
     auth.mode = "none"
     storage.url = "sqlite:///{tmp_path}/audit.db"
     nodes = [{{id = "n", base_url = "{table["base_url"]}", models = ["m"], pin = "{table["pin"]}"}}]
     """
-    gateway = Gateway(load(text))
-    await gateway.open()
-    looks = iter([False])
-    seen = Connection.untouched
-    monkeypatch.setattr(Connection, "untouched", lambda self: next(looks, True) and seen(self))
-    yield gateway
-    await gateway.close()
-
-
-async def ask(gateway: Gateway) -> Answer:
-    messages: list[dict[str, Any]] = []
-    unread = [{"type": "http.request", "body": prompt("x"), "more_body": False}]
-
-    async def receive() -> dict[str, Any]:
-        return unread.pop() if unread else {"type": "http.disconnect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        messages.append(message)
-
-    headers = [(b"x-client-request-id", b"x"), (b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
-    scope["veriroute.on_leave"] = lambda callback: None
-    await gateway.inference(scope, receive, send)
-    head = {n.decode(): v.decode() for n, v in messages[0]["headers"]}
-    return Answer(messages[0]["status"], head, b"".join(message.get("body", b"") for message in messages[1:]))
+    async with behind_front(text, monkeypatch) as gateway:
+        looks = iter([False])
+        seen = Connection.untouched
+        monkeypatch.setattr(Connection, "untouched", lambda self: next(looks, True) and seen(self))
+        yield gateway
 
 
 async def test_the_prompt_goes_over_a_new_one(gateway: Gateway, node: ScriptedNode, tmp_path: Path) -> None:

@@ -11,17 +11,16 @@ from typing import Any
 import msgspec
 import pytest
 from agents import ANSWER, good_script
+from behind_front import ask, asked_in_turn
 from ledger import Ledger
 from policy_kit import write_policy
 from scripted import Received, ScriptedNode
-from test_stale_connection import ask
 
 from gateway.app import Gateway
 from gateway.fleet.fleet import Member
 from gateway.policy_files import read_policy
 from gateway.relay.till import Till
 from gateway.routing import FAILURES_TO_OPEN, Health
-from gateway.settings import load
 from gateway.upstream.errors import ConnectFailed, TooManyConnections
 
 Meanwhile = Callable[[Gateway], Awaitable[None]]
@@ -39,25 +38,9 @@ def nodes() -> Any:
 
 @pytest.fixture
 async def gateway(tmp_path: Path, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    """`n0` is asked first, then `n1`; what is asked here is asked behind the front."""
-    monkeypatch.setattr(Gateway, "_front", lambda self: None)
-    write_policy(tmp_path / "policies", "nexts", on_failure='"next_node"')
-    tables = ", ".join(
-        f'{{id = "n{i}", base_url = "{n.url}", models = ["m"], pin = "{n.pin}"}}' for i, n in enumerate(nodes)
-    )
-    text = f"""
-    auth.mode = "none"
-    storage.url = "sqlite:///{tmp_path}/audit.db"
-    policy = {{dir = "{tmp_path}/policies", default = "nexts"}}
-    nodes = [{tables}]
-    """
-    gateway = Gateway(load(text))
-    await gateway.open()
-    gateway.fleet.members["n0"].served(1.0)
-    gateway.fleet.members["n1"].served(1000.0)
-    monkeypatch.setattr("gateway.api.openai._pick", lambda _: 0.0)
-    yield gateway
-    await gateway.close()
+    """`n0` is asked first, then `n1`."""
+    async with asked_in_turn(tmp_path, nodes, '"next_node"', monkeypatch) as gateway:
+        yield gateway
 
 
 def while_connecting(gateway: Gateway, node: str, meanwhile: Meanwhile, *, fails: bool = False) -> None:
