@@ -80,6 +80,7 @@ class Ends:
         self.connection: Connection | None = None
         self.records: tuple[ProofRecord, ...] = ()  # the proofs of the last answer
         self.left_out: tuple[str, ...] = ()  # of the request, by the last network that policy did not let have it
+        self.untried = 0  # candidates behind the one that is tried
 
     async def reject(self, member: Member, facts: Facts) -> None:
         """The verdict keeps the answer back. Raises `Next` when policy lets another node be paid, else `Done`."""
@@ -133,6 +134,7 @@ class Ends:
         if not 400 <= status < 500 or status in OF_THE_NODE:
             did = "answered"
             member.failed(reason)
+            await self.turn(reason)
         error = UpstreamFailed(f"Node {member.node.id} {did} with HTTP status {status}.", reason=reason)
         headers: Headers = []
         if status == 429:
@@ -315,6 +317,14 @@ class Ends:
         if stream:
             found += [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
         return found
+
+    async def turn(self, reason: str) -> None:
+        """A node's answer is none that can be used. Raises `Next` where policy lets another node have the prompt and
+        there is one; after the last, its own word says more than that nobody is left: when to come back, what it asks.
+        """
+        if self.untried and self._may_retry():
+            await self.till.withheld(reason)
+            raise Next(reason)
 
     def _may_retry(self) -> bool:
         return self.policy.on_failure == "next_node" and self.policy.retry_after_send and not self.started

@@ -55,7 +55,7 @@ from .ends import UNSUPPORTED, Done, Ends, Next
 from .judged import Facts, Got, Judged, is_signed, seen_lately, with_chain
 from .proving import assumed, parts_of, proved
 from .terms import Sink, Terms
-from .till import Till, Unpaid
+from .till import OF_THE_REQUEST, Till, Unpaid
 
 if TYPE_CHECKING:
     from . import Relay
@@ -116,6 +116,7 @@ class Run(Ends):
         self.x.rejected.extend(choice.dropped)
         for member in choice.order:
             self.x.attempts += 1
+            self.untried = len(choice.order) - self.x.attempts
             try:
                 # The first is tried in the very turn in which it was chosen.
                 session = self.eligible(member) if self.x.attempts > 1 else member.session
@@ -240,12 +241,17 @@ class Run(Ends):
                 relay.pool.release(connection)
 
     async def pay(self, member: Member, demand: Unpaid) -> None:
-        """Pay what the node asks for, within the rules. Raises `Done` when they do not let it."""
+        """Pay what the node asks for, within the rules. Raises `Next` or `Done` when they do not let it."""
         url = member.node.base_url.rstrip("/") + self.x.head.endpoint
         try:
             await self.till.pay(member, url, self.asked.sha256, demand)
         except (PaymentRefused, LogUnavailable) as error:
-            await self.refuse(error, self.failure(error.status, error.reason or error.code), None)
+            reason = error.reason or error.code
+            if isinstance(error, PaymentRefused):
+                if reason not in OF_THE_REQUEST:
+                    member.failed(reason)
+                await self.turn(reason)
+            await self.refuse(error, self.failure(error.status, reason), None)
 
     def channel(self, member: Member, connection: Connection) -> Channel:
         """What the prompt goes over: the connection, whose key was pinned, or sealed to the session's key within it."""
@@ -327,8 +333,10 @@ class Run(Ends):
             await self.till.answered(head.status, head.headers)
         except EvidenceRejected as error:
             connection.abort()
-            member.contradicted(error.reason or "payment")
-            await self.refuse(error, self.failure(error.status, error.reason or "payment"), None)
+            reason = error.reason or "payment"
+            member.contradicted(reason)
+            await self.turn(reason)
+            await self.refuse(error, self.failure(error.status, reason), None)
 
     async def whole(self, member: Member, connection: Channel, head: ResponseHead) -> Got:
         """An answer in one piece, read and judged."""

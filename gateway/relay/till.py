@@ -16,6 +16,21 @@ from gateway.recorder import Exchange
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+#: Reasons for not paying that lie in the request or in what was spent before it. The others are the node's terms, which
+#: are not those that the operator allows, for whoever asks.
+OF_THE_REQUEST = frozenset(
+    (
+        "payment_cap",
+        "payment_conflict",
+        "payment_over",
+        "payment_nonce_used",
+        "budget_request",
+        "budget_key",
+        "budget_node",
+        "budget_global",
+    )
+)
+
 
 class Unpaid(Exception):
     """The node asks to be paid; it may be asked again once it is."""

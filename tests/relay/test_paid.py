@@ -34,10 +34,10 @@ RULES = SpendingRules(
 )
 
 
-def demand(node: ScriptedNode) -> bytes:
-    """A 402 that asks for 400."""
+def demand(node: ScriptedNode, amount: int = 400, payee: str = PAYEE) -> bytes:
+    """A 402 that asks for `amount`."""
     asked = {
-        "scheme": "exact", "network": NETWORK, "asset": TOKEN, "amount": "400", "payTo": PAYEE,
+        "scheme": "exact", "network": NETWORK, "asset": TOKEN, "amount": str(amount), "payTo": payee,
         "maxTimeoutSeconds": 60, "extra": {"name": "Test Coin", "version": "1"},
     }  # fmt: skip
     terms = {"x402Version": 2, "resource": {"url": f"{node.url}/v1/chat/completions"}, "accepts": [asked]}
@@ -172,3 +172,77 @@ async def test_a_node_that_is_not_permitted_any_more_is_not_paid(
     answer = await ask(gateway)
     assert (answer.status, answer.verification["node"]) == (200, "n1")
     assert await money.spent("node", "n0", int(time.time()) // 86_400, RULES.assets[0].id) == 0
+
+
+def says(data: bytes) -> Script:
+    async def script(of: Received) -> AsyncIterator[bytes | float]:
+        yield data
+
+    return script
+
+
+GREEDY: list[tuple[dict[str, Any], str, int]] = [
+    ({"amount": 1001}, "payment_cap", 0),  # a long prompt may cost as much at any node
+    ({"payee": "0x" + "22" * 20}, "payment_pay_to_not_pinned", 1),
+]
+
+
+@pytest.mark.parametrize(("asks", "reason", "failures"), GREEDY)
+async def test_where_a_node_asks_for_what_is_not_paid_the_next_one_is_asked(
+    gateway: Gateway, nodes: list[ScriptedNode], money: Money, asks: dict[str, Any], reason: str, failures: int
+) -> None:
+    """It has served nothing and is paid nothing, and policy lets another node have the prompt. Terms that the operator
+    never allows count against the node; an amount that one request comes to does not."""
+    nodes[0].script = says(demand(nodes[0], **asks))
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"]) == (200, "n1")
+    assert signatures(nodes[0]) == []
+    assert gateway.fleet.members["n0"].view.health.failures == failures
+    assert await money.spent("node", "n0", int(time.time()) // 86_400, RULES.assets[0].id) == 0
+
+
+async def test_where_the_last_node_asks_for_what_is_not_paid_the_agent_hears_that(
+    gateway: Gateway, nodes: list[ScriptedNode], money: Money, tmp_path: Path
+) -> None:
+    for node in nodes:
+        node.script = says(demand(node, amount=1001))
+    answer = await ask(gateway)
+    assert (answer.status, answer.error["code"], answer.error["reason"]) == (402, "payment_refused", "payment_cap")
+    told = Ledger(tmp_path / "audit.db").check().of("x").predicate["route"]["rejected"]
+    assert told == [{"node": "n0", "reason": "payment_cap"}]
+
+
+async def test_a_receipt_for_money_that_does_not_hold_lets_the_next_node_be_asked(
+    gateway: Gateway, nodes: list[ScriptedNode], money: Money
+) -> None:
+    """It is the node's lie, and its answer is withheld as any other that is contradicted."""
+    forged = {"offer-receipt": {"info": {"receipt": {"format": "none", "signature": "0x"}}}}
+    told = {"success": True, "network": NETWORK, "transaction": "0x" + "ab" * 32, "extensions": forged}
+    header = ("payment-response", base64.b64encode(json.dumps(told).encode()).decode())
+    nodes[0].script = paid(nodes[0], nodes[0].json(ANSWER, header))
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"]) == (200, "n1")
+    assert gateway.fleet.members["n0"].view.health.quarantines == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_node_that_is_busy_lets_the_next_one_be_asked(
+    gateway: Gateway, nodes: list[ScriptedNode], status: int
+) -> None:
+    """Under `retry_after_send` as after any other failure; the last one's own status is what the agent gets."""
+    busy = b"HTTP/1.1 %d X\r\nretry-after: 7\r\ncontent-length: 0\r\nconnection: close\r\n\r\n" % status
+    nodes[0].script, nodes[1].script = says(busy), nodes[1].json(ANSWER)
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"]) == (200, "n1")
+    nodes[1].script = says(busy)
+    answer = await ask(gateway)
+    assert (answer.status, answer.error["reason"]) == (429 if status == 429 else 502, f"status_{status}")
+    assert answer.headers["retry-after"] == "7"
+
+
+async def test_a_node_that_refuses_the_request_ends_it(gateway: Gateway, nodes: list[ScriptedNode]) -> None:
+    """The request is at fault, and would be everywhere: no second node has it."""
+    nodes[0].script = says(b"HTTP/1.1 422 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    answer = await ask(gateway)
+    assert (answer.status, answer.error["reason"]) == (502, "status_422")
+    assert [r for r in nodes[1].received if r.method == b"POST"] == []
