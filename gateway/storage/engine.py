@@ -21,6 +21,10 @@ BUSY_MS = 5_000
 #: A longer write-ahead log saves fsyncs and costs latency when it is folded back (14 ms at 1,000 pages here).
 WAL_PAGES = 1_000
 STATEMENTS = 256
+OUTSIDE = (
+    "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR",
+    "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_NOMEM",
+)  # fmt: skip
 
 
 def database_path(url: str) -> str:
@@ -93,7 +97,7 @@ def open_writer(path: str, *, busy_ms: int = BUSY_MS, layout: schema.Layout = sc
             connection.close()
             raise
     except sqlite3.Error as error:
-        raise _refusal(error, path) from error
+        raise refusal(error, path) from error
     return connection
 
 
@@ -121,7 +125,7 @@ def open_reader(path: str, *, busy_ms: int = BUSY_MS) -> sqlite3.Connection:
             connection.close()
             raise
     except sqlite3.Error as error:
-        raise _refusal(error, path) from error
+        raise refusal(error, path) from error
     return connection
 
 
@@ -222,7 +226,8 @@ def _check_version(connection: sqlite3.Connection, path: str, layout: schema.Lay
     return int(version)
 
 
-def _refusal(error: sqlite3.Error, path: str) -> ConfigError | LogRefused:
+def refusal(error: sqlite3.Error, path: str) -> ConfigError | LogRefused:
+    """What an error of SQLite says of the database at `path`: locked, none, damaged, or of no use on this machine."""
     name = getattr(error, "sqlite_errorname", None) or ""
     if name.startswith("SQLITE_NOTADB"):
         return LogRefused(f"{path} is not a SQLite database", reason="foreign")
@@ -231,3 +236,8 @@ def _refusal(error: sqlite3.Error, path: str) -> ConfigError | LogRefused:
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return LogRefused(f"{path} is locked by another process; stop it and start again", reason="in_use")
     return ConfigError(f"cannot use the database {path}: {error}")
+
+
+def is_outside(error: sqlite3.Error) -> bool:
+    """Whether `error` comes of the machine, not of what is stored: a lock, a full disk, no memory, no permission."""
+    return (getattr(error, "sqlite_errorname", None) or "").startswith(OUTSIDE)

@@ -115,6 +115,8 @@ def _open(
             files = _Files(path, connection, lock, memory, notices)
             stored = _check(files, known, signer, origin, now, accept_rollback)
         except sqlite3.DatabaseError as error:
+            if engine.is_outside(error):
+                raise engine.refusal(error, path) from error
             raise altered(f"it cannot be read ({error})") from error
         undo.pop_all()
         return stored

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from storage_kit import LOG_KEY, ORIGIN, check_log, filled, opened, receipt, record, ulid
@@ -18,7 +19,7 @@ from gateway.crypto.merkle import EMPTY_ROOT, leaf_hash, subtree_root
 from gateway.errors import ConfigError, LogRefused
 from gateway.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from gateway.log.note import NoteSigner
-from gateway.storage import rebuild
+from gateway.storage import engine, rebuild
 from gateway.storage.memory import SLOT, decode_slot
 from gateway.storage.writes import AdminWriter
 
@@ -440,6 +441,37 @@ async def test_files_that_cannot_be_made_are_settings_errors(tmp_path: Path) -> 
     (tmp_path / "folder").mkdir()
     with pytest.raises(LogRefused, match="cannot be read"):
         await opened(tmp_path, memory=str(tmp_path / "folder"))
+    await filled(tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("done", "error", "told"),
+    [
+        ("lock", LogRefused, "locked by another process; stop it"),
+        ("read only", ConfigError, "cannot use the database .*readonly"),
+    ],
+)
+async def test_what_the_machine_does_not_let_be_is_no_alteration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: str, error: type[Exception], told: str
+) -> None:
+    """A lock that is taken, or a disk that fails, while the log is opened: nobody is told that somebody changed it."""
+    open_writer = engine.open_writer
+    other = sqlite3.connect(tmp_path / "log.db", isolation_level=None, check_same_thread=False)
+
+    def opened_and_then(path: str, **options: Any) -> sqlite3.Connection:
+        connection = open_writer(path, **options)
+        if done == "lock":
+            other.execute("BEGIN IMMEDIATE")
+        else:
+            connection.execute("PRAGMA query_only = ON")
+        return connection
+
+    monkeypatch.setattr(engine, "open_writer", opened_and_then)
+    with pytest.raises(error, match=told) as refused:
+        await opened(tmp_path, deadline_s=0.1)
+    assert getattr(refused.value, "reason", None) != "altered"
+    other.close()
+    monkeypatch.undo()
     await filled(tmp_path, 1)
 
 
