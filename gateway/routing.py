@@ -137,6 +137,16 @@ def drop_reason(
         return "model"
     if endpoint not in view.endpoints:
         return "endpoint"
+    return (
+        denied(view, policy)
+        or _evidence_reason(view, policy, now_mono, session_ids)
+        or _health_reason(view.health, now_mono, let_in)
+        or (_form_reason(view, policy, stream) if stream or policy.plan.nonce else None)
+    )
+
+
+def denied(view: NodeView, policy: CompiledPolicy) -> str | None:
+    """Why policy has nothing to do with `view`, whatever it shows; None when it may be used."""
     networks = policy.networks
     if view.network in networks.deny or (networks.allow is not None and view.network not in networks.allow):
         return "network_denied"
@@ -144,11 +154,7 @@ def drop_reason(
         return "node_denied"
     if not policy.operators.deny.isdisjoint((view.operator, view.owner)):
         return "operator_denied"
-    return (
-        _evidence_reason(view, policy, now_mono, session_ids)
-        or _health_reason(view.health, now_mono, let_in)
-        or (_form_reason(view, policy, stream) if stream or policy.plan.nonce else None)
-    )
+    return None
 
 
 def stream_mode(policy: CompiledPolicy, capabilities: frozenset[str]) -> str | None:

@@ -13,6 +13,7 @@ from gateway.errors import ModelUnknown
 from gateway.fleet.fleet import Member
 from gateway.model.verdict import Outcome
 from gateway.policy import CompiledPolicy, prospect
+from gateway.routing import denied
 
 from .reads import principal_of
 from .services import Services
@@ -160,7 +161,7 @@ def _evidence(member: Member) -> str:
 
 def _permitted(member: Member, policy: Any) -> bool:
     session = member.current
-    return session is not None and prospect(session, policy).permit
+    return session is not None and denied(member.view, policy) is None and prospect(session, policy).permit
 
 
 def _resident() -> int:

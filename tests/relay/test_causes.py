@@ -13,6 +13,7 @@ import pytest
 from agents import ANSWER
 from behind_front import ask
 from ledger import Ledger
+from policy_kit import write_policy
 from scripted import ScriptedNode
 from test_stale_connection import gateway, node
 
@@ -23,6 +24,7 @@ from gateway.api.health import readyz
 from gateway.app import Gateway
 from gateway.fleet.fleet import CAUSE_MAX
 from gateway.model.admin import NodeView
+from gateway.policy_files import read_policy
 from gateway.routing import FAILURES_TO_OPEN
 from gateway.settings import load
 
@@ -113,6 +115,21 @@ async def test_a_session_that_ended_while_its_node_was_down(gateway: Gateway, no
     assert listed(gateway).state == "unattested"
     ready = await readyz.fn(gateway.services())
     assert (ready.status_code, ready.content["nodes"]) == (503, 0)
+
+
+@pytest.mark.parametrize(
+    ("section", "reason"),
+    [('[nodes]\ndeny = ["n"]', "node_denied"), ('[networks]\nallow = ["near"]', "network_denied")],
+)
+async def test_a_node_that_policy_names(gateway: Gateway, tmp_path: Path, section: str, reason: str) -> None:
+    """Nobody is told that the gateway could serve, when the only node is one that the default policy never uses."""
+    path = write_policy(tmp_path / "more", "narrow")
+    path.write_text(f"{path.read_text('utf-8')}\n{section}\n", "utf-8")
+    gateway.terms.replace({**gateway.terms.policies, gateway.terms.default: read_policy(path)})
+    answer = await ask(gateway)
+    assert (answer.status, answer.error["reason"]) == (503, reason)
+    ready = await readyz.fn(gateway.services())
+    assert (ready.status_code, ready.content["problems"]) == (503, ["no node is permitted under policy narrow"])
 
 
 async def test_a_node_that_failed_too_often(gateway: Gateway, node: ScriptedNode) -> None:
