@@ -35,6 +35,19 @@ _WHOLE = {
 }
 #: Sections that are lists of tables.
 LISTS = ("references", "nodes")
+#: Settings that count something, and those that are seconds, each above nothing; `server.drain_s` may be 0 besides.
+_COUNTS = {
+    "server": ("max_body_bytes", "max_body_memory_bytes", "max_connections", "max_in_flight"),
+    "upstream": ("max_response_bytes", "max_event_bytes"),
+}
+_SECONDS = {
+    "server": ("write_s",),
+    "upstream": ("refresh_s",),
+    "collateral": ("refresh_s", "timeout_s"),
+    "proofs": ("zk_seconds",),
+}
+#: Thirty years: timers take no infinity.
+_MOST_S = 1_000_000_000
 _PIN = re.compile(r"(sha256:|0x)[0-9a-f]{64}")
 #: Scheme and host of an address, around a user's name and password, and what is behind them.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#]*)(.*)", re.DOTALL)
@@ -237,9 +250,18 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{where} is not TOML: {error}; `veriroute config reference` shows each key") from None
-    for key, value in (environ or {}).items():
-        if key.startswith(PREFIX):
-            _overlay(table, key, value)
+    ours = [(key, value) for key, value in (environ or {}).items() if key.startswith(PREFIX)]
+    variables = [key for key, value in ours if _overlay(table, key, value)]
+    try:
+        return _settings(table, text, where)
+    except ConfigError as error:
+        if not variables:
+            raise
+        raise ConfigError(f"{error}; the environment sets {', '.join(sorted(variables))}") from None
+
+
+def _settings(table: dict[str, Any], text: str, where: str) -> Settings:
+    """The settings that `table` holds; lines are those of `text`, which is the file."""
     try:
         settings = msgspec.convert(table, Settings)
     except msgspec.ValidationError as error:
@@ -338,7 +360,8 @@ def _shown(name: str, value: Any) -> Any:
     return value if found is None else found[1] + found[2] + ("/…" if found[3].strip("/") else found[3])
 
 
-def _overlay(table: dict[str, Any], key: str, value: str) -> None:
+def _overlay(table: dict[str, Any], key: str, value: str) -> bool:
+    """Put the variable `key` into `table`; whether it is a setting."""
     name = key[len(PREFIX) :].lower()
     try:
         value.encode()
@@ -349,11 +372,11 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
             table[name] = json.loads(value)
         except ValueError as error:
             raise ConfigError(f"{key} must hold a JSON {_WHOLE[name]}: {error}") from None
-        return
+        return True
     section, _, option = name.partition("_")
     if section not in Settings.__struct_fields__:
         if not _near(name, _variables(), _MISSPELT):
-            return  # VERIROUTE_ADMIN_KEY and the like belong to other commands
+            return False  # VERIROUTE_ADMIN_KEY and the like belong to other commands
         raise ConfigError(f"{key} is no setting{_nearest(name, section)} `veriroute config reference` lists every key")
     if f"{section}.{option}" not in REFERENCE or section in _WHOLE:
         raise ConfigError(f"{key} is no setting{_nearest(name, section)} `veriroute config reference` lists every key")
@@ -374,6 +397,7 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> None:
     if not isinstance(table[section], dict):
         raise ConfigError(f"[{section}] must be a table")
     table[section][option] = parsed
+    return True
 
 
 #: How near to a setting's a variable's name is that must be meant as it: POLCY_DEFAULT (0.96) and NODE (0.89), but not
@@ -438,13 +462,15 @@ def _judge(settings: Settings, where: str) -> None:
         )
     if not 0 <= settings.server.port <= 65535:
         raise ConfigError(f"{where}: server.port must be 0 to 65535")
+    _judge_bounds(settings, where)
     if settings.server.max_body_memory_bytes < settings.server.max_body_bytes:
         raise ConfigError(
             f"{where}: server.max_body_memory_bytes must be at least server.max_body_bytes, "
             f"{settings.server.max_body_bytes}: no body as large as that could ever be read"
         )
-    if not settings.log.origin or any(c.isspace() or c == "+" for c in settings.log.origin):
-        raise ConfigError(f"{where}: log.origin must be a name without white space or '+'")
+    # The files of both keys, which hold this name, are ASCII.
+    if not re.fullmatch(r"[!-*,-~]+", settings.log.origin):
+        raise ConfigError(f"{where}: log.origin must be a name in plain ASCII, without white space or '+'")
     _judge_collateral(settings, where)
     _judge_canaries(settings.canaries, where)
     seen: set[str] = set()
@@ -461,6 +487,19 @@ def _judge(settings: Settings, where: str) -> None:
             raise ConfigError(
                 f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>, or 0x<64 of them>"
             )
+
+
+def _judge_bounds(settings: Settings, where: str) -> None:
+    """Of a limit that lets nothing through, and of a time without beginning or end, nobody means what it would do."""
+    for section, names in _COUNTS.items():
+        for name in names:
+            if not 1 <= getattr(getattr(settings, section), name) < 2**53:
+                raise ConfigError(f"{where}: {section}.{name} must be a whole number from 1 on, below 2^53")
+    for section, names in _SECONDS.items():
+        for name in names:
+            _seconds(where, f"{section}.{name}", getattr(getattr(settings, section), name))
+    if settings.server.drain_s != 0:
+        _seconds(where, "server.drain_s", settings.server.drain_s, "0 or a number of seconds above it")
 
 
 def _judge_name(name: str, seen: set[str], where: str, what: str) -> None:
@@ -494,10 +533,7 @@ def _refusal(base_url: str, granted: Mapping[str, bool]) -> str | None:
 
 
 def _judge_collateral(settings: Settings, where: str) -> None:
-    collateral, tee = settings.collateral, settings.tee
-    for name, seconds in (("refresh_s", collateral.refresh_s), ("timeout_s", collateral.timeout_s)):
-        if not 0 < seconds < float("inf"):
-            raise ConfigError(f"{where}: collateral.{name} must be a number of seconds above 0")
+    tee = settings.tee
     if not tee.dangerous_test_roots:
         return
     # Two settings and an address, so that a file copied from a test bed does not go into production as it is.
@@ -521,7 +557,6 @@ def _judge_proofs(settings: Settings, where: str, text: str) -> None:
         raise ConfigError(f"{where}: proofs.zk_workers must be 1 to 64")
     if not 64 * 1024 * 1024 <= proofs.zk_memory_bytes < 2**53:
         raise ConfigError(f"{where}: proofs.zk_memory_bytes must be at least 67108864 (64 MiB)")
-    _seconds(where, "proofs.zk_seconds", proofs.zk_seconds)
     seen: set[str] = set()
     for reference in settings.references:
         _judge_name(reference.id, seen, where, "reference")
@@ -559,9 +594,9 @@ def _judge_reference(reference: Reference, where: str, allow_http: bool) -> None
             raise ConfigError(f"{where}: prompts and its word would travel in clear text; use https://")
 
 
-def _seconds(where: str, name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ConfigError(f"{where}: {name} must be a number of seconds above 0")
+def _seconds(where: str, name: str, value: float, meant: str = "a number of seconds above 0") -> None:
+    if not 0 < value < _MOST_S:
+        raise ConfigError(f"{where}: {name} must be {meant}, and less than {_MOST_S}")
 
 
 def _judge_canaries(canaries: Canaries, where: str) -> None:

@@ -47,6 +47,24 @@ def test_one_variable_replaces_a_section(name: str, value: dict[str, object]) ->
     assert loaded.nodes == unchanged.nodes
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("SERVER_PORT", "70000", "x.toml: server.port must be 0 to 65535"),
+        ("NODES", '[{"id": "n"}]', "x.toml: Object missing required field `models` - at `$.nodes[0]`. .* every key"),
+        ("SERVER_DRAIN_S", "nan", "x.toml: server.drain_s must be .*"),
+    ],
+)
+def test_an_error_says_what_the_environment_set(name: str, value: str, said: str) -> None:
+    """What the file says is not what is in force, so the error does not leave the reader with the file alone."""
+    environ = {f"VERIROUTE_{name}": value, "VERIROUTE_ADMIN_KEY": "vr-…", "HOME": "/"}
+    said = said.replace("[", r"\[").replace("$", r"\$")
+    with pytest.raises(ConfigError, match=f"^{said}; the environment sets VERIROUTE_{name}$"):
+        settings.load("[server]\nport = 8080", where="x.toml", environ=environ)
+    with pytest.raises(ConfigError, match=r"server\.port must be 0 to 65535$"):
+        settings.load("[server]\nport = 70000", environ={"VERIROUTE_ADMIN_KEY": "vr-…"})
+
+
 def test_nodes_of_the_environment_replace_those_of_the_file() -> None:
     """The list of the variable is all the nodes that there are."""
     (node,) = settings.load(FILE, environ={"VERIROUTE_NODES": '[{"id": "n", "models": ["m"]}]'}).nodes
@@ -132,6 +150,33 @@ def test_references_that_cannot_be_used(text: str, said: str) -> None:
     """Each is refused at the start, with the line where there is one."""
     with pytest.raises(ConfigError, match=said):
         settings.load(text, where="x.toml")
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "said"),
+    [
+        *[(f"server.{name}", ("0", "-1", str(2**53)), "must be a whole number from 1 on, below 2^53")
+          for name in ("max_body_bytes", "max_connections", "max_in_flight")],
+        ("server.max_body_memory_bytes", (str(2**53),), "must be a whole number from 1 on, below 2^53"),
+        *[(f"upstream.{name}", ("0", "-1", str(2**53)), "must be a whole number from 1 on, below 2^53")
+          for name in ("max_response_bytes", "max_event_bytes")],
+        *[(key, ("0.0", "-1.0", "nan", "inf", "1e300"), "must be a number of seconds above 0, and less than 1000000000")
+          for key in ("server.write_s", "upstream.refresh_s")],
+        ("server.drain_s", ("-1.0", "nan", "inf", "1e300"), "must be 0 or a number of seconds above it"),
+        ("log.origin", ('""', '"a b"', '"a+b"', '"ä"', '"a\\u0007"'), "must be a name in plain ASCII"),
+    ],
+)  # fmt: skip
+def test_what_no_gateway_could_serve_with_is_refused(key: str, values: tuple[str, ...], said: str) -> None:
+    """A limit that lets nothing through, a time without end, a name that no key file can hold: refused by name."""
+    section, _, name = key.partition(".")
+    for value in values:
+        with pytest.raises(ConfigError, match=re.escape(f"x.toml: {key} {said}")):
+            settings.load(f"[{section}]\n{name} = {value}", where="x.toml")
+
+
+def test_a_stop_may_wait_for_nothing() -> None:
+    """server.drain_s = 0 is meant as it is written."""
+    assert settings.load("[server]\ndrain_s = 0").server.drain_s == 0
 
 
 @pytest.mark.parametrize(

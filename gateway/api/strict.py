@@ -83,7 +83,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         """Rules from settings; raises ConfigError for a name that no Host or Origin header could ever equal."""
         for text in hosts:
             if not text.isascii() or not _HOST.fullmatch(text.lower().encode()):
-                raise ConfigError(f"allowed host {text!r} must read NAME or NAME:PORT", param="server.allowed_hosts")
+                raise ConfigError(f"server.allowed_hosts: {text!r} must read NAME or NAME:PORT")
         for text in origins:
             if not text.isascii() or not _ORIGIN.fullmatch(text.lower().encode()):
                 raise ConfigError(f"allowed origin {text!r} must read https://NAME[:PORT]", param="server.origins")

@@ -76,8 +76,16 @@ class VendorServices:
         nvidia_nras_url: str,
     ) -> None:
         """Raises `ConfigError` for a URL that is not https (or http to this machine)."""
-        for url in (intel_url, intel_crl_url, amd_url, nvidia_rim_url, nvidia_ocsp_url, nvidia_nras_url):
-            check_url(url)
+        urls = {
+            "intel_url": intel_url,
+            "intel_crl_url": intel_crl_url,
+            "amd_url": amd_url,
+            "nvidia_rim_url": nvidia_rim_url,
+            "nvidia_ocsp_url": nvidia_ocsp_url,
+            "nvidia_nras_url": nvidia_nras_url,
+        }
+        for key, url in urls.items():
+            check_url(key, url)
         self._client = client
         self._rim, self._ocsp = nvidia_rim_url.rstrip("/"), nvidia_ocsp_url
         self._nras = nvidia_nras_url.rstrip("/")
@@ -150,12 +158,12 @@ class VendorServices:
         return response
 
 
-def check_url(url: str) -> None:
-    """Raises `ConfigError` unless `url` is https, or http to this machine, without query."""
+def check_url(key: str, url: str) -> None:
+    """Raises `ConfigError` that names `key` unless `url` is https, or http to this machine, without query."""
     try:
         parse_origin(url, allow_private=True)
     except ConfigError as error:
-        raise ConfigError(f"[collateral] {error.message}") from None
+        raise ConfigError(f"collateral.{key}: {error.message.removeprefix('base_url').lstrip(': ')}") from None
 
 
 #: Manifests of accelerators that are read: one driver and one firmware for each of the kinds that a fleet has.
