@@ -195,7 +195,8 @@ REFERENCE: dict[str, str] = {
     "upstream.max_event_bytes": "Largest single event of a stream taken from a node.",
     "upstream.allow_private": "Whether a node's name may resolve to a loopback, private or link-local address.",
     "upstream.allow_http": "Whether a node beyond loopback may be reached without TLS, so without channel binding.",
-    "upstream.refresh_s": "Seconds between attestations of a node; must be shorter than the policies' evidence age.",
+    "upstream.refresh_s": "Seconds between attestations of a node. Let it be shorter than the policies' evidence "
+    "age: else requests have to wait for evidence.",
     "collateral.directory": "Folder of the vendors' documents that hardware evidence is held against; its folder "
     "supplied is yours to fill. Default: <database>.collateral.",
     "collateral.offline": "Whether only that folder is used and no vendor is asked.",

@@ -1,7 +1,8 @@
 """The fleet: every node with its session and its health; which of them may serve; sessions kept ahead of expiry.
 
 A request never waits for a quote while a session is in date: `run` renews each one before its lease ends. Only a node
-that has no session at all is attested on demand, once for all who wait (single flight), within a bounded time.
+that has no session at all, or one that is too old for the policy in force, is attested on demand, once for all who wait
+(single flight), within a bounded time.
 """
 
 from __future__ import annotations
@@ -264,11 +265,17 @@ class Fleet:
             await asyncio.wait([self._looking], timeout=ON_DEMAND_S)
             choice = self._route(head, policy, sessions, pick)
         lacking = [self.members[r.node] for r in choice.dropped if r.reason in _WAITING and r.node in self.members]
-        lacking = [m for m in lacking if m.next_try <= self.mono() or m.flight is not None]
+        lacking = [m for m in lacking if m.next_try <= self.mono() or m.flight is not None or self._aged(m, policy)]
         if not lacking:
             return choice
         await asyncio.wait([self._fly(m) for m in lacking], timeout=ON_DEMAND_S)
         return self._route(head, policy, sessions, pick)
+
+    def _aged(self, member: Member, policy: CompiledPolicy) -> bool:
+        """Whether all that `policy` has against the session may be its age, and the next attempt, which is due later,
+        is an ordinary renewal and no second one after a failure."""
+        age = self.mono() - member.view.appraised_at
+        return member.session is not None and not member.tries and age > policy.freshness.evidence_max_age_s
 
     def _route(self, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None, pick: float) -> Choice:
         routing = candidates(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, cast
 
+import msgspec
 import pytest
 import structlog
 from scripted import ScriptedNode
@@ -16,6 +17,7 @@ from tee_worlds import amd
 from adapters.aci import adapter as aci
 from gateway.adapter import Adapter
 from gateway.errors import FormatError
+from gateway.exchange.head import Head
 from gateway.fleet import attest
 from gateway.fleet.attest import Attestation, Attester, Endorsements
 from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, Fleet, Member
@@ -118,6 +120,26 @@ async def test_short_leases_are_kept_up_with_as_far_as_the_archive_goes() -> Non
     assert await world.turn(found(lease=0.1, size=100 * EVIDENCE_RATE)) == 100.0
     assert await world.turn(found(lease=0.1, size=4000 * EVIDENCE_RATE)) == 300.0
     assert await world.turn(found(size=100 * EVIDENCE_RATE)) == 300.0
+
+
+async def test_a_policy_s_age_of_evidence_asks_for_it_anew() -> None:
+    """A session that is in date and too old for the policy is renewed for the request that meets it, and what fails is
+    not tried again by each request."""
+    world, head = World(), Head("/v1/chat/completions", "m", False, 1, frozenset())
+    policy = read_policies(None)["signed"]
+    policy = msgspec.structs.replace(
+        policy, freshness=msgspec.structs.replace(policy.freshness, evidence_max_age_s=60.0)
+    )
+    await world.turn(found())
+    for after, appraised in ((60.0, 1000.0), (61.0, 1061.0), (100.0, 1061.0)):
+        world.mono = 1000.0 + after
+        choice = await world.fleet.choose(head, policy, None, 0.0)
+        assert (len(choice.order), world.member.view.appraised_at) == (1, appraised)
+    world.attester.finds = ValueError("down")
+    world.mono = 1130.0
+    for _ in range(3):
+        (rejected,) = (await world.fleet.choose(head, policy, None, 0.0)).dropped
+        assert (rejected.reason, world.member.tries) == ("fresh", 1)
 
 
 @pytest.mark.parametrize("nothing", [found(Outcome.CONTRAINDICATED), found(lease=0.0), found(lease=-1000.0)])
