@@ -54,7 +54,7 @@ from .proofs import open_proofs
 from .recorder import Recorder
 from .relay import Relay, Terms
 from .settings import Settings, canaries_dir, database, dump, keys_dir, memory_path
-from .spending import open_payer
+from .spending import open_payer, rules_and_wallet
 from .storage.blobs import mark_done, put_evidence, put_session
 from .storage.engine import has_log
 from .storage.reads import Reader
@@ -104,6 +104,14 @@ class Gateway:
         if settings.canaries.policy is not None and settings.canaries.policy not in policies:
             raise ConfigError(f"canaries.policy names {settings.canaries.policy!r}, which there is not")
         adapters = load_adapters(settings.node_values, settings.networks)
+        # Settings that cannot be used are found before the log is opened: such a start, which a supervisor makes again
+        # and again, leaves no entry there.
+        self._rules = Rules.of(settings.server.allowed_hosts, max_body=settings.server.max_body_bytes)
+        rules_and_wallet(settings)
+        self.pool = pool = UpstreamPool(
+            Limits(body_bytes=settings.upstream.max_response_bytes), on_surplus=self._surplus
+        )
+        prover = open_proofs(settings, pool, os.environ)
         path = database(settings)
         memory = memory_path(settings)
         self._ed25519 = "aws-lc" if accelerate(aws_lc.load()) else "libsodium"  # before the first signer is made
@@ -129,9 +137,7 @@ class Gateway:
         self.reader = Reader(path)
         self._stack.callback(self.reader.close)
         self._reload_keys()
-        pool = UpstreamPool(Limits(body_bytes=settings.upstream.max_response_bytes), on_surplus=self._surplus)
         self._stack.push_async_callback(pool.close)
-        self.pool = pool
         collateral = open_collateral(settings, pool, roots=roots, now=time.time)
         self._stack.push_async_callback(collateral.close)
         attester = Attester(
@@ -162,7 +168,6 @@ class Gateway:
         own = {name: data for folder in folders for name, data in directory_files(folder).items()}
         # The lists of advisories too: a receipt names them by their digests, as it does the policies.
         self._archive_policies({**builtin_files(), **own, **files_beside(*folders).advisories})
-        prover = open_proofs(settings, pool, os.environ)
         self._stack.push_async_callback(prover.close)
         journal = Journal(self.reader, lambda: self.sequencer.size, self._id, self._event, self.sequencer.submit)
         self.auditor = Auditor(journal, audited_by(prover), self._take_out, policies.values(), now_ms=_now_ms)
@@ -212,8 +217,7 @@ class Gateway:
     def _front(self) -> Any:
         from .api.application import Front
 
-        rules = Rules.of(self.settings.server.allowed_hosts, max_body=self.settings.server.max_body_bytes)
-        return Strict(Front(self.services()), rules)
+        return Strict(Front(self.services()), self._rules)
 
     def services(self) -> Services:
         return Services(

@@ -534,7 +534,11 @@ def _refusal(base_url: str, granted: Mapping[str, bool]) -> str | None:
 
 
 def _judge_collateral(settings: Settings, where: str) -> None:
-    tee = settings.tee
+    collateral, tee = settings.collateral, settings.tee
+    for name in (field for field in Collateral.__struct_fields__ if field.endswith("_url")):
+        refusal = _refusal(getattr(collateral, name), {"allow_private": True})
+        if refusal is not None:
+            raise ConfigError(f"{where}: collateral.{name}: {refusal.removeprefix('base_url').lstrip(': ')}")
     if not tee.dangerous_test_roots:
         return
     # Two settings and an address, so that a file copied from a test bed does not go into production as it is.

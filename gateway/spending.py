@@ -35,7 +35,7 @@ from .payer import Payer
 from .payment.policy import Asset, Caps, SpendingRules, check_rules
 from .settings import Settings
 from .storage.ledger import Ledger, ledger_path
-from .wallet import wallet_from_environment, wallet_from_file
+from .wallet import Wallet, wallet_from_environment, wallet_from_file
 
 #: Enough digits for any amount below 2**256 with 77 decimals; one that has more is refused, and none is rounded.
 _EXACT = Context(prec=200, traps=[Inexact, InvalidOperation])
@@ -74,22 +74,28 @@ class PaymentTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def open_payer(settings: Settings) -> tuple[Payer, Ledger] | None:
     """The payer, and its ledger for the caller to close; None where the settings pay nobody. Raises `ConfigError`."""
-    if not settings.payment:
+    found = rules_and_wallet(settings)
+    if found is None:
         return None
-    table = read(settings.payment)
-    rules = rules_of(table)
-    check_rules(rules)
-    wallet = (
-        wallet_from_file(table.wallet_file)
-        if table.wallet_file is not None
-        else wallet_from_environment(table.wallet_env or "")
-    )
+    rules, wallet = found
     ledger = Ledger(ledger_path(settings.storage.url), unsettled=rules.unsettled)
     try:
         return Payer(rules, wallet, ledger, time.time, secrets.token_bytes), ledger
     except BaseException:
         ledger.close()
         raise
+
+
+def rules_and_wallet(settings: Settings) -> tuple[SpendingRules, Wallet] | None:
+    """What the section says, without opening the ledger. Raises `ConfigError`."""
+    if not settings.payment:
+        return None
+    table = read(settings.payment)
+    rules = rules_of(table)
+    check_rules(rules)
+    if table.wallet_file is not None:
+        return rules, wallet_from_file(table.wallet_file)
+    return rules, wallet_from_environment(table.wallet_env or "")
 
 
 def read(table: Mapping[str, Any]) -> PaymentTable:

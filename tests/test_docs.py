@@ -84,7 +84,7 @@ def test_every_environment_variable_works(key: str) -> None:
         "server.allowed_hosts": "one.example, two.example:8443",
     }
     default = getattr(getattr(settings.Settings(), part), option)
-    fallback = {bool: str(not default).lower(), int: "17", float: "1.5"}.get(type(default), "elsewhere")
+    fallback = {bool: str(not default).lower(), int: "17", float: "1.5"}.get(type(default), "https://elsewhere")
     # Some settings are refused without the other that belongs to them.
     beside = {"VERIROUTE_TEE_DANGEROUS_ALLOW_TEST_ROOTS": "true"} if key == "tee.dangerous_test_roots" else {}
     beside |= {"VERIROUTE_CANARIES_MODELS": "m"} if key == "canaries.every_s" else {}

@@ -15,6 +15,7 @@ from ledger import Ledger
 
 from gateway import app
 from gateway.app import Gateway
+from gateway.errors import ConfigError
 from gateway.keyfiles import load_or_make
 from gateway.log.dsse import wrap
 from gateway.log.receipt import leaf_of
@@ -72,6 +73,25 @@ async def test_more_open_intents_than_the_queue_holds_are_closed(
     rows = Ledger(Path(log.path)).check().receipts
     assert len(rows) == count
     assert {(row.release, row.reason) for row in rows} == {("abandoned", "crash")}
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        '[server]\nallowed_hosts = ["*"]',
+        '[payment]\nwallet = "w.hex"',
+        '[proofs]\ncircuits = "none"',
+        '[proofs]\ncalibrations = "none"',
+        '[canaries]\npolicy = "none"',
+    ],
+)
+async def test_settings_that_cannot_be_used_leave_no_entry(section: str, tmp_path: Path) -> None:
+    """The start ends before there is a log, or a further entry in it, however often a supervisor makes it again."""
+    folder = tmp_path / "state"
+    found = load(f'storage.url = "sqlite:///{folder}/log.db"\n{section.replace("none", str(tmp_path / "none"))}')
+    with pytest.raises(ConfigError):
+        await Gateway(found).open()
+    assert not folder.exists()
 
 
 async def test_a_memory_that_cannot_be_written_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

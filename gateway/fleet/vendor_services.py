@@ -32,8 +32,6 @@ from typing import Protocol
 
 import httpx
 
-from gateway.errors import ConfigError
-from gateway.upstream.origin import parse_origin
 from gateway.upstream.transport import reason_of
 from gateway.verify.tee.needs import AmdChain, AmdKey, IntelNeed, NrasKeys, OcspNeed, Part, RimNeed
 from gateway.verify.tee.vendor_answers import PcsAnswers, amd_chain_of, envelope_of, manifest_of, ocsp_request
@@ -75,17 +73,7 @@ class VendorServices:
         nvidia_ocsp_url: str,
         nvidia_nras_url: str,
     ) -> None:
-        """Raises `ConfigError` for a URL that is not https (or http to this machine)."""
-        urls = {
-            "intel_url": intel_url,
-            "intel_crl_url": intel_crl_url,
-            "amd_url": amd_url,
-            "nvidia_rim_url": nvidia_rim_url,
-            "nvidia_ocsp_url": nvidia_ocsp_url,
-            "nvidia_nras_url": nvidia_nras_url,
-        }
-        for key, url in urls.items():
-            check_url(key, url)
+        """URLs that the settings let be: https, or http to this machine, without query."""
         self._client = client
         self._rim, self._ocsp = nvidia_rim_url.rstrip("/"), nvidia_ocsp_url
         self._nras = nvidia_nras_url.rstrip("/")
@@ -156,14 +144,6 @@ class VendorServices:
         if response.status_code != 200:
             raise Unavailable(f"status {response.status_code}")
         return response
-
-
-def check_url(key: str, url: str) -> None:
-    """Raises `ConfigError` that names `key` unless `url` is https, or http to this machine, without query."""
-    try:
-        parse_origin(url, allow_private=True)
-    except ConfigError as error:
-        raise ConfigError(f"collateral.{key}: {error.message.removeprefix('base_url').lstrip(': ')}") from None
 
 
 #: Manifests of accelerators that are read: one driver and one firmware for each of the kinds that a fleet has.

@@ -875,7 +875,7 @@ def test_the_folder_has_one_file_a_role() -> None:
 )
 async def test_a_url_that_is_not_safe_refuses_the_start(bench: Bench, key: str, url: str) -> None:
     """Plain HTTP is for this machine; credentials and queries have no place in it."""
-    with pytest.raises(ConfigError, match=f"^collateral.{key}: "):
+    with pytest.raises(ConfigError, match=f" collateral.{key}: "):
         bench.open(**{key: url})
 
 
