@@ -17,6 +17,7 @@
     │   ├── MethodNotAllowed    405  method_not_allowed
     │   ├── ModelUnknown        404  model_unknown
     │   ├── EndpointUnknown     404  endpoint_unknown      no node offers this path for this model
+    │   ├── UnsupportedParameter 400 unsupported_parameter every network would drop or change a member of the request
     │   └── SessionNotAccepted  412  session_not_accepted  ACI's word
     ├── ServiceError            this gateway, or the network behind it, could not serve
     │   ├── NoEligibleNode      503  no_eligible_node

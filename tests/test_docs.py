@@ -14,6 +14,7 @@ import pytest
 
 from gateway import errors, logs, settings
 from gateway.api import health, reads
+from gateway.cli import main
 from gateway.exchange.render import Verification
 from gateway.model import admin
 from gateway.model.entry import KINDS
@@ -90,6 +91,24 @@ def test_every_environment_variable_works(key: str) -> None:
     beside |= {"VERIROUTE_CANARIES_MODELS": "m"} if key == "canaries.every_s" else {}
     loaded = settings.load("", environ={**beside, f"VERIROUTE_{part}_{option}".upper(): values.get(key, fallback)})
     assert getattr(getattr(loaded, part), option) != default
+
+
+def test_the_command_names_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    """`veriroute config reference` has each setting, and of the sections with pages of their own, which page."""
+    assert main(["config", "reference", "--json"]) == 0
+    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
+    sections = {key.split(".")[0] for key in rows}
+    assert set(settings.REFERENCE) < set(rows)
+    assert sections == {field.name for field in msgspec.structs.fields(settings.Settings)}
+    assert rows["payment"]["environment"] == "VERIROUTE_PAYMENT (JSON object)"
+    for key in set(rows) - set(settings.REFERENCE):
+        assert (kit.ROOT / rows[key]["meaning"].split("; ")[1].split()[0]).exists()
+
+
+def test_no_reason_of_a_check_stands_twice() -> None:
+    """A reader who looks one up finds all that is said of it in one row."""
+    rows = [(row[0], row[1]) for row in kit.rows(ERRORS, "## Reasons inside checks")]
+    assert len(set(rows)) == len(rows)
 
 
 def test_the_examples_are_settings() -> None:

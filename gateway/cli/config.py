@@ -15,6 +15,11 @@ from gateway.settings import LISTS, PREFIX, REFERENCE, Settings, dump
 
 from .serve import add_config, settings_of
 
+#: Sections whose keys stand on pages of their own.
+ELSEWHERE = {
+    "networks.<name>": "What the adapter of a network has to know; docs/networks lists every key.",
+    "payment": "Whether nodes are paid, and within which rules; docs/payment.md lists every key.",
+}
 HELP = "show the effective settings, or document every one"
 
 
@@ -56,6 +61,9 @@ def _reference(as_json: bool) -> str:
         default = None if section in LISTS else getattr(getattr(Settings(), section), option)
         variable = f"{PREFIX}{section}".upper() + (" (JSON list)" if section in LISTS else f"_{option}".upper())
         rows.append({"key": key, "default": default, "environment": variable, "meaning": meaning})
+    for key, meaning in ELSEWHERE.items():
+        variable = f"{PREFIX}{key.partition('.')[0]}".upper() + " (JSON object)"
+        rows.append({"key": key, "default": None, "environment": variable, "meaning": meaning})
     if as_json:
         return json.dumps(rows, indent=2) + "\n"
     blocks = []
