@@ -253,6 +253,7 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
         raise ConfigError(f"{where} is not TOML: {error}; `veriroute config reference` shows each key") from None
     ours = [(key, value) for key, value in (environ or {}).items() if key.startswith(PREFIX)]
     variables = [key for key, value in ours if _overlay(table, key, value)]
+    _without_empty(table)
     try:
         return _settings(table, text, where)
     except ConfigError as error:
@@ -399,6 +400,16 @@ def _overlay(table: dict[str, Any], key: str, value: str) -> bool:
         raise ConfigError(f"[{section}] must be a table")
     table[section][option] = parsed
     return True
+
+
+def _without_empty(table: dict[str, Any]) -> None:
+    """Where none is the default, empty text is none: a variable that a supervisor sets to nothing takes back what the
+    file says, and is not the working directory."""
+    for section, values in table.items():
+        defaults = getattr(Settings(), section, None)
+        if isinstance(defaults, msgspec.Struct) and isinstance(values, dict):
+            for name in [name for name, value in values.items() if value == "" and getattr(defaults, name, "") is None]:
+                del values[name]
 
 
 #: How near to a setting's a variable's name is that must be meant as it: POLCY_DEFAULT (0.96) and NODE (0.89), but not

@@ -65,6 +65,20 @@ def test_an_error_says_what_the_environment_set(name: str, value: str, said: str
         settings.load("[server]\nport = 70000", environ={"VERIROUTE_ADMIN_KEY": "vr-…"})
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["log.keys", "log.memory", "policy.dir", "collateral.directory", "proofs.calibrations", "proofs.circuits", "canaries.policy"],
+)  # fmt: skip
+def test_an_empty_text_is_none_where_that_is_the_default(key: str) -> None:
+    """In the file, and in a variable, which then takes back what the file says; nowhere is it the working directory."""
+    section, _, name = key.partition(".")
+    variable = f"VERIROUTE_{section}_{name}".upper()
+    for text, environ in ((f'{key} = ""', {}), (f'{key} = "x"', {variable: ""})):
+        assert getattr(getattr(settings.load(text, environ=environ), section), name) is None
+    with pytest.raises(ConfigError, match="unknown field `x`"):
+        settings.load('[policy]\nx = ""')
+
+
 def test_nodes_of_the_environment_replace_those_of_the_file() -> None:
     """The list of the variable is all the nodes that there are."""
     (node,) = settings.load(FILE, environ={"VERIROUTE_NODES": '[{"id": "n", "models": ["m"]}]'}).nodes
