@@ -6,6 +6,7 @@ From a bundle of an ACI answer:
     evidence named by served.evidenceDigest   the attestation report: the keyset, and so the keys that may sign
     opening request.body              what was sent (verbatim, or with the members added that the receipt names)
     opening response.body             what came back (when it is kept as bytes; a stream's is kept as its data lines)
+    the policy file of the first digest   how far the node's time may have been from ours
 
 Each check that these inputs allow is repeated and held against the outcome that the receipt records: *the same outcome*
 is what affirms the record, whether that outcome was good or bad. What cannot be repeated away from the moment is left
@@ -17,7 +18,7 @@ from __future__ import annotations
 import hashlib
 
 from gateway.crypto.canonical import strict_json
-from gateway.errors import BadRequest, FormatError
+from gateway.errors import BadRequest, FormatError, PolicyError
 from gateway.exchange.amend import amend
 from gateway.exchange.answer import READABLE, read_answer
 from gateway.exchange.head import parse_head
@@ -27,13 +28,14 @@ from gateway.model.node import Node
 from gateway.model.observation import Observation
 from gateway.model.receipt import FORM_BYTES, REQUEST_BODY, RESPONSE_BODY, Receipt, Served, Statement, millis
 from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.policy.load import parse_policy
 from gateway.verify import aci
 from gateway.verify.appraise import attested_session
 from gateway.verify.response import Exchanged, appraise_response
 
 RECEIPT_EVIDENCE = "aci-receipt"
-#: How far the node's time may lie from ours; the policy in force may have been stricter. Some allow more, and none more
-#: than the second: a record that rests on this is named.
+#: How far the node's time may lie from ours where the bundle has no policy to say; the one in force may have been
+#: stricter. Some allow more, and none more than the second: a record that rests on this is named.
 SKEW_S, MOST_SKEW_S = 600.0, 3600.0
 
 _STEP = "appraisal"
@@ -78,8 +80,9 @@ def _again(
     receipt = statement.predicate
     try:
         received = millis(receipt.timings.received) / 1000
+        written = millis(receipt.time_created) / 1000
     except FormatError as error:
-        sentence = "not repeated: the receipt does not say when the request came"
+        sentence = "not repeated: the receipt does not say when the request came, or when it was written"
         return [Line(_STEP, Outcome.NONE, sentence, detail=str(error))]
     session = attested_session(
         Node(id=served.node, network=served.network, base_url="", models=()),
@@ -91,7 +94,11 @@ def _again(
     )
     # What was signed is fresh or not when the answer is whole, which may be long after the request came.
     done = received + (receipt.timings.upstream_done_ms or 0.0) / 1000
-    skew = MOST_SKEW_S if _recorded(receipt, "fresh") is Outcome.AFFIRMING else SKEW_S
+    passed, allowed = _recorded(receipt, "fresh") is Outcome.AFFIRMING, _allowed(bundle, receipt)
+    if allowed is None:
+        now, skew = done, MOST_SKEW_S if passed else SKEW_S
+    else:
+        now, skew = _nearest(sealed.receipt.served_at, done, written) if passed else done, allowed
     request = _sent(bundle, receipt)
     body = _returned(bundle, statement)
     exchanged = Exchanged(
@@ -102,7 +109,7 @@ def _again(
         endpoint=receipt.request.endpoint,
     )
     seen = _observe(receipt, request, body)
-    result = appraise_response(session, sealed, None, exchanged, seen or Observation(), now=done, skew_s=skew)
+    result = appraise_response(session, sealed, None, exchanged, seen or Observation(), now=now, skew_s=skew)
     wanted = [*_FROM_RECEIPT]
     wanted += ["request_bound"] if request is not None else []
     wanted += ["response_bound"] if body is not None else []
@@ -110,7 +117,7 @@ def _again(
     by_id = {c.id: c for c in result.checks}
     lines = [_compare(by_id[i], _recorded(receipt, i)) for i in wanted]
     apart = abs(done - sealed.receipt.served_at)
-    if SKEW_S < apart <= skew:
+    if allowed is None and SKEW_S < apart <= skew:
         sentence = f"its time is {apart:.0f} s from ours: affirming only where the policy in force allowed so much"
         lines[wanted.index("fresh")] = Line(_STEP, Outcome.WARNING, sentence, "fresh")
     missing = [n for n, v in (("the request's bytes", request), ("the answer's bytes", body)) if v is None]
@@ -120,6 +127,23 @@ def _again(
         sentence = f"answers of {receipt.request.endpoint!a} are not known here, so not repeated: {_left_out(wanted)}"
         lines.append(Line(_STEP, Outcome.NONE, sentence))
     return lines
+
+
+def _allowed(bundle: Bundle, receipt: Receipt) -> float | None:
+    """The seconds by which the policy in force let the node's time lie from ours, as its file in the bundle says."""
+    file, named = bundle.policy, receipt.verifier.policies
+    # The first is in force. What stands behind it are files that it comes from, and it may be stricter than each.
+    if file is None or not named or hashlib.sha256(file.data).hexdigest() != named[0].digest.sha256:
+        return None
+    try:
+        return parse_policy(file.name, file.data).freshness.response_skew_s
+    except PolicyError:
+        return None
+
+
+def _nearest(moment: float, *ends: float) -> float:
+    """What is nearest to `moment` between `ends`: an answer is judged behind its last byte and before its receipt."""
+    return min(max(moment, min(ends)), max(ends))
 
 
 def _compare(check: Check, recorded: Outcome | None) -> Line:

@@ -13,7 +13,7 @@ from gateway.log.note import NoteSigner, SignatureLine
 from gateway.log.receipt import encode_receipt, event_statement
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.model.node import AttestedSession
-from gateway.model.receipt import PAYLOAD_TYPE, LogRef, Sha256, Subject, Timings, instant
+from gateway.model.receipt import PAYLOAD_TYPE, LogRef, PolicyRef, Sha256, Subject, Timings, Verifier, instant
 from gateway.model.verdict import Check, Outcome, Release
 from gateway.offline import STEPS, Line, exit_code, recorded, verify_bundle, verify_receipt_with_proof
 from gateway.offline.reappraise import MOST_SKEW_S, reappraise
@@ -616,6 +616,60 @@ def test_a_time_that_was_refused_is_refused_here():
     timings = Timings(instant(T0_MS - 700_000), 10.0, 20.0, 0.5)
     lines = check(with_receipt(timings=timings, checks=refused, verdict=C))
     assert [line.outcome for line in lines if (line.step, line.about) == ("appraisal", "fresh")] == [A]
+
+
+def policy_of(skew: str) -> bytes:
+    return f'name = "p"\nversion = 1\nrequire.all = ["evidence", "key_bound", "signature", "fresh"]\n{skew}'.encode()
+
+
+def under(policy: bytes, *refs: bytes, **changes: Any) -> Bundle:
+    """A bundle with the file `policy`, of a receipt that names `refs` (else that file) as the policies in force."""
+    named = tuple([PolicyRef("p", "veriroute:policy/p@1", Sha256(sha256(ref))) for ref in refs or (policy,)])
+    bundle = with_receipt(verifier=Verifier("urn:veriroute:verifier:1", named), **changes)
+    return msgspec.structs.replace(bundle, policy=PolicyFile("p", sha256(policy), policy))
+
+
+def freshness(bundle: Bundle) -> list[Outcome]:
+    return [line.outcome for line in check(bundle) if (line.step, line.about) == ("appraisal", "fresh")]
+
+
+DEFAULT, LAX, TIGHT = map(policy_of, ("", "freshness.response_skew_s = 3600", "freshness.response_skew_s = 5"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "off_ms", "outcome"),
+    [
+        (DEFAULT, 120_000, A), (DEFAULT, 120_001, C), (DEFAULT, -120_000, A), (DEFAULT, 700_000, C),
+        (LAX, 3_600_000, A), (LAX, 700_000, A), (LAX, 3_600_001, C), (TIGHT, 5_000, A), (TIGHT, 6_000, C),
+        (b"unreadable", 300_000, A), (b"unreadable", 700_000, W),
+    ],
+)  # fmt: skip
+def test_the_policy_in_the_file_says_how_fresh_an_answer_had_to_be(policy: bytes, off_ms: int, outcome: Outcome):
+    """An affirming record is held to exactly the limit of the policy in force, and to the loose one without it."""
+    done = T0_MS + off_ms
+    timings = Timings(instant(done - 20), 10.0, 20.0, 0.5)
+    assert freshness(under(policy, timings=timings, time_created=instant(max(done, T0_MS)))) == [outcome]
+
+
+def test_a_policy_file_that_was_not_the_one_in_force_says_nothing_of_freshness():
+    """Neither a file of another digest nor one behind the first, which was tightened, is taken for the limit."""
+    timings = Timings(instant(T0_MS + 700_000), 10.0, 20.0, 0.5)
+    for refs in ((DEFAULT,), (DEFAULT, LAX)):
+        assert freshness(under(LAX, *refs, timings=timings)) == [W]
+    bundle = with_receipt(timings=timings, verifier=Verifier("urn:veriroute:verifier:1", ()))
+    assert freshness(bundle) == [W]
+
+
+def test_an_answer_was_judged_between_its_end_and_its_receipt():
+    """A node's clock at the very limit is no lie of the record's for the moment that passed until the judgement; a
+    record that says that it was too far off is judged by the answer's end."""
+    timings = Timings(instant(T0_MS - 120_030), 10.0, 20.0, 0.5)
+    ahead = {"timings": timings, "time_created": instant(T0_MS - 119_990)}
+    assert freshness(under(DEFAULT, **ahead)) == [A]
+    assert freshness(under(DEFAULT, timings=timings, time_created=instant(T0_MS - 120_001))) == [C]
+    refused = tuple(Check("fresh", C, "served_at") if c.id == "fresh" else c for c in WORLD.predicate(1).checks)
+    assert freshness(under(DEFAULT, checks=refused, verdict=C, **ahead)) == [A]
+    assert freshness(under(LAX, checks=refused, verdict=C, **ahead)) == [W]
 
 
 def test_no_policy_allows_more_than_is_allowed_here():
