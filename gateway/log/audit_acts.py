@@ -65,6 +65,7 @@ class Acts:
                 self._places[act.digest] = place
                 if kind == "key":
                     self._keys.take(f"entry {place}", act.key, fail, waits=False, place=place)
+        self._keys.call(report.callers)
 
     def close(self, size: int, fail: Fail) -> None:
         """The end of the log, of `size` entries."""

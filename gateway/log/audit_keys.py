@@ -1,11 +1,15 @@
-"""Auditing API keys: each stored key is what entries of the log made it, and each that they made is stored.
+"""Auditing API keys: each stored key is what entries of the log made it, each that they made is stored, and no receipt
+is of another.
 
 A key is made and revoked by acts (`gateway.log.acts`), in one transaction with its row; nothing else changes one. Acts
-that wait for their entry count too, and are said to wait.
+that wait for their entry count too, and are said to wait. A key serves from its row on, so receipts of one may stand
+before the entry that made it. Callers without a key (`local`, `veriroute:canary`) have names of another form.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from gateway.errors import FormatError
@@ -16,6 +20,7 @@ from .acts import KeyAct, Made, key_row
 from .audit_tree import Fail
 
 KEYS = "keys"
+_FORM = re.compile(r"key_[0-9a-f]{12}")  # of every id that `veriroute keys` gives out
 
 
 class StoredKey(NamedTuple):
@@ -48,6 +53,7 @@ class Keys:
 
     def __init__(self) -> None:
         self._keys: dict[str, _Key] = {}
+        self._unmade: dict[str, int] = {}  # keys that receipts name, before anything that makes them was taken
         self._unread = ""
         self._bare: list[str] = []
         self._bare_ended = 0
@@ -71,6 +77,12 @@ class Keys:
             key.ended, key.revoked_ms = where, act.ms
             key.waits |= waits
 
+    def call(self, callers: Mapping[str, int]) -> None:
+        """The next callers that receipts name, each with the place of the first."""
+        for id, place in callers.items():
+            if id not in self._keys and _FORM.fullmatch(id):
+                self._unmade.setdefault(id, place)
+
     def hold(self, row: StoredKey, fail: Fail) -> None:
         """The next stored key, after all acts."""
         key = self._keys.get(row.id) if isinstance(row.id, str) else None
@@ -93,6 +105,9 @@ class Keys:
         for id, key in self._keys.items():
             if not key.found:
                 fail(KEYS, 0, f"key {id!a}, which {key.where} made, is not stored")
+        for id, place in self._unmade.items():
+            if id not in self._keys and not self._unread:
+                fail(KEYS, place, f"the receipt of entry {place} is of key {id!a}, which no entry of the log made")
 
     def line(self) -> Line:
         """What there is to say where nothing is at fault."""

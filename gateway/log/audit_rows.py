@@ -138,7 +138,8 @@ class Told(NamedTuple):
 class Report(NamedTuple):
     """What was found in one run: leaf hashes from `first` on, and per step how many are bad and which comes first.
 
-    `named`: for each name the place that has it first, and when that was signed.
+    `named`: for each name the place that has it first, and when that was signed. `callers`: for each key that a receipt
+    says called, the first place of one.
     """
 
     first: int
@@ -152,6 +153,7 @@ class Report(NamedTuple):
     sent: list[Sent]
     outages: list[Outage]
     acts: list[Told]
+    callers: dict[str, int]
 
 
 class _Predicate(msgspec.Struct, rename="camel"):
@@ -257,7 +259,7 @@ def check_rows(rows: Sequence[StoredRow], first: int, keys: Mapping[str, bytes] 
         run.row(row)
     return Report(
         first, run.hashes, run.seen, run.erased, run.bad, run.first_bad, run.unknown_keys, run.named, run.sent,
-        run.outages, run.acts,
+        run.outages, run.acts, run.callers,
     )  # fmt: skip
 
 
@@ -275,6 +277,7 @@ class _Run:
         self.sent: list[Sent] = []
         self.outages: list[Outage] = []
         self.acts: list[Told] = []
+        self.callers: dict[str, int] = {}
 
     def fail(self, step: str, index: int, sentence: str) -> None:
         self.bad[step] = self.bad.get(step, 0) + 1
@@ -367,6 +370,8 @@ class _Run:
             if names:
                 sentence = f"entry {row.place}: the stored {', '.join(names)} are not those of the signed receipt"
                 self.fail(COLUMNS, row.place, sentence)
+        if statement.predicate.caller is not None:
+            self.callers.setdefault(statement.predicate.caller.key_id, row.place)
         self.evidence(row, statement.predicate)
         return self.opening(row, statement)
 

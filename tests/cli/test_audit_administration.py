@@ -15,6 +15,7 @@ from stored_log import StoredLog
 
 from gateway.cli import keys as keys_command
 from gateway.cli import main
+from gateway.model.receipt import Caller
 from gateway.storage import scan
 from gateway.storage.blobs import mark_done
 from gateway.storage.reads import Reader
@@ -422,6 +423,30 @@ def test_an_act_that_this_version_does_not_know_is_undecided(log: Administered):
     code, lines = log.audit()
     assert (code, lines["keys"]["outcome"], lines["acts"]["outcome"]) == (3, "none", "affirming")
     assert lines["keys"]["sentence"] == "entry 10 says of a key what this version cannot read"
+
+
+def test_receipts_are_of_keys_that_the_log_has(tmp_path: Path):
+    """A key serves from its row on, so its entry may come later or wait; one that was put beside the log, and taken away
+    again, is named by what it asked. Callers without a key have other names."""
+    made = Administered(tmp_path)
+    early, late = made.create("early"), made.create("late")
+    made.enter(limit=1)
+    for number, caller in enumerate(("local", "veriroute:canary", early, late, late), 2):
+        made.log.add_exchange(number, caller=Caller(caller))
+    made.log.commit()
+    assert made.outcomes() == (0, "warning", "warning")
+    made.enter()
+    assert made.outcomes() == (0, "affirming", "affirming")
+    for number in (7, 8):
+        made.log.add_exchange(number, caller=Caller("key_0123456789ab"))
+    made.log.commit()
+    code, lines = made.audit()
+    assert (code, lines["keys"]["outcome"], lines["acts"]["outcome"]) == (1, "contraindicated", "affirming")
+    sentence = "the receipt of entry 18 is of key 'key_0123456789ab', which no entry of the log made"
+    assert (lines["keys"]["sentence"], lines["keys"].get("detail")) == (sentence, None)
+    with AdminWriter(made.path) as admin:  # of which key a newer version says something cannot be told
+        admin.add_event("key", b'{"act": "rename", "keyId": "key_0123456789ab", "timeMs": 5, "nonce": "n"}', 5)
+    assert made.outcomes() == (3, "none", "warning")
 
 
 @pytest.mark.parametrize("table", ["api_key", "admin_event"])
