@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 from litestar import Litestar, Request, Response
+from litestar.datastructures import ResponseHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import asgi
@@ -66,6 +67,9 @@ def application(services: Services) -> Litestar:
         route_handlers=[infer, *reads.HANDLERS, *admin.HANDLERS, *health.HANDLERS],
         dependencies={"services": Provide(provide)},
         exception_handlers={VerirouteError: _ours, HTTPException: _litestars, Exception: _unexpected},
+        # One path answers each key differently, and `x-api-key` tells no cache so, as `authorization` does (RFC 9111
+        # section 3.5): a proxy's cache would hand one key's receipts to another. What is public says so itself.
+        response_headers=[ResponseHeader(name="cache-control", value="no-store")],
         openapi_config=None,
         logging_config=None,
         debug=False,

@@ -230,6 +230,17 @@ def test_a_key_is_asked_for_by_its_scheme(shared: Gateway) -> None:
             assert answer.status_code == status
 
 
+@pytest.mark.parametrize("suffix", ["", "/{id}", "/{id}/proof", "/{id}/bundle", "/{id}/nothing"])
+def test_no_cache_keeps_what_one_key_was_told(shared: Gateway, receipt: str, suffix: str) -> None:
+    """A key in `x-api-key` is no credential to a cache, so each answer says that it is not to be kept; tiles may be."""
+    with httpx.Client(base_url=shared.url, trust_env=False) as client:
+        answer = client.get("/v1/receipts" + suffix.format(id=receipt), headers={"x-api-key": shared.key})
+        assert answer.headers["cache-control"] == "no-store"
+        assert client.get("/v1/models", headers={"x-api-key": shared.key}).headers["cache-control"] == "no-store"
+        assert client.get("/log/checkpoint").headers["cache-control"] == "no-cache"
+        assert client.get("/log/tile/0/000.p/1").headers["cache-control"].startswith("public")
+
+
 def test_health_needs_no_key(shared: Gateway) -> None:
     """Both health pages answer anybody, in the documented words."""
     with httpx.Client(base_url=shared.url, trust_env=False) as anyone:
