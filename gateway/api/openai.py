@@ -90,9 +90,8 @@ class Inference:
         self._idle = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        t0 = time.perf_counter()
         try:
-            incoming = await self._accept(scope, receive, t0)
+            incoming = await self._accept(scope, receive)
         except VerirouteError as error:
             self.refused[error.code] = self.refused.get(error.code, 0) + 1
             status, headers, body = render(error)
@@ -136,7 +135,7 @@ class Inference:
         self._idle.clear()
         return not self.in_flight
 
-    async def _accept(self, scope: Any, receive: Any, t0: float) -> Incoming:
+    async def _accept(self, scope: Any, receive: Any) -> Incoming:
         headers = scope["headers"]
         named = dict(headers)  # of one that stands twice, the last
         find = named.get
@@ -152,7 +151,7 @@ class Inference:
         head = parse_head(scope["path"], body)
         terms = self._terms.resolve(principal.policy, policies, head)
         self._relay.known(head)
-        now_ms = time.time_ns() // 1_000_000
+        now_ms, t0 = time.time_ns() // 1_000_000, time.perf_counter()  # one moment: the body is whole
         client_id = find(b"x-client-request-id", find(b"x-request-id"))
         randomness = _randomness.take(104)  # seed, nonces, id, pick
         self._room()  # again: others may have come while the body was read

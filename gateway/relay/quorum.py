@@ -68,11 +68,11 @@ class Seat(Run):
 
     def __init__(self, parent: Run, member: Member) -> None:
         relay, x = parent.relay, parent.x
-        seed = os.urandom(80)
+        seed, t0 = os.urandom(80), relay.mono()
         own = Exchange(
             receipt_id=relay.new_id(),
-            received_ms=x.received_ms,
-            t0=relay.mono(),
+            received_ms=x.received_ms + int((t0 - x.t0) * 1000),  # a node may be asked long after another
+            t0=t0,
             seed=seed[:32],
             nonce16=seed[32:48],
             key_id=x.key_id,

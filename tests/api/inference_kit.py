@@ -30,6 +30,7 @@ class Served:
 
     def __init__(self) -> None:
         self.keys: list[str] = []
+        self.given: list[Any] = []
 
     def known(self, head: object) -> None: ...
 
@@ -37,6 +38,7 @@ class Served:
 
     async def serve(self, incoming: Any, sink: Any) -> None:
         self.keys.append(incoming.key_id)
+        self.given.append(incoming)
         await sink.answer([], b"{}")
 
 

@@ -23,6 +23,7 @@ from scripted import Received, ScriptedNode
 from gateway.app import Gateway
 from gateway.errors import LogUnavailable
 from gateway.fleet.attest import Attestation
+from gateway.model.receipt import millis
 from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.payer import Payer
 from gateway.payment.policy import Asset, Caps, SpendingRules
@@ -227,8 +228,13 @@ async def test_a_node_that_hangs_is_replaced_and_ranks_behind(make: Callable[...
     assert time.monotonic() - begun < 5
     assert outcomes(answer) == {"n0": "not_waited_for", "n1": "agrees", "n2": "agrees"}
     assert answer.verification["verdict"] == "affirming"
-    ended = {r.predicate["served"]["node"]: (r.release, r.reason) for r in world.ledger().receipts}
+    receipts = world.ledger().receipts
+    ended = {r.predicate["served"]["node"]: (r.release, r.reason) for r in receipts}
     assert ended["n0"] == ("abandoned", "not_waited_for")
+    begins = {
+        r.predicate["served"]["node"]: r.predicate["timings"]["received"] for r in receipts if "parent" in r.predicate
+    }
+    assert millis(begins["n0"]) + 400 < millis(begins["n2"])  # its times count from when it was asked
     assert world.health("n0").ewma_ms > 400
     assert world.health("n0").failures == 0
     assert world.health("n2").ewma_ms <= 100  # its own time, without the half second that it was not asked
