@@ -64,8 +64,9 @@ def bundle_from_answer(data: bytes) -> Bundle:
     document, found = _read(data)
     envelope = bytes(found.envelope)
     if not envelope or found.proof is None:
+        lacks = "its proof (it was not in the log yet)" if envelope else "it (policy: attach = summary)"
         raise FormatError(
-            f"the answer names receipt {found.receipt} but does not carry it (policy: attach = summary); "
+            f"the answer names receipt {found.receipt} but does not carry {lacks}; "
             f"fetch /v1/receipts/{found.receipt}/bundle and verify that"
         )
     # Only chooses what to open; the verifier reads the payload again, behind its signature.

@@ -165,6 +165,13 @@ def test_an_answer_that_carries_no_receipt_says_where_to_get_it(data: bytes):
         bundle_from_answer(data)
 
 
+@pytest.mark.parametrize(("gone", "why"), [("envelope", "attach = summary"), ("proof", "not in the log yet")])
+def test_what_the_answer_lacks_is_said(gone: str, why: str):
+    """A summary has no receipt; an answer that left before its receipt was in the log has no proof of it."""
+    with pytest.raises(FormatError, match=why):
+        bundle_from_answer(splice(ANSWER, msgspec.structs.replace(MEMBER, **{gone: None})))
+
+
 def test_a_salt_for_something_else_is_passed_over():
     """A salt for a subject that the receipt does not have opens nothing."""
     assert "extra" not in bundle_from_answer(changed(openings={"extra": b64(b"s" * 32)})).openings
