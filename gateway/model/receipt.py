@@ -145,9 +145,9 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw_only=True):
-    """What left for the caller: `bytes` body bytes in `form`, released in `mode`.
+    """What left for the caller: `bytes` bytes of the answer in `form`, released in `mode`; what is ours is not counted.
 
-    `sent_digest` is the salted digest of exactly those bytes, when that differs from `response.body`. `uncovered` names
+    `sent_digest`, of a stream, is the digest of exactly those bytes under the salt `delivery`. `uncovered` names
     members that left although no evidence covers them; `dropped` those that were kept back.
     """
 
