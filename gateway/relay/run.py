@@ -302,6 +302,7 @@ class Run(Ends):
         extra += self.till.headers(member)
         connection = self.channel(member, pooled)
         self.sent_at = self.relay.now()
+        x.t_first = x.t_done = x.verify_ms = None  # of a node that was tried before
         head = await connection.request(
             b"POST",
             member.origin.target(x.head.endpoint),

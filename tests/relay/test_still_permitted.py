@@ -235,6 +235,20 @@ async def test_an_answer_that_was_kept_back_is_not_forgotten_for_the_next_node(
     assert Ledger(tmp_path / "audit.db").check().of("x").release == "withheld"
 
 
+async def test_a_receipt_has_no_times_of_a_node_that_was_tried_before(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
+) -> None:
+    """The node that it names gave no whole answer, so it does not say when one was there and how long it was judged."""
+    path = write_policy(tmp_path / "more", "again", on_failure='"next_node"\nretry_after_send = true')
+    gateway.terms.replace({**gateway.terms.policies, "nexts": read_policy(path)})
+    nodes[0].script = nodes[0].json(ANSWER, covered=b"another answer")
+    nodes[1].script = nodes[1].json(b"{}", status=500)
+    assert (await ask(gateway)).error["reason"] == "status_500"
+    receipt = Ledger(tmp_path / "audit.db").check().of("x").predicate
+    assert receipt["served"]["node"] == "n1"
+    assert receipt["timings"].keys() == {"received", "upstreamFirstByteMs"}
+
+
 async def test_all_nodes_that_are_tried_share_the_time_of_one_exchange(
     gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
 ) -> None:
