@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
@@ -104,6 +105,7 @@ class Auditor:
         policies: Iterable[CompiledPolicy],
         *,
         now_ms: Callable[[], int],
+        mono: Callable[[], float] = time.monotonic,
         limits: Limits | None = None,
     ) -> None:
         self._journal = journal
@@ -113,7 +115,7 @@ class Auditor:
         self._limits = limits or Limits()
         sampling = [policy for policy in policies if policy.sampled.rate > 0]
         times = _times(sampling, self._limits)
-        self._epochs = Epochs(journal, times, self._settle, self._busy, now_ms)
+        self._epochs = Epochs(journal, times, self._settle, self._busy, now_ms, mono)
         self._turn = asyncio.Semaphore(self._limits.at_once)
         #: What waits or is judged, and what is being written, with the epoch of each.
         self._waiting: dict[asyncio.Task[None], str] = {}
@@ -126,6 +128,7 @@ class Auditor:
         """What the receipt of a request that begins now says of its audit: None when nothing is sampled.
 
         The commitment of the epoch that it names is durable. An epoch's first request waits for that, no other does.
+        Asked again at its intent, as the epoch may have ended: until the next await the log gets no other epoch's.
         """
         if policy.sampled.rate <= 0:
             return None

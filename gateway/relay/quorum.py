@@ -84,6 +84,7 @@ class Seat(Run):
         own.parent = x.receipt_id
         super().__init__(relay, own, parent.terms, _Nowhere(), seed[48:].hex(), 0.0)
         self.forward_as(x.forwarded, x.added)
+        self.asks_for = parent
         self.member = member
         self.got: Got | None = None
         self.problem = "no_answer"
@@ -96,6 +97,10 @@ class Seat(Run):
             self.problem = str(reason)
             if self.book.intended:
                 await self.book.record(self.failure(502, self.problem))
+
+    async def draw(self) -> None:
+        """The answer may become that of the exchange it is asked for, which has no intent of its own."""
+        await self.asks_for.draw()
 
     async def conclude(self, member: Member, got: Got) -> None:
         """Record what came, and keep it."""

@@ -84,6 +84,7 @@ class Run(Ends):
 
     given: tuple[ProofRecord, ...] = ()  # what was gathered before there was an answer to conclude
     heard: tuple[ProofAnswer, ...] = ()  # every node of the quorum
+    drawn = False  # the epoch of audits stays from here on
 
     def __init__(self, relay: Relay, x: Exchange, terms: Terms, sink: Sink, nonce: str, pick: float) -> None:
         book = Book(relay.recorder, x, terms.policy, relay.counts)
@@ -135,6 +136,19 @@ class Run(Ends):
         """Under which epoch of audits the exchange falls, before anything of it leaves."""
         if self.relay.auditor is not None:
             self.x.audit = await self.relay.auditor.terms(self.policy)
+
+    async def draw(self) -> None:
+        """Settle, as the first intent is about to be written, under which epoch the exchange falls.
+
+        The one that was named before may have ended, and an auditor goes by the log's order. Nothing is awaited between
+        this and the intent's place in the log's queue.
+        """
+        if self.x.audit is None or self.drawn or self.relay.auditor is None:
+            return
+        part = await self.relay.auditor.terms(self.policy)
+        if not self.drawn:
+            self.drawn = True
+            self.x.audit = part or self.x.audit
 
     def offer(self, got: Got) -> None:
         """Hand a released answer over, in case that its epoch's seed selects it."""
@@ -288,6 +302,7 @@ class Run(Ends):
 
     async def intend(self) -> None:
         """The intent, durable before the prompt leaves. Raises `Done` when the log fails and policy needs it."""
+        await self.draw()
         error = await self.book.intend()
         if error is not None:
             ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=503, reason="log_unavailable")

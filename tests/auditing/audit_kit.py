@@ -82,6 +82,7 @@ class Desk:
         self.path = str(folder / "log.db")
         self.world = World()
         self.clock = T0_MS
+        self.set_by = 0  # how far somebody set the clock, in milliseconds
         self.number = 0
         self.error: VerirouteError | None = None
         self.quarantined: list[tuple[str, str]] = []
@@ -125,10 +126,21 @@ class Desk:
         self.number += 1000
         await self.event("start", {"nonce": f"n{self.number}"})
         self.auditor = Auditor(
-            self, self._judge, self._quarantine, self.policies, now_ms=lambda: self.clock, limits=self.limits
+            self,
+            self._judge,
+            self._quarantine,
+            self.policies,
+            now_ms=lambda: self.clock,
+            mono=lambda: (self.clock - self.set_by) / 1000,
+            limits=self.limits,
         )
         await self.auditor.open()
         return self
+
+    def set_clock(self, by_ms: int) -> None:
+        """Somebody sets the clock; no time passes."""
+        self.clock += by_ms
+        self.set_by += by_ms
 
     async def terms(self) -> AuditPart:
         part = await self.auditor.terms(self.policies[0])

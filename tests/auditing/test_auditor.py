@@ -17,7 +17,7 @@ from audit_kit import ANSWER, FAILED, PROMPT, Desk, auditor_module, policy, reco
 from gateway.auditing import Limits, Released, audited_by
 from gateway.auditing import epochs as epochs_module
 from gateway.errors import InternalError, LogUnavailable, VerirouteError
-from gateway.model.receipt import AuditPart
+from gateway.model.receipt import AuditPart, PolicyRef, Sha256, Verifier
 from gateway.model.verdict import Release
 from gateway.storage.packing import Unpacker
 from gateway.verify.proofs.evidence import ProofRecord, Verdict
@@ -71,8 +71,9 @@ async def test_rates_of_several_policies_share_an_epoch(desk: Make) -> None:
     """Each answer is drawn at the rate that its receipt names; one whose policy samples nothing names no epoch."""
     every, some, none = policy(rate=1.0), policy(rate=0.3), policy(rate=0.0)
     d = await desk(every, some, none).start()
-    for by in (every, some, none):
-        await d.answers(20, by=by)
+    for number, by in enumerate((every, some, none)):
+        ref = PolicyRef("p", "veriroute:policy/p@1", Sha256(f"{number:064x}"))
+        await d.answers(20, by=by, verifier=Verifier("urn:veriroute:verifier:0.1.0", (ref,)))
     await d.audited()
     await d.stop()
     ((due, done),) = recomputed(d.path).values()
@@ -367,6 +368,124 @@ async def test_epochs_follow_one_another(desk: Make) -> None:
     assert {outcome for _, outcome in d.outcomes()} == {"affirming"}
     assert all(due == done for due, done in recomputed(d.path).values())
     assert len(d.verdicts()) == 3
+
+
+HOUR_MS = 3_600_000
+
+
+async def test_a_clock_that_is_set_back_opens_no_second_epoch(desk: Make) -> None:
+    """An epoch goes on for its length by a clock that nobody can set; one that is over takes no request again."""
+    d = await desk(policy(rate=1.0, epoch_s=100.0)).start()
+    first = await d.terms()
+    d.set_clock(-HOUR_MS)
+    assert await d.terms() == first
+    await d.answer()
+    d.clock += 100_000
+    second = await d.terms()
+    assert second != first
+    await d.answer()
+    d.set_clock(-HOUR_MS)
+    assert await d.terms() == second
+    await d.answer()
+    await d.audited()
+    assert len(d.entries("epoch")) == 2
+    await d.stop()
+    assert [found["epoch"] for found in d.entries("reveal")] == [first.epoch, second.epoch]
+    assert {outcome for _, outcome in d.outcomes()} == {"affirming"}
+
+
+async def test_a_clock_that_is_set_forward_reveals_nothing_under_way(desk: Make) -> None:
+    """The epoch is over, and its requests have the time all the same that they had."""
+    d = await desk(policy(rate=1.0, epoch_s=100.0)).start()
+    first = await d.terms()
+    d.set_clock(24 * HOUR_MS)
+    await d.auditor._epochs.tick()
+    assert await d.terms() != first
+    d.clock += 64_000
+    await d.auditor._epochs.tick()
+    assert d.entries("reveal") == []
+    await d.answer(part=first)
+    await d.audited()
+    d.clock += 1_000
+    await d.auditor._epochs.tick()
+    assert [found["epoch"] for found in d.entries("reveal")] == [first.epoch]
+    await d.stop()
+    assert {outcome for _, outcome in d.outcomes(first.epoch)} == {"affirming"}
+
+
+async def test_a_request_that_is_given_up_leaves_its_epoch_to_others(desk: Make) -> None:
+    """The commitment is on its way into the log when the agent goes: the next request falls under it, not another."""
+    d = await desk(policy(rate=1.0)).start()
+    gone = asyncio.create_task(d.terms())
+    while d.auditor._epochs._opening is None or not d.reader.open_epochs():
+        await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    part = await d.terms()
+    assert [found["epoch"] for found in d.entries("epoch")] == [part.epoch]
+    await d.stop()
+    assert [found["epoch"] for found in d.entries("reveal")] == [part.epoch]
+
+
+@pytest.mark.parametrize("error", [LogUnavailable("no answer"), InternalError("a defect")])
+async def test_a_commitment_of_unknown_fate_is_settled_before_the_next(desk: Make, error: VerirouteError) -> None:
+    """What the log may have got, though it said otherwise, is revealed and then another epoch begins."""
+    d = await desk(policy(rate=1.0)).start()
+    writes = d.event
+
+    async def lies(kind: str, predicate: Any) -> Any:
+        await writes(kind, predicate)
+        raise error
+
+    d.event = lies  # type: ignore[method-assign, assignment]
+    with contextlib.suppress(InternalError):
+        assert await d.auditor.terms(d.policies[0]) is None
+    d.event = writes  # type: ignore[method-assign]
+    part = await d.terms()
+    kinds = [(found["is"], found["epoch"] == part.epoch) for found in d.entries("epoch", "reveal")]
+    assert kinds == [("epoch", False), ("reveal", False), ("epoch", True)]
+    await d.stop()
+    assert len(d.entries("reveal")) == 2
+
+
+async def test_a_reveal_that_is_under_way_at_the_stop_is_not_made_twice(desk: Make) -> None:
+    """The run is ended while the log writes a reveal: the stop waits for that one."""
+    d = await desk(policy(rate=1.0)).start()
+    part = await d.terms()
+    d.clock = d.entries("epoch")[0]["revealByMs"]
+    writes, begun = d.event, asyncio.Event()
+
+    async def later(kind: str, predicate: Any) -> Any:
+        await asyncio.sleep(0.02)
+        return await writes(kind, predicate)
+
+    def slowly(kind: str, predicate: Any) -> Any:
+        begun.set()
+        return asyncio.shield(asyncio.create_task(later(kind, predicate)))  # who waits may go; the entry is written
+
+    d.event = slowly  # type: ignore[method-assign]
+    running = asyncio.create_task(d.auditor.run())
+    await begun.wait()
+    assert d.auditor._epochs.find(part.epoch) is None
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await d.auditor.close()
+    d.event = writes  # type: ignore[method-assign]
+    assert [found["epoch"] for found in d.entries("reveal")] == [part.epoch]
+    await d.stop()
+
+
+async def test_behind_a_stop_no_epoch_begins(desk: Make) -> None:
+    """One that is being opened is waited for and revealed; a request that comes later falls under none."""
+    d = await desk(policy(rate=1.0)).start()
+    late = asyncio.create_task(d.auditor.terms(d.policies[0]))
+    await asyncio.sleep(0)
+    await d.auditor.close()
+    assert await late is None
+    assert await d.auditor.terms(d.policies[0]) is None
+    assert len(d.entries("epoch")) == len(d.entries("reveal")) == 1
+    assert d.reader.open_epochs() == []
+    await d.stop()
 
 
 async def test_an_epoch_waits_for_proofs_that_are_gathered_after_an_answer(desk: Make) -> None:

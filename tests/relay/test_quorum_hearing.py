@@ -30,6 +30,7 @@ from gateway.payment.policy import Asset, Caps, SpendingRules
 from gateway.payment.sign import Wallet
 from gateway.settings import load
 from gateway.storage.ledger import Ledger as Money
+from gateway.storage.scan import Scan
 
 Script = Callable[[Received], AsyncIterator[bytes | float]]
 
@@ -167,6 +168,12 @@ POLICIES = {
         ('  "proof_quorum",', '  "proof_reexec",'),
         ('on_failure = "refuse"', 'on_failure = "next_node"\nretry_after_send = true'),
         ("[quorum]\nn = 2\nm = 3", "[reexec]\nmin_tokens = 16"),
+    ],
+    "quorum-audited": [("n = 2\nm = 3", "n = 2\nm = 2\n\n[sampled]\nrate = 1")],
+    "plain-audited": [
+        ('on_failure = "refuse"', 'on_failure = "flag"'),
+        ('  "proof_quorum",', ""),
+        ("[quorum]\nn = 2\nm = 3", "[sampled]\nrate = 1"),
     ],
     "again": [
         ('on_failure = "refuse"', 'on_failure = "next_node"\nretry_after_send = true'),
@@ -672,3 +679,23 @@ async def test_the_next_node_has_proofs_of_its_own(make: Callable[..., Any]) -> 
     assert {n["node"]: n["reason"] for n in answer.error["nodes"]} == {"n0": "proof_reexec", "n1": "proof_reexec"}
     (receipt,) = [row.predicate for row in world.ledger().receipts]
     assert [(p["kind"], p["reason"]) for p in receipt["proofs"]] == [("reexec", "reference_absent")]
+
+
+@pytest.mark.parametrize("policy", ["quorum-audited", "plain-audited"])
+async def test_an_answer_falls_under_the_epoch_that_its_first_intent_finds(make: Any, policy: str) -> None:
+    """An epoch that ends while a node is chosen is not named: by the log's order another was in force already."""
+    world = await make(HONEST, HONEST)
+    epochs, choose = world.gateway.auditor._epochs, world.gateway.fleet.choose
+
+    async def slow(*of: Any) -> Any:
+        epochs._newest.until = 0.0
+        return await choose(*of)
+
+    world.gateway.fleet.choose = slow
+    answer = await world.ask(policy=policy)
+    assert answer.status == 200, answer.body
+    with Scan(str(world.database)) as scan:
+        kinds = [row.kind for row in scan.rows(0, scan.size, 1000) if row.kind in ("epoch", "intent")]
+    assert kinds == ["epoch", "epoch", *["intent"] * (2 if policy == "quorum-audited" else 1)]
+    (own,) = [row for row in world.ledger().receipts if "parent" not in row.predicate]
+    assert own.predicate["audit"]["epoch"] == epochs.current().id
