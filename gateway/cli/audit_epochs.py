@@ -30,9 +30,10 @@ An epoch's seed is committed to in the log before the first request, and reveale
 request's receipt id decide whether its answer is audited. So anybody who has the log can tell which audits are missing.
 The log itself is checked first, as `veriroute audit verify` does; then for every epoch, each as a line:
 
-  commitment   the log had it before the first request that was taken under it
+  commitment   the log had it before the first request that was taken under it; its reveal is due in bounded time
   reveal       the seed was revealed, it is the one committed to, and nothing was taken under it afterwards
-  selection    exactly the answers that the seed selects were audited: none missing, extra, or of no released answer
+  selection    exactly the answers that the seed selects were audited: none missing, extra, or of no released answer;
+               each was drawn under the epoch that was in force, and at the one rate of its policy
   audits       what they found; a failed one without its alarm is contraindicated, one with it is a warning
 
 Exit code: 0 all that was asked for is affirming, or a warning; 1 something is contraindicated; 2 usage; 3

@@ -22,6 +22,12 @@ from .receipt import Count, Hex256, UlidText
 AUDIT_FAILED: Literal["audit_failed"] = "audit_failed"
 MAX_NAMED = 100
 
+#: The longest that an epoch takes requests (`sampled.epoch_s`), and the longest from its end to its reveal: a request
+#: that still runs with its proofs (`deadlines.total_s`, `proofs.timeout_s`, 5 s to be entered), then what an audit
+#: waits for (`sampled.delay_max_s`) and takes (240 s). These are the most that a policy may ask for.
+MAX_EPOCH_MS = 86_400_000
+MAX_REVEAL_MS = 1000 * (86_400 + 600 + 5 + 86_400 + 240)
+
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9_]{0,63}\Z")]
 

@@ -4,10 +4,16 @@
     for row in rows: epochs.take(row)               # in the order of the log
     lines = epochs.lines(now_ms)                    # for each epoch the steps below, `about` its id
 
- commitment   the epoch's entry comes before the first request that was taken under it
+ commitment   the epoch's entry comes before the first request that was taken under it, and keeps its promises short
  reveal       the seed was revealed, is the one that was committed to, and nothing was taken under it afterwards
- selection    exactly the released answers that the seed selects were audited, each once, before the reveal
+ selection    exactly the released answers that the seed selects were audited, each once, before the reveal; each was
+              drawn under the epoch that was in force, and at its policy's rate
  audits       what the audits found; every failed one has its alarm, and names the node that answered
+
+One epoch is in force at any moment of the log's order: the one that was committed to last. Otherwise whoever has the
+seeds of two could see which of them spares an answer, and name that one. An answer falls under the one that was in
+force at its intent. Of a request that was under way without one when the epoch changed, only its own time can tell: it
+was received before the newer epoch began, and hardly after the first answer under that.
 
 Rows are believed as far as `gateway.log.audit` finds them genuine, which is to be asked of the same rows. Of an epoch
 that runs, only the ids of its answers are kept in memory; of one that is over, counts.
@@ -23,15 +29,26 @@ import msgspec
 from gateway.errors import FormatError, ProofError
 from gateway.log.audit_rows import StoredRow, read_envelope
 from gateway.log.receipt import parse_leaf
-from gateway.model.audits import AUDIT_FAILED, AuditEntry, EpochEntry, FailedAudit, RevealEntry
+from gateway.model.audits import (
+    AUDIT_FAILED,
+    MAX_EPOCH_MS,
+    MAX_REVEAL_MS,
+    AuditEntry,
+    EpochEntry,
+    FailedAudit,
+    RevealEntry,
+)
 from gateway.model.line import Line
-from gateway.model.receipt import AuditPart, instant
+from gateway.model.receipt import AuditPart, PolicyRef, instant, millis
 from gateway.model.verdict import Outcome
 from gateway.verify.proofs.sampling import Review, check_reveal, parse_rate, review
 
 STEPS = ("commitment", "reveal", "selection", "audits")
 #: How many ids a sentence names at most.
 NAMED = 3
+#: How much later than the first answer under an epoch one may be received that falls under the epoch before it. Between
+#: a request's time and the naming of its epoch there are milliseconds; the rest is for clocks that are being corrected.
+LEEWAY_MS = 60_000
 
 
 class Summary(msgspec.Struct, rename="camel", kw_only=True):
@@ -70,6 +87,8 @@ class _Epoch:
     def __init__(self, id: str) -> None:
         self.id = id
         self.place = self.first_use = -1
+        self.newer: _Epoch | None = None  # was in force from its own entry on
+        self.first_received: int | None = None
         self.entry: EpochEntry | None = None
         self.reveal: RevealEntry | None = None
         self.answers: dict[str, _Answer] = {}
@@ -92,18 +111,43 @@ class _Log(msgspec.Struct):
 
 
 class _Predicate(msgspec.Struct, rename="camel"):
-    """The members of a receipt, an intent or an alarm that are looked at."""
+    """The members of an intent or an alarm that are looked at."""
 
     receipt_id: str = ""
-    release: str = ""
     alarm: str = ""
-    audit: AuditPart | None = None
-    served: _Served | None = None
-    log: _Log | None = None
+    parent: str = ""
 
 
 class _Any(msgspec.Struct):
     predicate: _Predicate
+
+
+class _Verifier(msgspec.Struct, frozen=True):
+    policies: tuple[PolicyRef, ...] = ()
+
+
+class _Timings(msgspec.Struct, frozen=True):
+    received: str = ""
+
+
+class _Receipt(msgspec.Struct, rename="camel"):
+    """The members of a receipt that are looked at."""
+
+    receipt_id: str = ""
+    release: str = ""
+    audit: AuditPart | None = None
+    served: _Served | None = None
+    log: _Log | None = None
+    verifier: _Verifier = _Verifier()
+    timings: _Timings = _Timings()
+
+    @property
+    def backfilled(self) -> bool:
+        return self.log is not None and self.log.backfilled
+
+
+class _ReceiptStatement(msgspec.Struct):
+    predicate: _Receipt
 
 
 class _EpochStatement(msgspec.Struct):
@@ -123,6 +167,7 @@ class _AlarmStatement(msgspec.Struct):
 
 
 _anys = msgspec.json.Decoder(_Any)
+_receipts = msgspec.json.Decoder(_ReceiptStatement)
 _epochs = msgspec.json.Decoder(_EpochStatement)
 _audits = msgspec.json.Decoder(_AuditStatement)
 _reveals = msgspec.json.Decoder(_RevealStatement)
@@ -135,7 +180,9 @@ class Epochs:
     def __init__(self) -> None:
         self._epochs: dict[str, _Epoch] = {}
         self._intents: dict[str, int] = {}
-        self._ended = -1
+        self._rates: dict[str, str] = {}  # by the policy's digest
+        self._newest: _Epoch | None = None
+        self._started = self._ended = -1
 
     def take(self, row: StoredRow) -> None:
         """The next entry of the log. What cannot be read is passed over: `gateway.log.audit` names it."""
@@ -143,6 +190,7 @@ class Epochs:
             kind = parse_leaf(row.leaf).kind
             if kind in ("start", "stop"):
                 self._ended = row.place
+                self._started = row.place if kind == "start" else self._started
             elif kind in _READERS and row.envelope is not None:
                 _READERS[kind](self, row.place, read_envelope(row.envelope).payload)
         except (FormatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -167,20 +215,24 @@ class Epochs:
         return self._epochs.setdefault(id, _Epoch(id))
 
     def _intent(self, place: int, payload: bytes) -> None:
-        self._intents[_anys.decode(payload).predicate.receipt_id] = place
+        said = _anys.decode(payload).predicate
+        self._intents[said.receipt_id] = place
+        if said.parent:  # that exchange's prompt left by this one first, and it has no intent of its own
+            self._intents.setdefault(said.parent, place)
 
     def _receipt(self, place: int, payload: bytes) -> None:
-        said = _anys.decode(payload).predicate
+        said = _receipts.decode(payload).predicate
         first = self._intents.pop(said.receipt_id, place)
         if said.audit is None:
             return
         epoch = self._epoch(said.audit.epoch)
         if epoch.first_use < 0 or first < epoch.first_use:
             epoch.first_use = first
+        self._rate(epoch, place, said)
         if epoch.reveal is not None:
             # Only a log that could not be written explains it, and the receipt has to say so.
             epoch.late += 1
-            if said.log is None or not said.log.backfilled:
+            if not said.backfilled:
                 _fault(epoch, "reveal", f"receipt {said.receipt_id} (entry {place}) was taken under a revealed seed")
             return
         epoch.receipts += 1
@@ -188,6 +240,30 @@ class Epochs:
             if said.receipt_id in epoch.answers:
                 _fault(epoch, "selection", f"the log has the answer {said.receipt_id} twice")
             epoch.answers[said.receipt_id] = _Answer(said.served.node, said.audit.rate)
+            self._in_force(epoch, first, said)
+
+    def _rate(self, epoch: _Epoch, place: int, said: _Receipt) -> None:
+        """A policy's digest is that of its bytes, which have one rate."""
+        assert said.audit is not None
+        for policy in said.verifier.policies[:1]:
+            rate = self._rates.setdefault(policy.digest.sha256, said.audit.rate)
+            if rate != said.audit.rate:
+                sentence = f"{said.receipt_id} (entry {place}) was drawn at {said.audit.rate!a}, and others"
+                _fault(epoch, "selection", f"{sentence} under the same policy {policy.name!a} at {rate!a}")
+
+    def _in_force(self, epoch: _Epoch, first: int, said: _Receipt) -> None:
+        """Whether the epoch of an answer whose first entry is `first` was the one to name."""
+        received, newer = _millis(said.timings.received), epoch.newer
+        if received is not None and (epoch.first_received is None or received < epoch.first_received):
+            epoch.first_received = received
+        if epoch.entry is not None and epoch.place < self._started < first:
+            sentence = f"the answer {said.receipt_id} was drawn under it after its run had ended, at entry {first}"
+            _fault(epoch, "selection", sentence)
+        elif newer is not None and newer.place < first and said.backfilled:
+            epoch.late += 1
+        elif newer is not None and newer.place < first and not _under_way(newer, received):
+            sentence = f"the answer {said.receipt_id} was drawn under it at entry {first}, though epoch {newer.id}"
+            _fault(epoch, "selection", f"{sentence} was in force from entry {newer.place} on")
 
     def _announced(self, place: int, payload: bytes) -> None:
         entry = _epochs.decode(payload).predicate
@@ -198,6 +274,9 @@ class Epochs:
         if epoch.reveal is not None:  # whoever knows the seed can choose what it selects
             _fault(epoch, "commitment", f"entry {place} commits to a seed that was revealed before")
         epoch.place, epoch.entry = place, entry
+        if self._newest is not None:
+            self._newest.newer = epoch
+        self._newest = epoch
 
     def _audit(self, place: int, payload: bytes) -> None:
         entry = _audits.decode(payload).predicate
@@ -247,6 +326,21 @@ _READERS = {
     "reveal": Epochs._revealed,
     "alarm": Epochs._alarm,
 }
+
+
+def _under_way(newer: _Epoch, received: int | None) -> bool:
+    """Whether a request that was `received` then can have been under way when the epoch `newer` began."""
+    assert newer.entry is not None
+    if received is None or received >= newer.entry.begin_ms:
+        return False
+    return newer.first_received is None or received <= newer.first_received + LEEWAY_MS
+
+
+def _millis(text: str) -> int | None:
+    try:
+        return millis(text)
+    except FormatError:
+        return None
 
 
 def _fault(epoch: _Epoch, step: str, sentence: str) -> None:
@@ -305,10 +399,23 @@ def _commitment(epoch: _Epoch) -> tuple[Outcome, str]:
     if 0 <= epoch.first_use < epoch.place:
         sentence = f"a request was taken under it at entry {epoch.first_use}, before its commitment at {epoch.place}"
         return Outcome.CONTRAINDICATED, sentence
+    promised = _promised(epoch.entry)
+    if promised is not None:
+        return Outcome.CONTRAINDICATED, promised
     if epoch.first_use < 0:
         return Outcome.AFFIRMING, f"its seed was committed to at entry {epoch.place}; no request was taken under it"
     sentence = f"its seed was committed to at entry {epoch.place}, before the first request at {epoch.first_use}"
     return Outcome.AFFIRMING, sentence
+
+
+def _promised(entry: EpochEntry) -> str | None:
+    """What is wrong with an epoch's times: one that lasts, or waits, longer than any policy lets it is never judged."""
+    if not 0 <= entry.end_ms - entry.begin_ms <= MAX_EPOCH_MS:
+        return f"it takes requests from {_time(entry.begin_ms)} to {_time(entry.end_ms)}, and a day is the most"
+    if not 0 <= entry.reveal_by_ms - entry.end_ms <= MAX_REVEAL_MS:
+        after = f"it ends at {_time(entry.end_ms)} and its seed is due by {_time(entry.reveal_by_ms)}"
+        return f"{after}, which no policy's times come to"
+    return None
 
 
 def _reveal(epoch: _Epoch, now_ms: int, *, ended: bool) -> tuple[Outcome, str]:

@@ -10,15 +10,25 @@ import msgspec
 import pytest
 from receipt_world import T0_MS, World
 
+from gateway.auditing import Limits
 from gateway.log.audit_rows import StoredRow
 from gateway.log.dsse import wrap
 from gateway.log.receipt import event_statement, leaf
-from gateway.model.audits import AuditEntry, Doubted, EpochEntry, FailedAudit, RevealEntry
+from gateway.model.audits import (
+    MAX_EPOCH_MS,
+    MAX_REVEAL_MS,
+    AuditEntry,
+    Doubted,
+    EpochEntry,
+    FailedAudit,
+    RevealEntry,
+)
 from gateway.model.line import exit_code
-from gateway.model.receipt import PAYLOAD_TYPE, AuditPart, LogRef
+from gateway.model.receipt import PAYLOAD_TYPE, AuditPart, LogRef, PolicyRef, Receipt, Sha256, Timings, instant
 from gateway.model.ulid import encode
 from gateway.model.verdict import Release
 from gateway.offline.epochs import STEPS, Epochs
+from gateway.policy.schema import BY_PATH
 from gateway.verify.proofs.sampling import commitment, parse_rate, selected
 
 SEED = hashlib.sha256(b"an epoch").digest()
@@ -27,6 +37,7 @@ OTHER = encode(1 << 91)
 END = T0_MS + 3_600_000
 REVEAL_BY = END + 600_000
 GOOD = dict.fromkeys(STEPS, "affirming")
+NOTHING_YET = {"selection": "none", "audits": "none"}
 
 
 class Log:
@@ -45,14 +56,15 @@ class Log:
         self.rows.append(StoredRow(place, b"", self.world.leaves[place], kind, None, envelope, None, None, None, None))
         return self
 
-    def epoch(self, seed: bytes = SEED, epoch: str = EPOCH) -> Log:
+    def epoch(self, seed: bytes = SEED, epoch: str = EPOCH, **times: int) -> Log:
+        begin = times.get("begin_ms", T0_MS)
         entry = EpochEntry(
             epoch=epoch,
             commitment=commitment(seed),
             kind="reexec",
-            begin_ms=T0_MS,
-            end_ms=END,
-            reveal_by_ms=REVEAL_BY,
+            begin_ms=begin,
+            end_ms=times.get("end_ms", begin + 3_600_000),
+            reveal_by_ms=times.get("reveal_by_ms", begin + 4_200_000),
         )
         return self.add("epoch", entry)
 
@@ -64,11 +76,25 @@ class Log:
         self.number += 1
         while wanted is not None and selected(SEED, self._id(), parse_rate(rate)) is not wanted:
             self.number += 1
-        predicate = self.world.predicate(self.number, **{"audit": AuditPart(EPOCH, "reexec", rate), **changes})
+        predicate = self.made(rate, **changes)
         if intent:
             self._row("intent", self.world.add_intent(predicate))
         self._row("receipt", self.world.add_receipt(predicate))
         return predicate.receipt_id
+
+    def made(self, rate: str, *, policy: str = "0", at_ms: int = T0_MS, **changes: Any) -> Receipt:
+        """A predicate; `policy` is a digit of its digest, and it was received `at_ms`."""
+        ref = PolicyRef("p", "veriroute:policy/p@1", Sha256(policy * 64))
+        made = self.world.predicate(self.number, **{"audit": AuditPart(EPOCH, "reexec", rate), **changes})
+        return msgspec.structs.replace(
+            made,
+            verifier=msgspec.structs.replace(made.verifier, policies=(ref,)),
+            timings=msgspec.structs.replace(made.timings, received=instant(at_ms)),
+        )
+
+    def under(self, epoch: str, at_ms: int = T0_MS, **options: Any) -> str:
+        """A receipt under `epoch` that needs no audit, received `at_ms`."""
+        return self.receipt(False, audit=AuditPart(epoch, "reexec", "0.5"), at_ms=at_ms, **options)
 
     def _id(self) -> str:
         return encode((T0_MS << 80) + self.number)
@@ -264,7 +290,7 @@ def test_a_running_epoch_is_no_breach_until_its_time_is_over() -> None:
         "epoch",
         EpochEntry(epoch=EPOCH, commitment="0" * 64, kind="reexec", begin_ms=0, end_ms=2**53, reveal_by_ms=2**53),
     )
-    assert far.outcomes()["reveal"] == "warning"
+    assert far.outcomes() == {**GOOD, "commitment": "contraindicated", "reveal": "warning", **NOTHING_YET}
     assert far.judged().summaries()[0].end == f"{2**53} ms"
 
 
@@ -315,9 +341,9 @@ def test_rates_are_reviewed_each_by_itself() -> None:
     """Policies with rates of their own share an epoch's seed."""
     log = Log().epoch()
     for rate in ("1", "0.25"):
-        log.audit(log.receipt(True, rate=rate))
+        log.audit(log.receipt(True, rate=rate, policy=rate[-1]))
         if rate != "1":
-            log.receipt(False, rate=rate)
+            log.receipt(False, rate=rate, policy=rate[-1])
     log.reveal()
     assert log.outcomes() == GOOD
 
@@ -359,3 +385,143 @@ def test_an_alarm_of_another_kind_reports_no_failure() -> None:
     log, due, _ = good()
     log.audit(due, "fail", "margin_too_large").add("alarm", {"alarm": "surplus_bytes", "receiptId": due}).reveal()
     assert log.outcomes()["audits"] == "contraindicated"
+
+
+def selections(log: Log) -> list[str]:
+    """What becomes of the step for each epoch, all revealed."""
+    epochs = log.reveal().reveal(epoch=OTHER).judged()
+    assert all(
+        line.outcome.value == "affirming" for line in epochs.lines(T0_MS) if line.step in ("commitment", "reveal")
+    )
+    return [line.outcome.value for line in epochs.lines(T0_MS) if line.step == "selection"]
+
+
+def test_who_has_two_epochs_cannot_choose_between_them() -> None:
+    """Once the log has another epoch, an answer to a request that comes then cannot be drawn under the one before."""
+    log = Log().epoch().epoch(epoch=OTHER)
+    spared = log.under(EPOCH, T0_MS + 1, intent=True)
+    log.under(OTHER, T0_MS + 2, intent=True)
+    assert selections(log) == ["contraindicated", "affirming"]
+    assert f"the answer {spared} was drawn under it at entry 2, though epoch {OTHER} was in" in log.sentence(
+        "selection"
+    )
+
+
+def test_an_answer_is_drawn_under_the_epoch_that_its_intent_found() -> None:
+    """What was announced before the next epoch's commitment belongs to the epoch before, however late its answer."""
+    log = Log().epoch()
+    old = log.made("0.5")
+    log._row("intent", log.world.add_intent(old))
+    log.epoch(epoch=OTHER).under(OTHER, T0_MS - 3_600_000)  # and somebody set the clock back
+    log._row("receipt", log.world.add_receipt(old))
+    if selected(SEED, old.receipt_id, parse_rate("0.5")):
+        log.audit(old.receipt_id)
+    assert selections(log) == ["affirming", "affirming"]
+
+
+@pytest.mark.parametrize("intended", [True, False])
+def test_the_answer_of_a_quorum_is_announced_by_its_nodes_intents(intended: bool) -> None:
+    """An exchange that asks through others has no intent of its own: theirs name it."""
+    log = Log().epoch()
+    log.number = 7
+    while selected(SEED, log._id(), parse_rate("0.5")):
+        log.number += 1
+    whole = log.made("0.5", at_ms=END + 1)
+    if intended:
+        for child in "12":
+            log.add("intent", {"receiptId": encode(int(child)), "parent": whole.receipt_id})
+    log.epoch(epoch=OTHER, begin_ms=END)
+    log._row("receipt", log.world.add_receipt(whole))
+    assert selections(log) == ["affirming" if intended else "contraindicated", "affirming"]
+
+
+@pytest.mark.parametrize(
+    ("received", "first", "outcome"),
+    [
+        (END - 1, None, "affirming"),
+        (END, None, "contraindicated"),
+        (END - 1, END - 1, "affirming"),
+        (END - 1, END - 60_001, "affirming"),
+        (END - 1, END - 60_002, "contraindicated"),
+    ],
+)
+def test_a_request_that_was_under_way_tells_by_its_time(received: int, first: int | None, outcome: str) -> None:
+    """Without an earlier intent it was received before the newer epoch began, and before that was made use of."""
+    log = Log().epoch().epoch(epoch=OTHER, begin_ms=END)
+    if first is not None:
+        log.under(OTHER, END + 5)
+        log.under(OTHER, first)
+    log.under(EPOCH, received)
+    assert selections(log)[0] == outcome
+
+
+def test_a_request_without_a_time_was_not_under_way() -> None:
+    """A time that is none excuses nothing."""
+    log = Log().epoch().epoch(epoch=OTHER, begin_ms=END)
+    for number, audit in enumerate((EPOCH, OTHER)):
+        made = log.made("0.000000001", audit=AuditPart(audit, "reexec", "0.000000001"), receipt_id=encode(number))
+        log._row("receipt", log.world.add_receipt(msgspec.structs.replace(made, timings=Timings("yesterday"))))
+    assert selections(log) == ["contraindicated", "affirming"]
+
+
+def test_an_answer_that_the_log_could_not_take_in_time_is_drawn_as_it_was() -> None:
+    """It says that it was entered late, which is a warning, and its intent may have been entered late as well."""
+    log = Log().epoch().epoch(epoch=OTHER, begin_ms=END)
+    log.under(EPOCH, END + 1, log=LogRef("x", backfilled=True))
+    log.reveal().reveal(epoch=OTHER)
+    assert log.outcomes() == {**GOOD, "audits": "none"}
+    assert [line.outcome.value for line in log.judged().lines(T0_MS, EPOCH)] == [
+        *("affirming", "warning", "affirming", "none"),
+    ]
+
+
+def test_nothing_is_drawn_under_the_epoch_of_an_earlier_run() -> None:
+    """A start ends the epochs of the run before: their seeds are revealed, and no answer of theirs comes any more."""
+    log = Log().event("start").epoch()
+    log.under(EPOCH, intent=True)
+    log.event("start").under(EPOCH, intent=True)
+    log.reveal()
+    assert log.outcomes()["selection"] == "contraindicated"
+    assert "after its run had ended" in log.sentence("selection")
+
+
+def test_a_policy_has_one_rate() -> None:
+    """Two answers under the same policy file that were drawn at different rates: one of them was not at the file's."""
+    log = Log().epoch()
+    log.audit(log.receipt(True, rate="0.5"))
+    other = log.receipt(False, rate="0.01")
+    log.receipt(False, rate="0.01", policy="1")
+    log.receipt(False, rate="0.5", verifier=msgspec.structs.replace(log.world.predicate().verifier, policies=()))
+    log.reveal()
+    assert log.outcomes() == {**GOOD, "selection": "contraindicated"}
+    assert f"{other} (entry 3) was drawn at '0.01'" in log.sentence("selection")
+    assert "under the same policy 'p' at '0.5'" in log.sentence("selection")
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ({"end_ms": T0_MS - 1}, "takes requests from"),
+        ({"end_ms": T0_MS + MAX_EPOCH_MS + 1, "reveal_by_ms": T0_MS + MAX_EPOCH_MS + 2}, "a day is the most"),
+        ({"reveal_by_ms": END - 1}, "no policy's times"),
+        ({"reveal_by_ms": END + MAX_REVEAL_MS + 1}, "no policy's times"),
+    ],
+)
+def test_an_epoch_promises_its_reveal_in_the_time_that_policies_allow(times: dict[str, int], words: str) -> None:
+    """One that need never be revealed, since its day never comes, is contraindicated; the longest that can be is not."""
+    log = Log().epoch(**times).reveal()
+    assert log.outcomes()["commitment"] == "contraindicated"
+    assert words in log.sentence("commitment")
+    end = T0_MS + MAX_EPOCH_MS
+    longest = Log().epoch(end_ms=end, reveal_by_ms=end + MAX_REVEAL_MS).reveal()
+    assert longest.outcomes()["commitment"] == "affirming"
+
+
+def test_the_longest_epoch_is_that_of_the_longest_policy() -> None:
+    """What bounds an epoch's promises is what policies may ask for, and what the gateway adds to it."""
+    high = {path: 1000 * int(BY_PATH[path].high) for path in TIMES}
+    assert high.pop("sampled.epoch_s") == MAX_EPOCH_MS
+    assert sum(high.values()) + 5_000 + round(2000 * Limits().judge_s) == MAX_REVEAL_MS
+
+
+TIMES = ("sampled.epoch_s", "deadlines.total_s", "proofs.timeout_s", "sampled.delay_max_s")
