@@ -69,10 +69,14 @@ class Baselines:
             raise FormatError(f"{path} is the baseline of another model or node")
         return found
 
+    def full(self) -> bool:
+        """Whether there are as many as are kept."""
+        return sum(1 for _ in self.folder.glob("*.json")) >= MAX_BASELINES
+
     def begin(self, baseline: Baseline) -> bool:
         """Keep a first baseline; False where there are as many as are kept. Raises `OSError`."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if sum(1 for _ in self.folder.glob("*.json")) >= MAX_BASELINES:
+        if self.full():
             return False
         self._write(baseline)
         return True

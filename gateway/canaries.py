@@ -152,6 +152,8 @@ class Canaries:
     async def _measure(self, node: str, model: str) -> str | None:
         """Take the samples and compare them; the reason of the comparison, None where a baseline was set."""
         kept = await asyncio.to_thread(self._store.read, node, model)
+        if kept is None and await asyncio.to_thread(self._store.full):
+            raise NoSample("baselines_full")  # before anything is asked, and paid for, that could not be kept
         prompt = _random.choice(string.ascii_lowercase) if kept is None else kept.prompt
         body = question(model, prompt)
         samples: list[dict[str, float]] = []

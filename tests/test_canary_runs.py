@@ -217,6 +217,10 @@ async def test_what_keeps_a_run_from_being_kept(tmp_path: Path, monkeypatch: pyt
     assert (await made(tmp_path, relay)[0]._first((NODE, "m"))) <= 1.0
     store.reset(NODE, ["m"])
     monkeypatch.setattr("gateway.baselines.MAX_BASELINES", 0)
+    asked = len(relay.asked)
+    assert (await turn(runs))["reason"] == "baselines_full"
+    assert len(relay.asked) == asked  # what there is no room for is not asked for
+    monkeypatch.setattr(Baselines, "full", lambda self: len(relay.asked) > asked)  # the room went meanwhile
     assert (await turn(runs))["reason"] == "baselines_full"
     monkeypatch.undo()
     monkeypatch.setattr(canaries, "GAP_S", 0.0)
