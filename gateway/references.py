@@ -147,8 +147,10 @@ class _Server:
 
     def _failed(self, reason: str) -> None:
         """Leave it alone for a while: at once where nothing answers, after some in a row where answers are late."""
+        if reason == "reference_oversize":
+            return  # it answers; the question asked for too much
         self._late += 1
-        if reason == "reference_oversize" or (reason != "reference_unreachable" and self._late < LATE_IN_A_ROW):
+        if reason != "reference_unreachable" and self._late < LATE_IN_A_ROW:
             return
         self._pause = min(LONGEST_PAUSE, max(LEAST_PAUSE, 2 * self._pause))
         self._again, self._why = self._mono() + self._pause, reason

@@ -169,13 +169,16 @@ async def test_questions_wait_their_turn(make: Make) -> None:
 
 
 async def test_an_answer_that_is_too_large(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not taken, and the reference is not left alone for it."""
+    """It is not taken, and the reference is not left alone for it, nor sooner for one that is late afterwards."""
     monkeypatch.setattr(module, "MAX_ANSWER", 100)
-    with serving(lambda path, asked: b" " * 200) as url:
-        reference = Reference("ref", url, ("m",))
+    slow = [False]
+    with serving(lambda path, asked: 0.6 if slow[0] else b" " * 200) as url:
+        reference = Reference("ref", url, ("m",), timeout_s=0.3)
         references = make(reference)
         for _ in range(4):
             assert await reason(references, reference) == "reference_oversize"
+        slow[0] = True
+        assert await reason(references, reference) == "reference_timeout"
         assert references._servers["ref"]._again == 0
 
 
