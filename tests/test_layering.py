@@ -76,6 +76,8 @@ ADAPTERS_MAY = (
     "gateway.verify",
     "gateway.adapter",
     "gateway.exchange.stream",
+    "gateway.api.limits",  # the front alone, which knows nothing of exchanges: the reference node is served by it, too
+    "gateway.api.protocol",
     "gateway.policy_files",
     "gateway.testing",
 )

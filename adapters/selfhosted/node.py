@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from gateway import __version__
+from gateway.api.limits import BodyMemory
 from gateway.crypto.canonical import strict_json
 from gateway.errors import BadRequest, FormatError, MethodNotAllowed, NotFound, VerirouteError
 
@@ -61,6 +62,7 @@ class Node:
         self._fronts_backend = fronts_backend
         self._attester = attester
         self._store = ReceiptStore()
+        self._bodies = BodyMemory(wire.MAX_BODIES)
         self._sealer = Sealer(identity.active, self.pin, self._store)
         self._foreign = Sealer(dishonest.foreign(identity.active), self.pin, self._store)
         self._started = int(time.time())
@@ -88,7 +90,7 @@ class Node:
         except wire.Gone:
             return
         except VerirouteError as error:
-            await wire.send_json(send, wire.error_body(error, path), error.status)
+            await wire.send_json(send, wire.error_body(error, path), error.status, wire.error_headers(error))
 
     async def _lifespan(self, receive: wire.Receive, send: wire.Send) -> None:
         await receive()
@@ -148,19 +150,23 @@ class Node:
 
     async def _exchange(self, scope: wire.Scope, receive: wire.Receive, send: wire.Send) -> None:
         asked = wire.asked(scope)
-        body = await wire.read_body(receive)
-        exchange = _Exchange(self, scope, body, asked, send)
-        work = asyncio.ensure_future(exchange.run())
-        left = asyncio.ensure_future(receive())  # resolves when the client leaves, or the answer is complete
-        try:
-            await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                work.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-        finally:
-            left.cancel()
+        async with wire.body_of(receive, self._bodies) as body:
+            await _until_left(_Exchange(self, scope, body, asked, send), receive)
+
+
+async def _until_left(exchange: _Exchange, receive: wire.Receive) -> None:
+    """Run the exchange, and end it when the client leaves."""
+    work = asyncio.ensure_future(exchange.run())
+    left = asyncio.ensure_future(receive())  # resolves when the client leaves, or the answer is complete
+    try:
+        await asyncio.wait((work, left), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
             work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        left.cancel()
+        work.cancel()
 
 
 class _Exchange:
@@ -215,10 +221,8 @@ class _Exchange:
         return self._refusal(answer.error, answer.forwarded) if isinstance(answer, Failed) else answer
 
     def _refusal(self, error: VerirouteError, forwarded: bytes | None = None) -> Whole:
-        headers = [(b"content-type", b"application/json")]
-        if error.status == 503:
-            headers.append((b"retry-after", b"1"))
-        return Whole(wire.error_body(error, self._path), None, error.status, tuple(headers), forwarded)
+        headers = ((b"content-type", b"application/json"), *wire.error_headers(error))
+        return Whole(wire.error_body(error, self._path), None, error.status, headers, forwarded)
 
     def _label(self, seal: Seal) -> str:
         return dishonest.OTHER_MODEL if self._lie == "swap-model" else seal.model

@@ -1,4 +1,4 @@
-"""uvicorn, with a ready signal, an exit code of 0 on SIGTERM, and connections that outlive a gateway's pool."""
+"""The gateway's own front, with a ready signal, an exit code of 0 on SIGTERM, and connections that outlive its pool."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from gateway.api.limits import Limits, raise_descriptor_limit
+from gateway.api.protocol import serve_config
+
 from .node import Node
 
-KEEP_ALIVE_S = 120  #: longer than a gateway keeps an idle connection, so that it is never we who close first
+#: Idle connections stay longer than a gateway keeps them, so that it is never we who close first. And a gateway reads
+#: no faster than its own caller does, whom it cuts off by itself: we give up later than it.
+LIMITS = Limits(idle_s=120, write_s=120, write_rate=256)
+_OTHER_FILES = 384  # beside clients: up to 256 connections to a backend, the libraries' and our own files
 _SWITCH_S = 0.0005  # the model's threads give way to the event loop this often; CPython's default is ten times that
 
 
@@ -40,23 +46,28 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(node: Node, listener: socket.socket, tls: tuple[str, str] | None, ready: Callable[[], None]) -> int:
-    """Serve until told to stop. Raises what kept the node from starting."""
-    sys.setswitchinterval(_SWITCH_S)
-    config = uvicorn.Config(
+def configuration(node: Node, tls: tuple[str, str] | None, limits: Limits = LIMITS) -> uvicorn.Config:
+    """How a node is served. `tls` are the files of a certificate and its key."""
+    return serve_config(
         node,
-        http="httptools",
-        ws="none",
+        limits=limits,
+        shutdown_s=3,
         lifespan="on",
-        log_config=None,
         log_level="critical",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=3,
         ssl_certfile=tls[0] if tls else None,
         ssl_keyfile=tls[1] if tls else None,
     )
+
+
+def serve(node: Node, listener: socket.socket, tls: tuple[str, str] | None, ready: Callable[[], None]) -> int:
+    """Serve until told to stop. Raises what kept the node from starting."""
+    sys.setswitchinterval(_SWITCH_S)
+    short = raise_descriptor_limit(LIMITS, reserve=_OTHER_FILES)
+    if short:
+        sys.stderr.write(
+            f"warning    the limit of open files is {short} too low for {LIMITS.connections} connections\n"
+        )
+    config = configuration(node, tls)
     server = _Server(config, ready)
     # uvicorn leaves the process by itself when the application cannot start; we would rather say why.
     with contextlib.suppress(SystemExit), asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

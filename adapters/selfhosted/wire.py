@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import msgspec
 
+from gateway.api.limits import BodyMemory
 from gateway.errors import BadRequest, BodyTooLarge, VerirouteError
 
 Scope = MutableMapping[str, Any]
@@ -16,6 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 MAX_BODY = 32 * 1024 * 1024
+MAX_BODIES = 16 * MAX_BODY  #: of all requests that come or are answered at one time
 _NONCE = re.compile(rb"[0-9a-f]{64}")
 _MESSAGE_TYPES = {
     400: "invalid_request_error",
@@ -58,21 +61,29 @@ def asked(scope: Scope) -> Asked:
     return Asked(None if nonce is None else nonce.decode(), found.get(b"x-aci-inline") == b"1", chained)
 
 
-async def read_body(receive: Receive) -> bytes:
-    """The whole request body. Raises `BodyTooLarge`, and `Gone` when the client leaves first."""
+@contextlib.asynccontextmanager
+async def body_of(receive: Receive, memory: BodyMemory) -> AsyncIterator[bytes]:
+    """The whole request body, which counts in `memory` from its first byte until the block ends.
+
+    Raises `BodyTooLarge`, `Busy` when the memory is out, and `Gone` when the client leaves first.
+    """
     parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MAX_BODY:
-            raise BodyTooLarge(f"the body is over {MAX_BODY} bytes")
-        parts.append(part)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+    size, more = 0, True
+    try:
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Gone
+            part = message.get("body", b"")
+            if size + len(part) > MAX_BODY:
+                raise BodyTooLarge(f"the body is over {MAX_BODY} bytes")
+            memory.take(len(part))
+            size += len(part)
+            parts.append(part)
+            more = message.get("more_body", False)
+        yield parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        memory.give(size)
 
 
 async def start(send: Send, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -92,6 +103,11 @@ async def send_json(send: Send, value: Any, status: int = 200, headers: Iterable
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await start(send, status, [*own, *headers])
     await end(send, body)
+
+
+def error_headers(error: VerirouteError) -> Headers:
+    """What stands beside the error's body, less its type and length: when to try again."""
+    return [(b"retry-after", b"1")] if error.status == 503 else []
 
 
 def error_body(error: VerirouteError, path: str) -> bytes:

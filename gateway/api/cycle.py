@@ -141,7 +141,7 @@ class Cycle:
         if self.response_started:
             self._protocol.cut(self)
             return
-        status, headers, body = render(InternalError("The gateway failed; its log says why."), close=True)
+        status, headers, body = render(InternalError("The server failed; its log says why."), close=True)
         try:
             await self.send({"type": "http.response.start", "status": status, "headers": headers})
             await self.send({"type": "http.response.body", "body": body})

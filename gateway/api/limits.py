@@ -55,7 +55,7 @@ class BodyMemory:
     def room(self, size: int) -> None:
         """Raises `Busy` when `size` more bytes go beyond the limit."""
         if self.held + size > self.limit:
-            raise Busy("This gateway holds as many bytes of request bodies as it allows.")
+            raise Busy("This server holds as many bytes of request bodies as it allows.")
 
     def take(self, size: int) -> None:
         """Hold `size` more bytes, or raise `Busy`; `give` them back."""

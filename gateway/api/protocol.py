@@ -104,7 +104,7 @@ class FrontProtocol(HttpToolsProtocol):
         if not self.watch.enter(self, self.loop):
             self.connections.discard(self)
             self._phase = _CLOSING
-            self._write_refusal(Busy("This gateway has as many connections as it allows."))
+            self._write_refusal(Busy("This server has as many connections as it allows."))
             transport.close()
             return
         self.deadline = self.loop.time() + self.limits.header_s
@@ -285,9 +285,9 @@ class FrontProtocol(HttpToolsProtocol):
         headers = self.headers
         self._header_count = len(headers)
         if version not in ("1.1", "1.0"):
-            return self._refuse(VersionNotSupported("This gateway speaks HTTP/1.1."))
+            return self._refuse(VersionNotSupported("This server speaks HTTP/1.1."))
         if method not in METHODS:
-            text = f"This gateway does not know the method {method.decode('ascii')}."
+            text = f"This server does not know the method {method.decode('ascii')}."
             return self._refuse(MethodNotAllowed(text, allow="GET, HEAD, OPTIONS, POST"))
         if len(headers) > limits.headers:
             return self._refuse(HeadersTooLarge(f"A request may have {limits.headers} headers."))
