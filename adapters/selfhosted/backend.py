@@ -22,6 +22,7 @@ MAX_ANSWER = 64 * 1024 * 1024
 MAX_EVENT = 8 * 1024 * 1024
 _PASSED_ON = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta", b"openai-beta")
 _PASSED_BACK = (b"content-type", b"content-encoding", b"retry-after")
+_FRAMING = ("content-length", "transfer-encoding")  #: without one of them an answer ends wherever its connection does
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  #: failures before a byte of the request left
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _OURS = re.compile(rb"(?m)^(?:: ?aci\.chain |event: ?aci\.receipt)")
@@ -148,7 +149,18 @@ async def _whole(response: httpx.Response) -> bytes:
         raise UpstreamFailed(f"the backend broke off its answer ({type(error).__name__})") from None
     finally:
         await response.aclose()
-    return b"".join(parts)
+    data = b"".join(parts)
+    if not any(name in response.headers for name in _FRAMING) and not _is_json(data):
+        raise UpstreamFailed("the backend's answer has no length, and is no whole JSON: it may have been cut")
+    return data
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 class _BackendStream:

@@ -201,6 +201,35 @@ def test_a_cut_answer_is_an_error(backend: Backend, front: Running) -> None:
         assert forwarded == "sha256:" + hashlib.sha256(answer.request).hexdigest()
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    ("status", "body", "whole"),
+    [
+        pytest.param(200, ODD_JSON, True, id="whole"),
+        pytest.param(200, ODD_JSON[:-9], False, id="cut"),
+        pytest.param(429, b'{"error":{"message":"slow down"}}', True, id="whole error"),
+        pytest.param(429, b'{"error":{"mess', False, id="cut error"),
+        pytest.param(200, b"", False, id="nothing"),
+        pytest.param(200, b"[" * 100_000, False, id="deep"),
+    ],
+)
+def test_what_only_the_end_of_the_connection_ends(
+    backend: Backend, front: Running, version: str, status: int, body: bytes, whole: bool
+) -> None:
+    """An answer without a length passes when it is whole JSON; any other may have been cut, and is a signed error."""
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/{version} {status} X\r\ncontent-type: application/json\r\n\r\n".encode() + body)
+
+    backend.script = script
+    answer = ask(front.url, {"model": "m", "messages": []})
+    assert problems(answer, report(front.url), model="m") == set()
+    if whole:
+        assert (answer.status, answer.body) == (status, body)
+    else:
+        assert (answer.status, answer.document["error"]["code"]) == (502, "upstream_failed")
+
+
 @pytest.mark.parametrize(
     ("stream", "length"),
     [
@@ -212,6 +241,13 @@ def test_a_cut_answer_is_an_error(backend: Backend, front: Running) -> None:
 def test_a_cut_stream_is_cut(backend: Backend, front: Running, stream: bytes, length: int | None) -> None:
     """A stream that breaks off, or ends before its terminator, ends without receipt and without a proper end."""
     backend.says("200 OK", "text/event-stream", stream, length=length)
+    with pytest.raises(httpx.RemoteProtocolError):
+        ask(front.url, {"model": "m", "messages": [], "stream": True})
+
+    async def without_length(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + stream)
+
+    backend.script = without_length
     with pytest.raises(httpx.RemoteProtocolError):
         ask(front.url, {"model": "m", "messages": [], "stream": True})
 
