@@ -26,6 +26,8 @@ from gateway.crypto.x509 import spki_sha256
 from gateway.errors import ConfigError, FormatError
 from gateway.verify.aci import keyset_digest, parse_keyset
 
+from . import secret_file
+
 LIFETIME_S = 365 * 86400
 _SEED = re.compile(r"[0-9a-f]{64}")
 
@@ -69,16 +71,13 @@ def ephemeral() -> Identity:
 
 def load_or_create(path: Path) -> Identity:
     """The identity in `path`; a file that is not there is made. Raises `ConfigError` saying what to do."""
+    identity, document = create(time.time())
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        secret_file.make(path, document)
     except FileExistsError:
         return _load(path)
     except OSError as error:
         raise ConfigError(f"cannot create the identity file {path}: {error.strerror}") from None
-    identity, document = create(time.time())
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(document, file, indent=1)
-        file.write("\n")
     return identity
 
 

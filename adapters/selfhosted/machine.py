@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -51,6 +50,7 @@ from gateway.testing.tee.machines import (
 from gateway.verify import aci
 from gateway.verify.tee.amd_certificates import parse_certificate
 
+from . import secret_file
 from .dishonest import Mischief
 
 TEES = ("tdx", "snp", "nitro")
@@ -153,15 +153,14 @@ class _Kept:
         path = folder / "machine.json"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            if path.exists():  # making one may take seconds
+                return cls._load(path, tee)
+            document = _made(tee, now)
+            secret_file.make(path, document)
         except FileExistsError:
             return cls._load(path, tee)
         except OSError as error:
             raise ConfigError(f"cannot create {path}: {error.strerror}") from None
-        document = _made(tee, now)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-            file.write("\n")
         return cls(document)
 
     @classmethod

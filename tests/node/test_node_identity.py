@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -27,6 +28,24 @@ def test_made_once_and_kept(tmp_path: Path) -> None:
     again = identities.load_or_create(path)
     assert identities.pin(identities.keyset(made)) == identities.pin(identities.keyset(again))
     assert made.active.signer.public_key == again.active.signer.public_key
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_nothing_stays_of_one_that_was_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """A full disk is said, and what was written of the file is gone: the next start makes it."""
+
+    def fails(descriptor: int) -> None:
+        raise failure
+
+    path = tmp_path / "identity.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fails)
+        with pytest.raises((ConfigError, KeyboardInterrupt), match=r"No space left|^$"):
+            identities.load_or_create(path)
+    assert list(tmp_path.iterdir()) == []
+    identities.load_or_create(path)
 
 
 def test_refused_when_others_can_read_it(tmp_path: Path) -> None:

@@ -319,6 +319,19 @@ def test_a_damaged_machine(tmp_path: Path, data: bytes, said: str) -> None:
     assert path.read_bytes() == data
 
 
+def test_a_machine_whose_making_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its keys take seconds; a start that ends in them leaves no file, which the next would find damaged."""
+
+    def interrupted(tee: str, now: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machines, "_made", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path, "tdx")
+    opened(tmp_path, "tdx")
+
+
 def _ed25519() -> str:
     key = ed25519.Ed25519PrivateKey.generate()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
