@@ -17,6 +17,7 @@ import msgspec
 from gateway.errors import ConfigError, UpstreamFailed, UpstreamTimeout
 
 from .source import PATHS, Failed, Stream, Whole
+from .wire import BLANK
 
 MAX_ANSWER = 64 * 1024 * 1024
 MAX_EVENT = 8 * 1024 * 1024
@@ -24,8 +25,7 @@ _PASSED_ON = (b"content-type", b"accept", b"anthropic-version", b"anthropic-beta
 _PASSED_BACK = (b"content-type", b"content-encoding", b"retry-after")
 _FRAMING = ("content-length", "transfer-encoding")  #: without one of them an answer ends wherever its connection does
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)  #: failures before a byte of the request left
-_BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r")
-_OURS = re.compile(rb"(?m)^(?:: ?aci\.chain |event: ?aci\.receipt)")
+_OURS = re.compile(rb"(?:(?<![^\r\n])|\A\xef\xbb\xbf)(?:: ?aci\.chain |event: ?aci\.receipt)")
 
 
 class BackendSource:
@@ -176,7 +176,7 @@ class _BackendStream:
             async for part in self._response.aiter_raw():
                 seen = max(0, len(rest) - 3)  # no blank line before: a long event is not searched anew
                 rest += part
-                cut = max((m.end() for m in _BLANK.finditer(rest, seen)), default=0)
+                cut = max((m.end() for m in BLANK.finditer(rest, seen)), default=0)
                 if cut:
                     ready = self._look(bytes(rest[:cut]))
                     del rest[:cut]
@@ -198,10 +198,10 @@ class _BackendStream:
                 if line.startswith(b"data:"):
                     self.chat_id = _chat_id(line[5:].strip())
                     break
-        if _OURS.search(ready) is None:
+        if b"aci." not in ready or _OURS.search(ready) is None:  # the first is much faster
             return ready
         blocks, at = [], 0
-        for match in _BLANK.finditer(ready):
+        for match in BLANK.finditer(ready):
             block, at = ready[at : match.end()], match.end()
             if _OURS.search(block) is None:
                 blocks.append(block)

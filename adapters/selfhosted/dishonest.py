@@ -40,7 +40,7 @@ from gateway.crypto.signatures import Ed25519Signer
 
 from .identity import Key
 from .moderation.model import ABOVE
-from .wire import Asked, Headers
+from .wire import BLANK, Asked, Headers
 
 ANSWER_MODES = ("tamper", "swap-model", "wrong-key", "replay", "truncate")
 SAMPLING_MODES = ("sample-hot", "wrong-seed")
@@ -143,6 +143,6 @@ def tampered(data: bytes) -> bytes:
 
 
 def first_half(stream: bytes) -> bytes:
-    """The first half of a stream's events, at least one and never the last."""
-    blocks = [block + b"\n\n" for block in stream.split(b"\n\n") if block]
-    return b"".join(blocks[: max(1, len(blocks) // 2)])
+    """The first half of a stream's events, at least one and of several never the last."""
+    ends = [match.end() for match in BLANK.finditer(stream)]
+    return stream[: ends[max(1, len(ends) // 2) - 1]] if ends else b""

@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 MAX_MODEL = 512  #: characters of a model's name: it stands in receipts, which are kept, and sent in a header
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _LAST = {
-    "/v1/chat/completions": re.compile(rb"(?m)^data: ?\[DONE\]\r?$"),
-    "/v1/completions": re.compile(rb"(?m)^data: ?\[DONE\]\r?$"),
-    "/v1/responses": re.compile(rb"(?m)^event: ?response\.(?:completed|incomplete|failed)\r?$"),
-    "/v1/messages": re.compile(rb"(?m)^event: ?message_stop\r?$"),
+    "/v1/chat/completions": wire.field("data", r"\[DONE\]"),
+    "/v1/completions": wire.field("data", r"\[DONE\]"),
+    "/v1/responses": wire.field("event", r"response\.(?:completed|incomplete|failed)"),
+    "/v1/messages": wire.field("event", "message_stop"),
 }
 
 

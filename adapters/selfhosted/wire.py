@@ -19,6 +19,8 @@ Headers = list[tuple[bytes, bytes]]
 
 MAX_BODY = 32 * 1024 * 1024
 MAX_BODIES = 16 * MAX_BODY  #: of all requests that come or are answered at one time
+#: The end of an event, in each spelling of its line ends (WHATWG HTML, section 9.2.5).
+BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _NONCE = re.compile(rb"[0-9a-f]{64}")
 _MESSAGE_TYPES = {
     400: "invalid_request_error",
@@ -26,6 +28,11 @@ _MESSAGE_TYPES = {
     413: "request_too_large",
     503: "overloaded_error",
 }
+
+
+def field(name: str, value: str) -> re.Pattern[bytes]:
+    """Finds the line of an event that is the field `name`. `value` is a regular expression for all of its value."""
+    return re.compile(rf"{name}(?<![^\r\n]{name}): ?(?:{value})(?=[\r\n])".encode())  # `^` knows LF alone
 
 
 class Cut(Exception):

@@ -149,13 +149,16 @@ def test_streams_pass_untouched(backend: Backend, front: Running, size: int, cha
     assert answer.receipt.receipt.chat_id == "chatcmpl-SSE"
 
 
-def test_the_backend_cannot_speak_for_the_node(backend: Backend, front: Running) -> None:
-    """Chain comments and receipt events of a backend are taken out."""
-    forged = b": aci.chain 1 " + b"0" * 128 + b"\n\n"
-    receipt = b"event: aci.receipt\ndata: e30=\n\n"
+@pytest.mark.parametrize("line", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("before", [b"", b": odd\r", b"id: 7\n"], ids=["alone", "cr", "lf"])
+def test_the_backend_cannot_speak_for_the_node(backend: Backend, front: Running, line: bytes, before: bytes) -> None:
+    """Chain comments and receipt events of a backend are taken out, however their lines end."""
+    forged = before + b": aci.chain 1 " + b"0" * 128 + line * 2
+    receipt = before + b"event: aci.receipt" + line + b"data: e30=" + line * 2
     backend.says(
         "200 OK",
         "text/event-stream",
+        b"\xef\xbb\xbf" + forged.removeprefix(before),
         ODD_SSE[:100] + ODD_SSE[100:].replace(b"data: [DONE]", forged + receipt + b"data: [DONE]"),
     )
     answer = ask(front.url, {"model": "m", "messages": [], "stream": True})
@@ -258,6 +261,15 @@ def test_a_compressed_stream_is_refused(backend: Backend, front: Running) -> Non
     answer = ask(front.url, {"model": "m", "messages": [], "stream": True}, chained=True)
     assert (answer.status, answer.document["error"]["code"]) == (502, "upstream_failed")
     assert problems(answer, report(front.url), model="m") == set()
+
+
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n\r\n", b"\r\n\n"])
+def test_a_stream_is_whole_however_its_lines_end(backend: Backend, front: Running, blank: bytes) -> None:
+    """A blank line ends an event in each of its spellings, mixed ones too."""
+    stream = b'data: {"id":"c"}' + blank + b"data: [DONE]\n\ndata: {}" + blank
+    backend.says("200 OK", "text/event-stream", stream)
+    answer = ask(front.url, {"model": "m", "messages": [], "stream": True})
+    assert answer.body.startswith(stream + b"event: aci.receipt\n")
 
 
 def test_a_long_event_is_searched_once() -> None:

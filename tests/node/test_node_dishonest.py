@@ -144,3 +144,4 @@ def test_byte_changes() -> None:
     assert swapped(inner) == inner.replace(b'"a"', b'"' + OTHER_MODEL.encode() + b'"')
     assert first_half(b"a\n\nb\n\nc\n\nd\n\n") == b"a\n\nb\n\n"
     assert first_half(b"a\n\n") == b"a\n\n"
+    assert first_half(b"a\r\n\r\nb\r\n\r\n") == b"a\r\n\r\n"
