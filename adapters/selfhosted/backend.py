@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.errors import ConfigError, UpstreamFailed, UpstreamTimeout
 
-from .source import PATHS, Failed, Stream, Whole
+from .source import PATHS, STREAMED, Failed, Stream, Whole
 from .wire import BLANK
 
 MAX_ANSWER = 64 * 1024 * 1024
@@ -84,12 +84,13 @@ class BackendSource:
         except httpx.HTTPError as error:
             return _failed(error, body)
         back = tuple((n.lower(), v) for n, v in response.headers.raw if n.lower() in _PASSED_BACK)
-        if response.headers.get("content-type", "").lower().startswith("text/event-stream"):
-            if response.headers.get("content-encoding", "identity").lower() != "identity":
-                await response.aclose()
-                return Failed(UpstreamFailed("the backend compressed its stream, which was not asked for"), body)
+        problem = _head_problem(path, response)
+        if problem is not None:
+            await response.aclose()
+            return Failed(UpstreamFailed(f"the backend {problem}"), body)
+        if _is_stream(response):
             stream = _BackendStream(response)
-            return Stream(stream.chunks(), lambda: stream.chat_id, back, body, response.status_code)
+            return Stream(stream.chunks(), lambda: stream.chat_id, response.aclose, back, body, response.status_code)
         try:
             data = await _whole(response)
         except UpstreamFailed as failure:
@@ -135,6 +136,23 @@ def _failed(error: httpx.HTTPError, body: bytes) -> Failed:
     if isinstance(error, httpx.TimeoutException):
         return Failed(UpstreamTimeout("the backend did not answer in time"), forwarded)
     return Failed(UpstreamFailed(f"the backend could not be reached ({type(error).__name__})"), forwarded)
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+
+def _head_problem(path: str, response: httpx.Response) -> str | None:
+    """Why an answer with this head cannot be passed on."""
+    if response.status_code > 599:
+        return f"answered with the status {response.status_code}, which is none of HTTP's"
+    if not _is_stream(response):
+        return None
+    if path not in STREAMED:
+        return "answered with a stream where there is none"
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        return "compressed its stream, which was not asked for"
+    return None
 
 
 async def _whole(response: httpx.Response) -> bytes:

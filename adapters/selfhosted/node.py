@@ -202,8 +202,11 @@ class _Exchange:
         if isinstance(answer, Whole):
             await self._whole(seal, answer)
         else:
-            async with contextlib.aclosing(answer.chunks) as chunks:  # type: ignore[type-var]
-                await self._stream(seal, answer, chunks)
+            try:
+                async with contextlib.aclosing(answer.chunks) as chunks:  # type: ignore[type-var]
+                    await self._stream(seal, answer, chunks)
+            finally:
+                await answer.close()
         if self._mischief is not None and self._mischief.mode == "replay" and answer.status == 200:
             self._mischief.record(self._path, self._stream_wanted, self._asked, self._recording)
 

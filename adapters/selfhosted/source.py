@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -28,6 +28,7 @@ _PREPARE: Mapping[str, Callable[[Any, Engine, str], Prepared]] = {
     "/v1/responses": responses.prepare,
     "/v1/messages": messages.prepare,
 }
+STREAMED = tuple(_PREPARE)  #: the paths that have streams
 MODERATIONS = "/v1/moderations"
 PATHS = (*_PREPARE, "/v1/embeddings", MODERATIONS)
 ACTIVATIONS = "/v1/toploc/activations"
@@ -52,10 +53,14 @@ class Whole:
 
 @dataclass
 class Stream:
-    """An event stream: `chunks` gives whole events; `chat_id` is known at the latest when it is through."""
+    """An event stream: `chunks` gives whole events; `chat_id` is known at the latest when it is through.
+
+    `close` ends it, asked for or not: an async generator that was never begun runs no clean-up of its own.
+    """
 
     chunks: AsyncIterator[bytes]
     chat_id: Callable[[], str | None]
+    close: Callable[[], Awaitable[None]]
     headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"text/event-stream; charset=utf-8"),)
     forwarded: bytes | None = None
     status: int = 200
@@ -140,7 +145,7 @@ class LocalSource:
         if not prepared.stream:
             return Whole(await feed.joined(), answer.id)
         await feed.ready()
-        return Stream(feed.batches(), lambda: answer.id)
+        return Stream(feed.batches(), lambda: answer.id, feed.leave)
 
     def _start(self, make: Callable[[Callable[[], bool]], Iterator[bytes]]) -> _Feed:
         self._waiting += 1
@@ -200,6 +205,10 @@ class _Feed:
             raise
         if self._error is not None:
             raise self._error
+
+    async def leave(self) -> None:
+        """Stop the worker: nobody reads on."""
+        self._gone = True
 
     async def joined(self) -> bytes:
         return b"".join([part async for part in self.batches()])

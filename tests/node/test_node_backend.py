@@ -15,7 +15,9 @@ import httpx
 import pytest
 from node_kit import HELLO, MODEL, NONCE, Running, ask, node, problems, report, start
 
-from adapters.selfhosted.backend import _BackendStream
+from adapters.selfhosted.backend import BackendSource, _BackendStream
+from adapters.selfhosted.identity import ephemeral
+from adapters.selfhosted.node import Node
 
 ODD_JSON = b'{ "id" : "chatcmpl-ORIG",\n  "model":"m", "x_unknown": 1.50, "choices":[], "usage":null }\n'
 ODD_SSE = (
@@ -178,6 +180,15 @@ def test_errors_pass_with_a_receipt(backend: Backend, front: Running, status: st
     assert problems(answer, report(front.url), model="m") == set()
 
 
+@pytest.mark.parametrize("status", ["999 Odd", "600 Odd"])
+def test_a_status_beyond_http_is_an_error(backend: Backend, front: Running, status: str) -> None:
+    """A status that no server can pass on is a signed 502, and its connection is given back."""
+    backend.says(status, "application/json", ODD_JSON)
+    answer = ask(front.url, {"model": "m", "messages": []})
+    assert (answer.status, answer.document["error"]["code"]) == (502, "upstream_failed")
+    assert problems(answer, report(front.url), model="m") == set()
+
+
 def test_a_model_name_too_long_for_a_receipt_stays_here(backend: Backend, front: Running) -> None:
     """A name that no header could hold is refused with a receipt, and the backend is not asked."""
     asked = len(backend.requests)
@@ -293,8 +304,8 @@ def test_a_long_event_is_searched_once() -> None:
     assert time.process_time() - began < 5  # ten times as long when each part searches all before it
 
 
-def test_leaving_closes_the_backend(backend: Backend, front: Running) -> None:
-    """When the client leaves a stream, the backend sees its connection close."""
+def streams_forever(backend: Backend) -> threading.Event:
+    """Let `backend` stream without end; the event is set once its connection was closed."""
     gone = threading.Event()
 
     async def forever(writer: asyncio.StreamWriter) -> None:
@@ -310,12 +321,51 @@ def test_leaving_closes_the_backend(backend: Backend, front: Running) -> None:
             raise
 
     backend.script = forever
+    return gone
+
+
+def test_leaving_closes_the_backend(backend: Backend, front: Running) -> None:
+    """When the client leaves a stream, the backend sees its connection close."""
+    gone = streams_forever(backend)
     with (
         httpx.Client(trust_env=False) as client,
         client.stream("POST", f"{front.url}/v1/chat/completions", json={"model": "m", "stream": True}) as response,
     ):
         next(response.iter_raw())
         assert not gone.is_set()
+    assert gone.wait(3)
+
+
+def test_leaving_before_the_stream_began_closes_the_backend(backend: Backend) -> None:
+    """A client that is gone as the first byte would leave for it holds no connection to the backend either."""
+    gone = streams_forever(backend)
+    parts = iter([{"type": "http.request", "body": b'{"model":"m","stream":true}', "more_body": False}])
+
+    async def receive() -> dict[str, object]:
+        return next(parts, None) or await asyncio.Event().wait()  # type: ignore[return-value]
+
+    async def send(message: object) -> None:
+        raise ConnectionResetError
+
+    async def run() -> None:
+        source = BackendSource(backend.url, None, ("m",))
+        await source.open()
+        scope = {"type": "http", "path": "/v1/chat/completions", "method": "POST", "headers": []}
+        with contextlib.suppress(ConnectionResetError):
+            await Node(ephemeral(), source, fronts_backend=True)(scope, receive, send)
+        assert await asyncio.to_thread(gone.wait, 3)  # and not because the source is closed
+        await source.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/moderations"])
+def test_a_stream_where_there_is_none_is_refused(backend: Backend, front: Running, path: str) -> None:
+    """What has no terminator cannot be told to be whole: a signed error, and the backend's connection is closed."""
+    gone = streams_forever(backend)
+    answer = ask(front.url, {"model": "m", "input": "x"}, path)
+    assert (answer.status, answer.document["error"]["code"]) == (502, "upstream_failed")
+    assert problems(answer, report(front.url), model="m") == set()
     assert gone.wait(3)
 
 

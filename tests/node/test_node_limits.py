@@ -40,7 +40,7 @@ class Endless:
         return ["m"]
 
     async def answer(self, path: str, headers: Mapping[bytes, bytes], body: bytes, document: dict[str, Any]) -> Stream:
-        return Stream(self._chunks(), lambda: None)
+        return Stream(self._chunks(), lambda: None, self.close)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         try:
