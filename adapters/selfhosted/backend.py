@@ -57,7 +57,7 @@ class BackendSource:
                     "gives it a key, and with --model-name it is not asked"
                 )
             names = [m["id"] for m in answer.json()["data"]]
-        except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        except (httpx.HTTPError, ValueError, LookupError, TypeError, RecursionError) as error:
             raise ConfigError(
                 f"--backend {self._base}: asking it for its models failed ({type(error).__name__}); start it first, or "
                 "give --model-name"

@@ -18,6 +18,7 @@ from node_kit import HELLO, MODEL, NONCE, Running, ask, node, problems, report, 
 from adapters.selfhosted.backend import BackendSource, _BackendStream
 from adapters.selfhosted.identity import ephemeral
 from adapters.selfhosted.node import Node
+from gateway.errors import ConfigError
 
 ODD_JSON = b'{ "id" : "chatcmpl-ORIG",\n  "model":"m", "x_unknown": 1.50, "choices":[], "usage":null }\n'
 ODD_SSE = (
@@ -386,6 +387,20 @@ def test_a_backend_that_refuses_to_name_its_models(backend: Backend) -> None:
     out, errors = process.communicate(timeout=20)
     assert (process.returncode, out) == (2, "")
     assert "it answered 401; --backend-key-env" in errors
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"", b"[]", b'{"data":[5]}'], ids=["deep", "empty", "list", "number"])
+def test_a_backend_that_names_its_models_oddly(backend: Backend, body: bytes) -> None:
+    """What is no list of models is said, and what to do about it."""
+    backend.says("200 OK", "application/json", body)
+
+    async def run() -> None:
+        source = BackendSource(backend.url, None, ())
+        with pytest.raises(ConfigError, match=r"asking it for its models failed .*--model-name"):
+            await source.open()
+        await source.close()
+
+    asyncio.run(run())
 
 
 def test_no_own_model_is_loaded() -> None:
