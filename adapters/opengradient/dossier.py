@@ -24,6 +24,7 @@ from gateway.crypto.encoding import b64
 from gateway.errors import FormatError
 from gateway.verify.opengradient.registry import TeeRecord
 from gateway.verify.opengradient.registry_calldata import CALLS
+from gateway.verify.opengradient.rpc_agreement import Answer
 
 from .discover import Discovery, unread
 from .hexed import ox
@@ -31,7 +32,9 @@ from .quorum import Read
 from .registration import RegistrationRead
 
 SCHEMA = "opengradient-dossier/1"
-#: The longest dossier, in bytes. Reads that do not fit are left out, the longest first, and named in `problems`.
+#: The longest dossier, in bytes. The longest reads are shortened until it fits: of one that was agreed on first the
+#: answers that were outvoted become errors, or one endpoint of many could crowd out what the others say; then reads are
+#: left out, and named in `problems`.
 MAX_DOSSIER = 4 * 1024 * 1024
 #: The longest live document and OHTTP config that are carried.
 MAX_PART = 64 * 1024
@@ -76,13 +79,22 @@ def build_dossier(
         encoded = msgspec.json.encode(document, order="sorted")
         if len(encoded) <= MAX_DOSSIER or not kept:
             return encoded
-        longest = max(kept, key=_weight)
-        kept.remove(longest)
-        named[CALLS.get(longest.data[:4], "read")] = "too_large"
+        at = max(range(len(kept)), key=lambda place: _weight(kept[place]))
+        shorter = _without_outvoted(kept[at])
+        if shorter != kept[at]:
+            kept[at] = shorter
+        else:
+            named[CALLS.get(kept.pop(at).data[:4], "read")] = "too_large"
 
 
 def _weight(read: Read) -> int:
     return sum(len(answer.result or b"") for answer in read.answers)
+
+
+def _without_outvoted(read: Read) -> Read:
+    """`read` with an error for each result that was outvoted. Those that agree are as many as before, and no others."""
+    answers = [Answer(a.rpc, error="rpc_too_large") if a.rpc in read.dissent and a.result else a for a in read.answers]
+    return msgspec.structs.replace(read, answers=tuple(answers))
 
 
 def _registration(registration: RegistrationRead) -> dict[str, Any]:

@@ -42,6 +42,7 @@ from gateway.errors import ConfigError, FormatError
 from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.transport import control_client
 from gateway.verify.opengradient import registry as reader
+from gateway.verify.opengradient.abi import MAX_ANSWER
 from gateway.verify.opengradient.registry import decode_answer
 from gateway.verify.opengradient.registry_events import topic
 from gateway.verify.opengradient.rpc_agreement import Answer, agree
@@ -399,6 +400,25 @@ async def test_a_dossier_is_bounded(world: World, monkeypatch: pytest.MonkeyPatc
     for part in ({"live": Live(b"n" * 20, b"x" * 65537)}, {"ohttp_config": b"x" * 65537}):
         with pytest.raises(FormatError, match="over the limit"):
             build_dossier(found, found.records[0], **part)
+
+
+async def test_what_was_outvoted_crowds_nothing_out(world: World) -> None:
+    """One endpoint of three that answers with as much as is read cannot make a dossier leave out what the others say."""
+    registry = world.deploy(ELEVEN)
+    found = await discover(world.quorum, registry, 0)
+    record = found.records[0]
+    honest = (*found.reads, *await tee_reads(found.round, registry, record))
+    flooded = tuple(
+        msgspec.structs.replace(read, answers=(*read.answers, Answer("c", b"\xff" * MAX_ANSWER)), dissent=("c",))
+        for read in honest
+    )
+    shared = len(found.reads)
+    made = json.loads(build_dossier(dataclasses.replace(found, reads=flooded[:shared]), record, reads=flooded[shared:]))
+    assert made["problems"] == {}
+    assert [read["agreed"] for read in made["reads"]] == ["0x" + read.require().hex() for read in honest]
+    assert {"rpc": "c", "error": "rpc_too_large"} in made["reads"][0]["answers"]
+    for read in made["reads"]:
+        assert sum(answer.get("result") == read["agreed"] for answer in read["answers"]) == 2
 
 
 async def test_the_same_call_gives_something_else_later(world: World) -> None:
