@@ -117,11 +117,13 @@ def _counted(dossier: Dossier, terms: NodeTerms) -> _Read:
         raise FormatError("the dossier is of another registry", reason="registry_other")
     problems = dict(dossier.problems)
     said, reasons = _said(dossier, terms.agree)
-    record = _record(said, dossier)
-    if record is None:
-        problems.setdefault("registry", reasons.get(calldata("getTEE", dossier.tee_id), "tee_not_registered"))
+    record, active = _record(said, dossier), calldata("isTEEActive", dossier.tee_id)
+    if record is None or (active not in said and not _listed(said, dossier)):
+        missing = "getTEE" if record is None else "isTEEActive"
+        why = reasons.get(calldata(missing, dossier.tee_id), problems.get(missing, "tee_not_registered"))
+        problems.setdefault("registry", why)
         return msgspec.structs.replace(_nothing(""), problems=problems)
-    if said.get(calldata("isTEEActive", record.tee_id)) is False:
+    if said.get(active) is False:
         record = msgspec.structs.replace(record, enabled=False)
     approved = said.get(calldata("isPCRApproved", record.tee_type, record.pcr_hash))
     most = said.get(calldata("heartbeatMaxAge"))
@@ -158,10 +160,15 @@ def _said(dossier: Dossier, k: int) -> tuple[dict[bytes, object], dict[bytes, st
 def _record(said: Mapping[bytes, object], dossier: Dossier) -> TeeRecord | None:
     """The record of the dossier's TEE: asked for alone, or where that is missing, from the list."""
     alone = said.get(calldata("getTEE", dossier.tee_id))
-    found = [alone] if isinstance(alone, TeeRecord) else []
-    for listed in said.values():
-        found += listed.records if isinstance(listed, Records) else ()
-    return next((record for record in found if record.tee_id == dossier.tee_id), None)
+    if isinstance(alone, TeeRecord) and alone.tee_id == dossier.tee_id:
+        return alone
+    return _listed(said, dossier)
+
+
+def _listed(said: Mapping[bytes, object], dossier: Dossier) -> TeeRecord | None:
+    """The record of the dossier's TEE in a list, of which all that are read hold active TEEs alone."""
+    records = (record for listed in said.values() if isinstance(listed, Records) for record in listed.records)
+    return next((record for record in records if record.tee_id == dossier.tee_id), None)
 
 
 def _registered(dossier: Dossier, problems: dict[str, str]) -> Registered | None:

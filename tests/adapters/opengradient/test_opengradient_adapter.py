@@ -402,6 +402,21 @@ def _one_voice(document: dict[str, Any]) -> None:
         ]
 
 
+def _doubted(document: dict[str, Any]) -> None:
+    """The list does not have the TEE any more, and one endpoint of three says otherwise, the second nothing."""
+    _answers("getActiveTEEs", "0x" + "00" * 31 + "20" + "00" * 32)(document)
+    _answers("isTEEActive", NO)(document)
+    for read in document["reads"]:
+        if read["agreed"] == NO:
+            read["answers"][1:] = [{"rpc": "b", "result": FEW[:-1] + "1"}, {"rpc": "c", "error": "rpc_timeout"}]
+
+
+def _unasked(document: dict[str, Any]) -> None:
+    _answers("getActiveTEEs", "0x" + "00" * 31 + "20" + "00" * 32)(document)
+    _drop("isTEEActive")(document)
+    document["problems"]["isTEEActive"] = "too_large"
+
+
 @pytest.mark.parametrize(
     ("change", "check", "expected"),
     [
@@ -413,6 +428,9 @@ def _one_voice(document: dict[str, Any]) -> None:
         (lambda d: d.update(tee_id="0x" + "00" * 32), "evidence", ("none", "tee_not_registered")),
         (_drop("getTEE"), "evidence", ("affirming", None)),  # the list has it
         (_answers("getTEE", "0x01"), "evidence", ("affirming", None)),
+        (_drop("isTEEActive"), "keyset_valid", ("none", "pcr_unknown")),  # the list has it
+        (_doubted, "keyset_valid", ("none", "rpc_disagree")),
+        (_unasked, "keyset_valid", ("none", "too_large")),
         (_answers("isTEEActive", NO), "keyset_valid", ("contraindicated", "tee_disabled")),
         (_answers("isPCRApproved", NO), "keyset_valid", ("contraindicated", "pcr_not_approved")),
         (_answers("heartbeatMaxAge", NO), "keyset_valid", ("contraindicated", "heartbeat_stale")),
