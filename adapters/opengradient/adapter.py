@@ -40,7 +40,7 @@ from .quorum import Quorum, Read
 from .registration import RegistrationRead, registration
 from .rpc import RpcClient
 from .rpc_errors import QuorumError, RpcError
-from .settings import Table, read
+from .settings import Table, endpoint_name, read
 from .watch import events_since, unreadable
 
 #: Bytes of our nonce that an enclave takes.
@@ -135,7 +135,13 @@ class OpenGradientAdapter(_Unconfigured):
         """The endpoints of the settings, the same ones each time."""
         if self._quorum is None:
             clients = [
-                RpcClient(client.web, _name(url), url, chain_id=self.table.chain_id, timeout_s=self.table.rpc_timeout_s)
+                RpcClient(
+                    client.web,
+                    endpoint_name(url),
+                    url,
+                    chain_id=self.table.chain_id,
+                    timeout_s=self.table.rpc_timeout_s,
+                )
                 for url in self.table.rpc
             ]
             self._quorum = Quorum(clients, self.table.agree, confirmations=self.table.confirmations)
@@ -270,11 +276,6 @@ def _named(error: QuorumError) -> QuorumError:
 
 def _id_of(pin: str) -> bytes:
     return bytes.fromhex(pin.removeprefix("0x").removeprefix("sha256:"))
-
-
-def _name(url: str) -> str:
-    """An endpoint's name in dossiers: its host and port, never a path, which may hold a key."""
-    return url.split("://", 1)[-1].split("/", 1)[0].rpartition("@")[2].lower()[:64]
 
 
 def _unbase64(text: bytes | None) -> bytes | None:

@@ -75,7 +75,7 @@ class RpcClient:
         if not (name.isascii() and name.isprintable() and 0 < len(name) <= 64):
             raise ConfigError("the name of an RPC endpoint has 1 to 64 printable ASCII characters")
         self.name, self.chain_id = name, chain_id
-        self.place = _place(url, name)
+        self.place = place_of(url, name)
         self._client, self._url, self._timeout = client, url, timeout_s
         self._ids = itertools.count(1)
 
@@ -187,8 +187,8 @@ class RpcClient:
             raise _translated(error, self.name) from None
 
 
-def _place(url: str, name: str) -> str:
-    """Host and port: two URLs of one place are one endpoint."""
+def place_of(url: str, name: str) -> str:
+    """Host and port: two URLs of one place are one endpoint. Raises `ConfigError` that says `name` for no such URL."""
     try:
         parts = urlsplit(url)
         port = parts.port

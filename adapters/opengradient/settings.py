@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -11,6 +11,9 @@ import msgspec
 
 from gateway.errors import ConfigError
 from gateway.model.names import is_variable
+from gateway.verify.opengradient.dossier import MAX_ANSWERS, RPC_NAME
+
+from .rpc import place_of
 
 #: The TEE registry that OpenGradient's SDK 1.1.4 uses, and its chain.
 REGISTRY = "0x703cb174aeadb35d611858369b4b1111dc9abda6"
@@ -55,9 +58,7 @@ def read(table: Mapping[str, object], where: str) -> Table:
 
 
 def _problems(table: Table) -> list[str]:
-    found = []
-    if not table.rpc or len({_place(url) for url in table.rpc}) != len(table.rpc):
-        found.append("rpc must name at least one JSON-RPC endpoint, each on a host or port of its own")
+    found = _rpc_problems(table.rpc)
     if not 0 <= table.rpc_agree <= len(table.rpc):
         found.append("rpc_agree cannot be more than there are endpoints")
     if _ADDRESS.fullmatch(table.registry) is None:
@@ -77,8 +78,21 @@ def _problems(table: Table) -> list[str]:
     return found
 
 
-def _place(url: str) -> str:
+def _rpc_problems(urls: Sequence[str]) -> list[str]:
+    """Whatever passes here, a dossier can name. A URL is told by its place in the list: its path may hold a key."""
     try:
-        return urlsplit(url).netloc.lower()
-    except ValueError:
-        return url
+        places = {place_of(url, f"number {number}") for number, url in enumerate(urls, 1)}
+    except ConfigError as error:
+        return [f"rpc: {error.message}"]
+    names = {endpoint_name(url) for url in urls}
+    if not 0 < len(places) == len(names) == len(urls):
+        return ["rpc must name at least one JSON-RPC endpoint, each on a host or port of its own"]
+    if len(urls) > MAX_ANSWERS:
+        return [f"rpc names {len(urls)} endpoints, and the answers of {MAX_ANSWERS} are kept"]
+    bad = sorted(name for name in names if RPC_NAME.fullmatch(name) is None)
+    return [f"rpc: {bad[0]!r} is not a host"] if bad else []
+
+
+def endpoint_name(url: str) -> str:
+    """What the endpoint at `url` is called in dossiers: host and port, never path or query, which may hold a key."""
+    return urlsplit(url).netloc.lower()[:64]

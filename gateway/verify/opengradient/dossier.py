@@ -37,7 +37,8 @@ MAX_NUMBER = 2**53 - 1
 NONCE_BYTES = 20
 
 _HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
-_WORD = re.compile(r"[a-z0-9][a-z0-9_.:-]{0,63}")
+#: What an endpoint is called: its host, and its port where it has one.
+RPC_NAME = re.compile(r"[a-z0-9\[][a-z0-9_.:\]-]{0,63}")
 _REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
 #: What a problem is about: a part (registry, registration, live, ohttp_config), or the view that was not read.
 _PART = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -174,7 +175,7 @@ def _read(value: object) -> Read:
 def _answer(value: object) -> Answer:
     kind = "result" if isinstance(value, dict) and "result" in value else "error"
     item = _object(value, "an answer", "rpc", kind)
-    rpc = _matched(item["rpc"], _WORD, "rpc")
+    rpc = _matched(item["rpc"], RPC_NAME, "rpc")
     if kind == "error":
         return Answer(rpc, None, _matched(item["error"], _REASON, "error"))
     return Answer(rpc, _unhex(item["result"], "result"))

@@ -26,6 +26,7 @@ from gateway.model.node import Node
 from gateway.upstream.limits import Limits
 from gateway.upstream.pool import UpstreamPool
 from gateway.verify.opengradient.appraise import NodeTerms, appraise_dossier
+from gateway.verify.opengradient.dossier import RPC_NAME
 
 NONCE = "cd" * 32
 ANY = Node("og", "opengradient", "", ("gpt-4.1",))
@@ -64,7 +65,12 @@ def configured(network: Network, **more: Any) -> OpenGradientAdapter:
     [
         ({"rpc": []}, "at least one JSON-RPC endpoint"),
         ({"rpc": ["https://a.example/x", "https://A.example/y"]}, "each on a host or port of its own"),
-        ({"rpc": ["http://[", "http://["]}, "each on a host"),
+        ({"rpc": ["http://a.example", "http://a.example:80"]}, "each on a host or port of its own"),
+        ({"rpc": ["https://" + "a" * 70 + end for end in (".x", ".y")]}, "each on a host or port of its own"),
+        ({"rpc": ["http://["]}, "rpc: the RPC endpoint number 1: not an http"),
+        ({"rpc": ["https://a.example", "https://me:secret@b.example"]}, "endpoint number 2: not an http"),
+        ({"rpc": [f"https://a.example:{port}" for port in range(1, 18)]}, "rpc names 17 endpoints"),
+        ({"rpc": ["https://-a.example/secret"]}, "'-a.example' is not a host"),
         ({"rpc_agree": 4}, "rpc_agree cannot be more"),
         ({"registry": "0x12"}, "registry must be 0x and 40 hex digits"),
         ({"transport": "ohttp", "relay_url": ""}, "needs relay_url"),
@@ -84,6 +90,21 @@ def test_a_table_that_cannot_be_meant_is_refused(network: Network, more: dict[st
         configured(network, **more)
     assert WHERE in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://RPC.example?key=Secret", "rpc.example"),
+        ("https://rpc.example:8545/v1/Secret#x", "rpc.example:8545"),
+        ("http://[::1]:8545", "[::1]:8545"),
+    ],
+)
+def test_a_dossier_can_name_each_endpoint(network: Network, client: Attester, url: str, name: str) -> None:
+    """By host and port alone: a key in its path or query is no part of the name."""
+    (endpoint,) = configured(network, rpc=[url]).quorum(client).clients
+    assert endpoint.name == name
+    assert RPC_NAME.fullmatch(endpoint.name)
 
 
 @pytest.mark.parametrize("value", ["", "two\nlines", "ü"])
