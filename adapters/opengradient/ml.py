@@ -110,7 +110,10 @@ async def _with_chain(
     tx = bytes.fromhex(args.tx[2:])
     contract, precompile = args.contract.lower(), args.precompile.lower()
     async with httpx.AsyncClient(trust_env=False) as client:
-        endpoints = [RpcClient(client, f"rpc{i}", url, chain_id=table.chain_id) for i, url in enumerate(table.rpc)]
+        endpoints = [
+            RpcClient(client, f"rpc{i}", url, chain_id=table.chain_id, timeout_s=table.rpc_timeout_s)
+            for i, url in enumerate(table.rpc)
+        ]
         quorum = Quorum(endpoints, table.agree, confirmations=table.confirmations)
         try:
             chain = await inference(quorum, tx, contract=contract, precompile=precompile)

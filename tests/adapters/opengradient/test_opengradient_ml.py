@@ -237,6 +237,16 @@ def test_logs_that_are_withheld_are_no_absence(world: World) -> None:
     assert (code, reasons(found)["chain"]) == (3, "rpc_quorum")
 
 
+def test_endpoints_have_the_time_of_the_settings(world: World) -> None:
+    """Who takes longer than `rpc_timeout_s` has not answered."""
+    tx = world.send(kit.run())
+    for endpoint in world.endpoints:
+        endpoint.delay = 1.0
+    at = ("--contract", world.contract, "--precompile", world.contract, "--config", world.config(rpc_timeout_s=0.2))
+    code, text = ran("verify", "--tx", tx, *at, "--json")
+    assert (code, reasons(json.loads(text))["chain"]) == (3, "rpc_quorum")
+
+
 def test_several_inferences_of_one_transaction(world: World) -> None:
     """Which one is meant cannot be told, so nothing is decided."""
     tx = world.send(kit.run())
