@@ -30,6 +30,7 @@ from gateway.errors import ConfigError, FormatError
 from gateway.exchange.stream import Wire
 from gateway.model.node import AttestedSession, Node
 from gateway.policy_files import reference_values
+from gateway.verify.opengradient import abi
 from gateway.verify.opengradient.appraise import NodeTerms
 from gateway.verify.opengradient.pcrs import parse_pcrs
 from gateway.verify.opengradient.registry import Refused, TeeRecord
@@ -62,6 +63,7 @@ class _Unconfigured:
     response_rule = "opengradient-statement"
 
     def configured(self, table: Mapping[str, object], where: str) -> OpenGradientAdapter:
+        abi.require()
         return OpenGradientAdapter(read(table, where), where)
 
 
@@ -101,7 +103,10 @@ class OpenGradientAdapter(_Unconfigured):
         self._refused: frozenset[Refused] = frozenset()
 
     def admit(self, nodes: tuple[Node, ...]) -> None:
-        """Nothing before the registry was read: `discover` says what is wrong with a node."""
+        """What the registry says of a node is seen by `discover`. Raises `ConfigError` for a place of no one TEE."""
+        for node in nodes:
+            if node.base_url and node.pin is None:
+                raise ConfigError(f"node {node.id!r}: base_url says where one TEE answers, so pin has to say which")
 
     # -- nodes --------------------------------------------------------------------------------------------------------
 
@@ -119,8 +124,6 @@ class OpenGradientAdapter(_Unconfigured):
         unresolved: dict[str, str] = {}
         places: dict[str, _Place] = {}
         for wanted in configured:
-            if wanted.base_url and wanted.pin is None:
-                raise ConfigError(f"node {wanted.id!r}: base_url says where one TEE answers, so pin has to say which")
             chosen = records.values() if wanted.pin is None else [records.get(_id_of(wanted.pin))]
             named = [self._node(wanted, record) for record in chosen if record is not None]
             if not named:

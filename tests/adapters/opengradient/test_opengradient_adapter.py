@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -25,6 +26,7 @@ from gateway.fleet.attest import Attester
 from gateway.model.node import Node
 from gateway.upstream.limits import Limits
 from gateway.upstream.pool import UpstreamPool
+from gateway.verify.opengradient import abi
 from gateway.verify.opengradient.appraise import NodeTerms, appraise_dossier
 from gateway.verify.opengradient.dossier import RPC_NAME
 
@@ -124,6 +126,19 @@ def test_it_is_found_by_its_entry_point(network: Network) -> None:
         load([Node("n", "aci", "", ("m",))], {"aci": {"x": 1}})
 
 
+def test_what_no_discovery_could_mend_is_refused_at_the_start(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place that is no one TEE's, and the missing extra; a discovery would fail for ever, and say as much."""
+    with pytest.raises(ConfigError, match="'x': base_url says where one TEE answers, so pin has to say which"):
+        load([Node("x", "opengradient", "https://x.example", ("m",))], {"opengradient": table(network)})
+    monkeypatch.setitem(sys.modules, "eth_abi.abi", None)
+    abi._codec.cache_clear()
+    with pytest.raises(ConfigError, match="pip install 'veriroute"):
+        load([ANY], {"opengradient": table(network)})
+    abi._codec.cache_clear()
+
+
 def test_how_many_have_to_agree(network: Network) -> None:
     """More than half of the endpoints, or as many as the settings say."""
     assert configured(network).table.agree == 2
@@ -147,8 +162,6 @@ async def test_records_become_nodes(network: Network, client: Attester) -> None:
     assert (nodes["mine"].operator, nodes["mine"].endpoints) == ("me", ("/v1/chat/completions",))
     assert nodes["own"].base_url == "https://127.0.0.1:9"
     assert found.unresolved == {"other": "tee_not_registered"}
-    with pytest.raises(ConfigError, match="pin has to say which"):
-        await configured(network).discover([Node("x", "opengradient", "https://x.example", ("m",))], client)
 
 
 async def test_no_node_takes_the_name_of_another(
