@@ -36,7 +36,7 @@ from gateway.verify.opengradient.pcrs import parse_pcrs
 from gateway.verify.opengradient.registry import Refused, TeeRecord
 
 from .discover import Discovery, discover, tee_reads
-from .dossier import Live, build_dossier
+from .dossier import MAX_PART, Live, build_dossier
 from .quorum import Quorum, Read
 from .registration import RegistrationRead, registration
 from .rpc import RpcClient
@@ -207,18 +207,17 @@ class OpenGradientAdapter(_Unconfigured):
             self._registration(place, problems),
         )
         found, reads = chain
-        document = _unbase64(live.document)
-        if document is None:
-            problems["live"] = live.problem or "live_malformed"
-        if config is not None and config.document is None:
-            problems["ohttp_config"] = config.problem or "evidence_fetch"
+        document = _kept("live", _unbase64(live.document), live.problem or "live_malformed", problems)
+        signed = None
+        if config is not None:
+            signed = _kept("ohttp_config", config.document, config.problem or "evidence_fetch", problems)
         dossier = build_dossier(
             found or place.found,
             record,
             reads=reads,
             registration=registered,
             live=None if document is None else Live(bytes.fromhex(short), document),
-            ohttp_config=None if config is None else config.document,
+            ohttp_config=signed,
             problems=problems,
         )
         return RawEvidence(dossier, None, "application/json", live.spki, live.tls)
@@ -288,6 +287,15 @@ def _unbase64(text: bytes | None) -> bytes | None:
         return base64.b64decode(text.strip(), validate=True) or None
     except (ValueError, binascii.Error):
         return None
+
+
+def _kept(part: str, data: bytes | None, missing: str, problems: dict[str, str]) -> bytes | None:
+    """`data`, where there is some and a dossier carries as much; else `problems` says why not. An enclave that sends
+    more is no failure of ours."""
+    if data is not None and len(data) <= MAX_PART:
+        return data
+    problems[part] = missing if data is None else "too_large"
+    return None
 
 
 def _pcr_table(path: str | None, where: str) -> bytes:

@@ -19,7 +19,7 @@ from opengradient_world.network import TOKEN
 from adapters.opengradient.adapter import LLM_PROXY, OpenGradientAdapter, adapter
 from adapters.opengradient.discover import discover
 from adapters.opengradient.rpc_errors import QuorumError
-from gateway.adapter import Discovered, load
+from gateway.adapter import Discovered, RawEvidence, load
 from gateway.crypto.ohttp_keys import parse_key_config
 from gateway.errors import ConfigError, VerirouteError
 from gateway.fleet.attest import Attester
@@ -522,3 +522,19 @@ async def test_what_could_not_be_fetched_is_said(network: Network, client: Attes
     assert document["problems"]["live"] == "connect_failed"
     assert document["problems"]["ohttp_config"] == "connect_failed"
     assert document["reads"]
+
+
+async def test_an_enclave_that_floods_is_told(
+    network: Network, client: Attester, token: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents too long for a dossier are missing from it, with the reason, and are no failure of the adapter."""
+    mine = configured(network, transport="ohttp")
+    (node,) = (await mine.discover([ANY], client)).nodes
+
+    async def flooded(*_: object) -> RawEvidence:
+        return RawEvidence(base64.b64encode(b"x" * 65537), None)
+
+    monkeypatch.setattr(client, "get", flooded)
+    document = json.loads((await mine.evidence(node, NONCE, client)).document or b"")
+    assert (document["live"], document["ohttp_config"]) == (None, None)
+    assert document["problems"] == {"live": "too_large", "ohttp_config": "too_large"}
