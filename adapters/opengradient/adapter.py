@@ -40,8 +40,9 @@ from .dossier import MAX_PART, Live, build_dossier
 from .quorum import Quorum, Read
 from .registration import RegistrationRead, registration
 from .rpc import RpcClient
-from .rpc_errors import QuorumError, RpcError
+from .rpc_errors import QuorumError, RpcError, RpcTimeout
 from .settings import Table, endpoint_name, read
+from .watch import Alarm as Event
 from .watch import events_since, unreadable
 
 #: Bytes of our nonce that an enclave takes.
@@ -49,6 +50,8 @@ NONCE_HEX = 40
 #: Bytes of a TEE id in the name of a node without a pin; and in that of one whose first bytes are another's too.
 SHORT, LONG = 4, 16
 LLM_PROXY = 0
+#: Seconds for the events of a round: a discovery has 30 for all of it.
+EVENTS_S = 10.0
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _TEXT = ("text/plain", "application/octet-stream", "application/json")
 _RELAY_TARGET = b"/api/v1/chat/ohttp"
@@ -100,6 +103,7 @@ class OpenGradientAdapter(_Unconfigured):
         self._named: dict[str, bytes] = {}  # names that were given, and to which TEE; those of the settings to none
         self._registrations: dict[tuple[bytes, int], RegistrationRead] = {}
         self._watched: int | None = None
+        self._unread: str | None = None  # why the events since then could not be read, once that was told
         self._refused: frozenset[Refused] = frozenset()
 
     def admit(self, nodes: tuple[Node, ...]) -> None:
@@ -177,18 +181,29 @@ class OpenGradientAdapter(_Unconfigured):
     async def _alarms(self, found: Discovery) -> tuple[Alarm, ...]:
         alarms = [Alarm("rpc_dissent", {"endpoints": ", ".join(found.dissent)})] if found.dissent else []
         alarms += unreadable([record for record in found.refused if record not in self._refused])
-        if self._watched is not None:
-            for event in await events_since(found.round, found.registry, self._watched):
-                about: dict[str, str | int] = {
-                    "severity": event.severity.value,
-                    "subject": event.subject,
-                    "block": event.block,
-                    "tx": event.tx,
-                }
-                alarms.append(Alarm(event.kind, {**about, **({"detail": event.detail} if event.detail else {})}))
-        # Not before: what a round could not tell, because its events could not be had, the next one tells.
-        self._watched, self._refused = found.block.number, frozenset(found.refused)
-        return tuple(alarms)
+        self._refused = frozenset(found.refused)
+        return (*alarms, *await self._events(found))
+
+    async def _events(self, found: Discovery) -> list[Alarm]:
+        """What changed since the last look. What cannot be read now the next look tells: it is news for a person, and
+        whoever can withhold it must not be able to hold up what the registry lists."""
+        since, events = self._watched, list[Event]()
+        try:
+            if since is not None:
+                async with asyncio.timeout(EVENTS_S):
+                    events = await events_since(found.round, found.registry, since)
+        except QuorumError as error:
+            return self._told_once(_named(error).reason)
+        except (RpcError, TimeoutError) as error:
+            return self._told_once(error.reason if isinstance(error, RpcError) else RpcTimeout.default)
+        self._watched, self._unread = found.block.number, None
+        return [event.told() for event in events]
+
+    def _told_once(self, reason: str | None) -> list[Alarm]:
+        known, self._unread = self._unread, reason or RpcError.default
+        return (
+            [] if known == self._unread else [Alarm("events_unread", {"severity": "warning", "reason": self._unread})]
+        )
 
     # -- evidence -----------------------------------------------------------------------------------------------------
 

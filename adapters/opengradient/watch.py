@@ -39,6 +39,16 @@ class Alarm(msgspec.Struct, frozen=True):
     tx: str
     detail: str = ""
 
+    def told(self) -> adapter.Alarm:
+        """As the contract of adapters has it."""
+        about: dict[str, str | int] = {
+            "severity": self.severity.value,
+            "subject": self.subject,
+            "block": self.block,
+            "tx": self.tx,
+        }
+        return adapter.Alarm(self.kind, about | ({"detail": self.detail} if self.detail else {}))
+
 
 #: Event -> the kind of alarm and how urgent it is.
 ALARMS: dict[str, tuple[str, Severity]] = {

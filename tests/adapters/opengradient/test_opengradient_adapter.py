@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import json
@@ -291,25 +292,35 @@ async def test_changes_in_the_registry_are_alarms(
 async def test_what_a_round_could_not_tell_is_told_by_the_next(
     network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alarms are not lost with a round whose events could not be read."""
+    """Events that cannot be read, or not in time, are no reason not to see the nodes; they are told once they can be."""
     from adapters.opengradient import adapter as module
+    from adapters.opengradient.watch import Alarm, Severity
 
     since: list[int] = []
 
-    async def events(round_: object, registry: str, block: int) -> list[object]:
+    async def events(round_: object, registry: str, block: int) -> list[Alarm]:
         since.append(block)
-        if len(since) == 1:
-            raise QuorumError("too few endpoints answered", reason="rpc_quorum", said=())
-        return []
+        if len(since) < 3:
+            said = (("a", "rpc_method_missing"), ("b", "rpc_method_missing"))
+            raise QuorumError("too few endpoints answered", reason="rpc_quorum", said=said)
+        if len(since) == 3:
+            await asyncio.sleep(60)
+        return [Alarm("pcr_revoked", Severity.CRITICAL, "0xaa", 7, "0xbb")]
 
     monkeypatch.setattr(module, "events_since", events)
+    monkeypatch.setattr(module, "EVENTS_S", 0.2)
     mine = configured(network)
     await mine.discover([ANY], client)
     monkeypatch.setattr(network.chain, "tees", network.chain.tees * 2)
-    with pytest.raises(QuorumError):
-        await mine.discover([ANY], client)
-    assert told(await mine.discover([ANY], client)) == [("warning", 1, "duplicate_tee", None)]
-    assert since[0] == since[1]
+    found = await mine.discover([ANY], client)
+    assert len(found.nodes) == 1
+    assert [alarm.kind for alarm in found.alarms] == ["registry_record_unreadable", "events_unread"]
+    assert found.alarms[1].about == {"severity": "warning", "reason": "rpc_method_missing"}
+    assert (await mine.discover([ANY], client)).alarms == (), "said once"
+    (late,) = (await mine.discover([ANY], client)).alarms
+    assert late.about["reason"] == "rpc_timeout"
+    assert [alarm.kind for alarm in (await mine.discover([ANY], client)).alarms] == ["pcr_revoked"]
+    assert len(set(since)) == 1
 
 
 @pytest.mark.parametrize(
