@@ -59,7 +59,7 @@ class _Gathering:
 
 
 class Calls:
-    """Tool calls, put together as the node does it: the first id and name that are something stay, arguments are
+    """Tool calls, put together as the node does it: the last id and name that are something count, arguments are
     joined, calls stand in the order of their index."""
 
     def __init__(self) -> None:
@@ -74,11 +74,11 @@ class Calls:
         if not 0 <= index < MAX_CALLS:
             return f"a tool call's index is not 0 to {MAX_CALLS - 1}"
         call = self._calls.setdefault(index, _Gathering())
-        if not call.id and fragment.id is not msgspec.UNSET:
+        if fragment.id is not msgspec.UNSET and (fragment.id or not call.id):
             call.id = fragment.id
         function = fragment.function
         if function is not None:
-            if not call.name and function.name is not msgspec.UNSET:
+            if function.name is not msgspec.UNSET and (function.name or not call.name):
                 call.name = function.name
             if function.arguments:
                 call.arguments.append(function.arguments)

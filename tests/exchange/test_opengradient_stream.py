@@ -128,8 +128,12 @@ def test_calls_go_on_whole_after_the_last_frame() -> None:
             [{"id": i, "type": "function", "function": {"name": "look", "arguments": "{}"}} for i in ("a", "b")],
         ),
         (
-            [{"id": "", "function": {"name": ""}}, {"id": "c", "function": {"name": "look"}}, {"id": "x", "function": {"name": "x", "arguments": "{}"}}],
+            [{"id": "", "function": {"name": ""}}, {"id": "c", "function": {"name": "look"}}, {"id": "", "function": {"name": None, "arguments": "{}"}}],
             [{"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        ),
+        (
+            [{"id": "c", "function": {"name": "lo"}}, {"id": "x", "function": {"name": "look", "arguments": "{}"}}],
+            [{"id": "x", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
         ),
         (
             [{"index": 0}, {"index": 0, "function": {"name": "look", "arguments": "{}"}}, {"index": 0, "function": {}}],
@@ -146,7 +150,7 @@ def test_calls_go_on_whole_after_the_last_frame() -> None:
     ],
 )  # fmt: skip
 def test_fragments_are_put_together_as_the_node_does(fragments: list[Any], signed: list[Any]) -> None:
-    """First id and name, joined arguments, order of index; an id that never came was null or empty."""
+    """Last id and name, joined arguments, order of index; an id that never came was null or empty."""
     output = json.dumps(signed, sort_keys=True)
     data = sse(*(calls_frame(fragment) for fragment in fragments), last_frame(output, "tool_calls", WITH_TOOL))
     reader, pieces = run(data, WITH_TOOL)
