@@ -2,7 +2,8 @@
 
 It reads `model`, `messages`, `temperature`, `max_tokens`, `tools`, `response_format`, `web_search` and `stream`, and
 takes no notice of anything else. `stop` and `tool_choice` are parsed, `stop` is even signed, and neither reaches the
-model. A chat without a temperature has 0, where OpenAI's API has 1; the defaults of completions are the API's.
+model. A chat without a temperature has 0, where OpenAI's API has 1; the defaults of completions are the API's, but
+a null for it is 0 there too.
 
 A member whose value is what the API takes for an absent one asks for nothing, so nothing is lost with it.
 """
@@ -59,7 +60,8 @@ def left_out(endpoint: str, body: bytes) -> LeftOut:
         if isinstance(message, dict) and message.get("name") is not None and message.get("role") != "function":
             dropped.append("messages.name")
             break
-    cold = endpoint == "/v1/chat/completions" and document.get("temperature") is None
+    warm = endpoint == "/v1/completions" and "temperature" not in document
+    cold = endpoint in _READ and document.get("temperature") is None and not warm
     return LeftOut(tuple(sorted(dropped)), ("temperature=0.0",) if cold else ())
 
 

@@ -53,11 +53,14 @@ def test_what_would_be_dropped_or_changed(more: dict[str, Any], names: tuple[str
 
 
 def test_defaults_that_are_not_the_apis_are_told() -> None:
-    """An absent temperature is 0 for a chat; for a completion it is 1, as the API has it."""
+    """An absent temperature is 0 for a chat; for a completion it is 1, as the API has it, and null is 0."""
     chat = {name: value for name, value in PLAIN.items() if name != "temperature"}
     assert left_out(CHAT, json.dumps(chat).encode()).defaulted == ("temperature=0.0",)
     assert left_out(CHAT, json.dumps(PLAIN).encode()).defaulted == ()
-    assert left_out(COMPLETIONS, b'{"model":"m","prompt":"x","temperature":null}').defaulted == ()
+    assert left_out(COMPLETIONS, b'{"model":"m","prompt":"x"}').defaulted == ()
+    null = b'{"model":"m","prompt":"x","temperature":null}'
+    assert left_out(COMPLETIONS, null).defaulted == ("temperature=0.0",)
+    assert left_out("/v1/embeddings", null).defaulted == ()
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"a":1,"a":2}'])

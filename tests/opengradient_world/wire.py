@@ -75,11 +75,10 @@ def canonical_chat(body: dict[str, Any], profile: str = "v3") -> dict[str, Any]:
 
 def canonical_completion(body: dict[str, Any]) -> dict[str, Any]:
     """The object that a build hashes for a text completion; what is absent has the model class's defaults."""
-    temperature = body.get("temperature")
     found = {
         "model": body["model"],
         "prompt": body["prompt"],
-        "temperature": 1.0 if temperature is None else float(temperature),
+        "temperature": float(body.get("temperature", 1) or 0),
     }
     if body.get("max_tokens", 16) is not None:
         found["max_tokens"] = body.get("max_tokens", 16)

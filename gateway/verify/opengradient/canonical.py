@@ -2,7 +2,7 @@
 
     chat        model, messages, temperature (0.0 when absent); max_tokens, stop, tools, response_format, web_search
                 where given; nothing else, so `tool_choice`, `top_p`, `n`, `seed`, `stream`, `user` are not covered
-    completion  model, prompt, temperature (1.0), max_tokens (16); stop where given
+    completion  model, prompt, temperature (1.0; 0.0 for null), max_tokens (16; none for null); stop where given
     web_search  the whole body as it was received
 
 Three builds differ in how they see the content of a user's message that is a list of parts, and say nothing on the wire
@@ -140,9 +140,9 @@ def _completion(document: dict[str, Any]) -> dict[str, Any]:
     found = {
         "model": _member(document, "model"),
         "prompt": _member(document, "prompt"),
-        "temperature": _temperature(document, 1.0),
+        # The node's defaults are for absent members: a null takes their place, and then is 0, or left out.
+        "temperature": _temperature(document, 0.0 if "temperature" in document else 1.0),
     }
-    # An absent limit is the node's default of 16; an explicit null is left out.
     limit = document.get("max_tokens", 16)
     if limit is not None:
         found["max_tokens"] = limit

@@ -126,7 +126,7 @@ def test_equal_forms_come_once() -> None:
     ("more", "expected"),
     [
         ({}, '{"max_tokens": 16, "model": "m", "prompt": "p", "temperature": 1.0}'),
-        ({"max_tokens": None, "temperature": None}, '{"model": "m", "prompt": "p", "temperature": 1.0}'),
+        ({"max_tokens": None, "temperature": None}, '{"model": "m", "prompt": "p", "temperature": 0.0}'),
         (
             {"max_tokens": 8, "temperature": 0, "stop": "x", "echo": True},
             '{"max_tokens": 8, "model": "m", "prompt": "p", "stop": "x", "temperature": 0.0}',
