@@ -103,8 +103,8 @@ def _message(message: dict[str, Any], profile: str) -> dict[str, Any]:
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
     function = call.get("function") or {}
-    named = {"name": function.get("name", ""), "arguments": function.get("arguments", "")}
-    return {"id": call.get("id", ""), "type": call.get("type", "function"), "function": named}
+    named = {"name": function.get("name"), "arguments": function.get("arguments")}
+    return {"id": call.get("id"), "type": call.get("type"), "function": named}
 
 
 def _user(content: Any, profile: str) -> Any:

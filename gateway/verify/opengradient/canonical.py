@@ -221,11 +221,9 @@ def _call(call: dict[str, Any]) -> dict[str, Any]:
     function = call.get("function", {})
     if not isinstance(function, dict):
         raise FormatError("a tool call's function must be an object")
-    return {
-        "id": call.get("id", ""),
-        "type": call.get("type", "function"),
-        "function": {"name": function.get("name", ""), "arguments": function.get("arguments", "")},
-    }
+    # What is absent is null there; the network's own client fills it in before it sends, where we send what we got.
+    named = {"name": function.get("name"), "arguments": function.get("arguments")}
+    return {"id": call.get("id"), "type": call.get("type"), "function": named}
 
 
 def _tool(message: dict[str, Any], profile: str) -> dict[str, Any]:

@@ -72,14 +72,15 @@ def test_a_limit_stands_first() -> None:
         ({"role": "user", "content": "ü\U0001f44b", "name": "n"}, {"role": "user", "content": "ü\U0001f44b"}),
         ({"role": "assistant", "content": None}, {"role": "assistant", "content": ""}),
         (
-            {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}, "index": 0}]},
+            {"role": "assistant", "tool_calls": [
+                {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "index": 0}]},
             {"role": "assistant", "content": "", "tool_calls": [
                 {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
         ),
         (
             {"role": "assistant", "content": "x", "tool_calls": [{}]},
             {"role": "assistant", "content": "x", "tool_calls": [
-                {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}]},
+                {"id": None, "type": None, "function": {"name": None, "arguments": None}}]},
         ),
         (
             {"role": "tool", "content": "21", "tool_call_id": "c", "name": "f"},
