@@ -52,6 +52,8 @@ SHORT, LONG = 4, 16
 LLM_PROXY = 0
 #: Seconds for the events of a round: a discovery has 30 for all of it.
 EVENTS_S = 10.0
+#: Seconds in which a registration is looked for: some sixty questions, one after the other, for evidence that has 30 s.
+REGISTRATION_S = 15.0
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _TEXT = ("text/plain", "application/octet-stream", "application/json")
 _RELAY_TARGET = b"/api/v1/chat/ohttp"
@@ -254,15 +256,19 @@ class OpenGradientAdapter(_Unconfigured):
         key = (record.tee_id, record.registered_at)
         if key not in self._registrations:
             try:
-                self._registrations[key] = await registration(
-                    place.found.round,
-                    place.found.registry,
-                    record.tee_id,
-                    registered_at=record.registered_at,
-                    first_block=self.table.first_block,
-                )
+                async with asyncio.timeout(REGISTRATION_S):
+                    self._registrations[key] = await registration(
+                        place.found.round,
+                        place.found.registry,
+                        record.tee_id,
+                        registered_at=record.registered_at,
+                        first_block=self.table.first_block,
+                    )
             except (RpcError, FormatError) as error:
                 problems["registration"] = error.reason or "registration_missing"
+                return None
+            except TimeoutError:
+                problems["registration"] = RpcTimeout.default
                 return None
         return self._registrations[key]
 

@@ -549,3 +549,23 @@ async def test_an_enclave_that_floods_is_told(
     document = json.loads((await mine.evidence(node, NONCE, client)).document or b"")
     assert (document["live"], document["ohttp_config"]) == (None, None)
     assert document["problems"] == {"live": "too_large", "ohttp_config": "too_large"}
+
+
+async def test_a_registration_that_takes_too_long_is_gone_without(
+    network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow endpoints make the one claim unknown that rests on it, and not the node's whole evidence."""
+    from adapters.opengradient import adapter as module
+
+    async def slow(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(module, "registration", slow)
+    monkeypatch.setattr(module, "REGISTRATION_S", 0.2)
+    monkeypatch.setattr("gateway.fleet.attest.EVIDENCE_S", 10.0)
+    mine = configured(network)
+    (node,) = (await mine.discover([ANY], client)).nodes
+    result = (await client.attest(node, mine)).result
+    claims = {claim.name: (claim.status, claim.reason) for claim in result.claims}
+    assert claims["identity_calldata"] == ("unknown", "rpc_timeout")
+    assert claims["identity_live"] == ("asserted", None)
