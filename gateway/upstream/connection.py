@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         "_total_at",
         "_transport",
         "_waiter",
+        "counted",
         "idle_since",
         "is_open",
         "key",
@@ -117,6 +118,7 @@ class Connection(asyncio.Protocol):
         self.surplus = False  # the peer sent bytes that belong to no answer of ours: an alarm
         self.is_open = False
         self.parked = False  # in the pool, nobody's
+        self.counted = False  # it has a place in the pool's count
         self.idle_since = 0.0
         self._pins, self._limits, self._on_lost, self._on_surplus = pins, limits, on_lost, on_surplus
         self._loop = asyncio.get_running_loop()
@@ -298,11 +300,6 @@ class Connection(asyncio.Protocol):
         An end, a TLS alert and a premature answer all make it readable; in none of these may a request follow.
         """
         return self.is_open and self._error is None and not self._poll.poll(0)
-
-    @property
-    def made(self) -> bool:
-        """Whether the connection, TLS included, ever came to be; `on_lost` is called for such ones alone."""
-        return self._transport is not None
 
     @property
     def refusal(self) -> ChannelError | None:

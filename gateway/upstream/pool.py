@@ -133,6 +133,7 @@ class UpstreamPool:
         context = self._context(pins) if origin.tls else None
         self._reserve(key)
         connection = Connection(key, origin, pins, self.limits, self._lost, self._surplus)
+        connection.counted = True
         done = False
         try:
             async with asyncio.timeout(within_s):
@@ -141,10 +142,9 @@ class UpstreamPool:
         except TimeoutError:
             raise ConnectTimeout(detail=f"{within_s:g} s") from None
         finally:
-            if not connection.made:
-                self._forget(key)
-            elif not done:
-                connection.abort()  # `_lost` forgets it
+            if not done:
+                connection.abort()
+                self._forget(connection)  # uvloop says of one that was made as it was given up no more that it is lost
         if connection.is_open:
             self._all.add(connection)
         return connection
@@ -196,12 +196,16 @@ class UpstreamPool:
         self._sites.setdefault(key, _Site()).open += 1
         self._open += 1
 
-    def _forget(self, key: str) -> None:
-        site = self._sites[key]
+    def _forget(self, connection: Connection) -> None:
+        """Its place is free, once."""
+        if not connection.counted:
+            return
+        connection.counted = False
+        site = self._sites[connection.key]
         site.open -= 1
         self._open -= 1
         if not site.open:
-            del self._sites[key]
+            del self._sites[connection.key]
 
     def _evict(self) -> bool:
         """Close the connection that has been idle longest, to make room; its place is free at once."""
@@ -223,7 +227,7 @@ class UpstreamPool:
     def _lost(self, connection: Connection) -> None:
         self._unpark(connection)
         self._all.discard(connection)
-        self._forget(connection.key)
+        self._forget(connection)
         if self._drained is not None and not self._all and not self._drained.done():
             self._drained.set_result(None)
 

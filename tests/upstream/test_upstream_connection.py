@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support_peer import answers, peer, pieces, read_request
 
-from gateway.upstream.connection import State
+from gateway.upstream.connection import Connection, State
 from gateway.upstream.errors import (
     AnswerRefused,
     ChannelClosed,
@@ -993,6 +993,23 @@ async def test_a_pool_closed_while_connecting_gives_no_connection():
             await task
         await asyncio.sleep(0.05)
         assert node.requests == []
+        assert pool.open_count == 0
+
+
+async def test_a_connection_that_is_given_up_as_it_is_made_gives_its_place_back(pool, monkeypatch):
+    """Of such a one uvloop never says that it was lost."""
+    made = Connection.connection_made
+
+    def given_up(self, transport):
+        made(self, transport)
+        waiting.cancel()
+
+    monkeypatch.setattr(Connection, "connection_made", given_up)
+    async with peer(answers(HELLO)) as node:
+        waiting = asyncio.ensure_future(pool.acquire(node.origin, None, 5.0))
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0.01)
         assert pool.open_count == 0
 
 
