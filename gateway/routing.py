@@ -260,9 +260,12 @@ def on_wait(health: Health, waited_ms: float) -> Health:
 
 
 def on_failure(health: Health, now_mono: float) -> Health:
-    """The node could not be reached or broke off. The fifth in a row opens the circuit: 10 s, doubling to 5 min."""
+    """The node could not be reached or broke off. The fifth in a row opens the circuit: 10 s, doubling to 5 min.
+
+    What fails while it is open was asked before: a crowd that one outage ends says no more than its fifth did.
+    """
     failures = health.failures + 1
-    if failures < FAILURES_TO_OPEN:
+    if failures < FAILURES_TO_OPEN or health.circuit_until > now_mono:
         return msgspec.structs.replace(health, failures=failures)
     wait = min(CIRCUIT_S * 2.0 ** min(health.opened, 10), CIRCUIT_MAX_S)
     return msgspec.structs.replace(

@@ -33,6 +33,14 @@ def test_open_time_doubles_to_five_minutes() -> None:
     assert waits == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0, 300.0, 300.0]
 
 
+def test_a_crowd_that_fails_at_once_opens_the_circuit_once() -> None:
+    """However many were under way when the node went away, the first wait is ten seconds and the next twenty."""
+    health = failed(20)
+    assert (health.failures, health.opened, health.circuit_until) == (20, 1, 10.0)
+    health = on_failure(on_attempt(health, 10.0), 11.0)
+    assert (health.opened, health.circuit_until, health.probe_until) == (2, 31.0, 0.0)
+
+
 def test_waiting_in_vain_makes_a_node_slower_and_never_quicker() -> None:
     """A time that a node takes at least raises its latency, and says nothing of its failures."""
     failing = failed(2)
