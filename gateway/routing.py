@@ -243,6 +243,13 @@ def on_attempt(health: Health, now_mono: float) -> Health:
     return health
 
 
+def on_end(health: Health, probe_until: float) -> Health:
+    """The probe is over that had set `probe_until`. One that showed nothing leaves its place to the next: it never got
+    to the node, its caller left, or the node found fault with the request.
+    """
+    return msgspec.structs.replace(health, probe_until=0.0) if health.probe_until == probe_until else health
+
+
 def on_success(health: Health, first_byte_ms: float) -> Health:
     """The node answered after `first_byte_ms`: the circuit closes. A quarantine is not lifted by it."""
     ewma = health.ewma_ms

@@ -31,6 +31,7 @@ from gateway.routing import (
     candidates,
     drop_reason,
     on_attempt,
+    on_end,
     on_failure,
     on_success,
     on_wait,
@@ -125,12 +126,16 @@ class Member:
             named = next((c for c in attempt if c.outcome is not Outcome.AFFIRMING), None)
         return None if named is None else named.reason
 
-    def enter(self) -> None:
+    def enter(self) -> float:
+        """An attempt begins. Gives back how long it is the one probe of a half-open circuit, 0 when it is none."""
         self.view.in_flight += 1
         if self.unkept is not None:
             self.keep()
         if self.view.health.failures:
-            self.view.health = on_attempt(self.view.health, self.mono())
+            before, self.view.health = self.view.health, on_attempt(self.view.health, self.mono())
+            if self.view.health is not before:
+                return self.view.health.probe_until
+        return 0.0
 
     def keep(self) -> None:
         """Archive the session, if that is still to be done."""
@@ -138,8 +143,11 @@ class Member:
             self.unkept, archive = None, self.unkept
             archive()
 
-    def leave(self) -> None:
+    def leave(self, probe_until: float = 0.0) -> None:
+        """The attempt is over whose `enter` gave `probe_until` back."""
         self.view.in_flight -= 1
+        if probe_until:
+            self.view.health = on_end(self.view.health, probe_until)
 
     def served(self, first_byte_ms: float) -> None:
         self.view.health = on_success(self.view.health, first_byte_ms)

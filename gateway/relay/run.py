@@ -185,7 +185,7 @@ class Run(Ends):
 
     async def attempt(self, member: Member, session: AttestedSession) -> Got:
         """One try at one node. Raises `Next` when another may be tried, `Done` when the exchange has ended."""
-        member.enter()
+        probe = member.enter()
         self.records, self.x.proofs = self.given, ()  # what was found of another node's answer is not about this one's
         try:
             self.supported(member)
@@ -198,7 +198,7 @@ class Run(Ends):
                 await self.pay(member, demand)
                 return await self.ask(member, self.eligible(member, entered=True))
         finally:
-            member.leave()
+            member.leave(probe)
 
     def eligible(self, member: Member, *, entered: bool = False) -> AttestedSession:
         """The session under which the prompt may leave now for `member`. Raises `Next` when there is none.

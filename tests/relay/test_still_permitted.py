@@ -187,6 +187,37 @@ async def test_the_probe_of_a_circuit_is_not_refused_for_being_one(
     assert (n0.view.health.failures, n0.view.health.probe_until) == (0, 0.0)
 
 
+@pytest.mark.parametrize("how", ["request at fault", "busy", "ended"])
+async def test_a_probe_that_shows_nothing_stands_in_nobody_s_way(
+    gateway: Gateway, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Else whoever sends such a request now and then keeps a node that works again from all the others."""
+    n0, n1 = gateway.fleet.members["n0"], gateway.fleet.members["n1"]
+    n1.contradicted("signature")
+    n0.view.health = Health(failures=FAILURES_TO_OPEN, opened=1, circuit_until=time.monotonic() - 1)
+    good, acquire = nodes[0].script, gateway.pool.acquire
+    if how == "request at fault":
+        nodes[0].script = nodes[0].raw(b"HTTP/1.1 400 X\r\ncontent-length: 2\r\n\r\n{}")
+        assert (await ask(gateway)).error["reason"] == "status_400"
+    elif how == "busy":
+        monkeypatch.setattr(gateway.pool, "acquire", raises(TooManyConnections))
+        assert [n["reason"] for n in (await ask(gateway)).error["nodes"]] == ["quarantined", "busy"]
+    else:
+        monkeypatch.setattr(gateway.pool, "acquire", raises(asyncio.CancelledError))
+        with pytest.raises(asyncio.CancelledError):
+            await ask(gateway)
+    nodes[0].script, gateway.pool.acquire = good, acquire  # type: ignore[method-assign]
+    answer = await ask(gateway)
+    assert (answer.status, answer.verification["node"], n0.view.health.failures) == (200, "n0", 0)
+
+
+def raises(error: type[BaseException]) -> Callable[..., Awaitable[Any]]:
+    async def call(*of: Any, **how: Any) -> Any:
+        raise error
+
+    return call
+
+
 def asks_for_money(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `node` ask to be paid before it answers, and let it be paid."""
     scripts = [node.script, node.raw(b"HTTP/1.1 402 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")]

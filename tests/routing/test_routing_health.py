@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.model.verdict import Outcome
 from gateway.policy import Decision
-from gateway.routing import Health, node_at_fault, on_attempt, on_failure, on_success, on_wait, quarantine
+from gateway.routing import Health, node_at_fault, on_attempt, on_end, on_failure, on_success, on_wait, quarantine
 
 
 def failed(times: int, now: float = 0.0, health: Health | None = None) -> Health:
@@ -57,6 +57,16 @@ def test_only_one_probe_is_let_through() -> None:
     assert probing.probe_until == 80.0
     assert on_failure(probing, 21.0).probe_until == 0.0
     assert on_failure(probing, 21.0).circuit_until == 41.0
+
+
+def test_a_probe_that_shows_nothing_leaves_its_place() -> None:
+    """The next request is then the probe; a probe that took over meanwhile keeps its place, and so does what was shown."""
+    first = on_attempt(failed(5), 20.0)
+    assert on_end(first, first.probe_until) == failed(5)
+    second = on_attempt(first, 90.0)
+    assert on_end(second, first.probe_until) is second
+    reopened = on_failure(first, 21.0)
+    assert on_end(reopened, first.probe_until) is reopened
 
 
 def test_success_closes_the_circuit_and_forgets_failures() -> None:
