@@ -5,7 +5,8 @@ session is in date and permitted by the policy in force, so that no prompt leave
 what policy asks for. Model ids are compared byte for byte: no case folding, no near match, no pattern.
 
 Order is power of two choices over peak-EWMA: of two nodes taken at random the better one goes first, where better is
-the lower latency times requests in flight. This spreads load without all callers running to the one fastest node.
+the lower latency times requests in flight. This spreads load without all callers running to the one fastest node. What
+is known of a node that is asked nothing fades, so that one that was slow, or failed, or is new gets its turn again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ PROBE_S = 60.0
 QUARANTINE_S, QUARANTINE_MAX_S = 300.0, 3_600.0
 #: The latency that a node without a measured one is taken to have.
 UNMEASURED_MS = 200.0
+#: What is known of an idle node counts half after this long, a third after twice as long: one that is r times as slow
+#: as another is tried anew after about r times as long.
+FADE_S = 10.0
 #: Weight of a new latency that is lower than the average; a higher one is taken over at once (the peak).
 DECAY = 0.2
 
@@ -43,10 +47,11 @@ class Health(msgspec.Struct, frozen=True):
     """How a node has done lately. Times are monotonic seconds; `ewma_ms` is of times to the first byte.
 
     `circuit_until` and `probe_until` are set while the circuit is open or half open; `opened` and `quarantines` count
-    how often in a row, and double the next wait.
+    how often in a row, and double the next wait. `heard_at` is when the node last answered, failed or was given up.
     """
 
     ewma_ms: float | None = None
+    heard_at: float = 0.0
     failures: int = 0
     opened: int = 0
     circuit_until: float = 0.0
@@ -114,7 +119,7 @@ def candidates(
             dropped.append((view, reason))
     if not kept:
         return Routing((), tuple(dropped), _error([reason for _, reason in dropped]))
-    return Routing(_ordered(kept, pick_random), tuple(dropped))
+    return Routing(_ordered(kept, pick_random, now_mono), tuple(dropped))
 
 
 def drop_reason(
@@ -217,18 +222,19 @@ def _error(reasons: list[str]) -> str:
     return "no_eligible_node"
 
 
-def _load(view: NodeView) -> float:
+def _load(view: NodeView, now_mono: float) -> float:
     health = view.health
     latency = UNMEASURED_MS if health.ewma_ms is None else health.ewma_ms
-    return latency * (view.in_flight + 1) * (health.failures + 1)
+    load = latency * (view.in_flight + 1) * (health.failures + 1)
+    return load if view.in_flight else load / (1.0 + (now_mono - health.heard_at) / FADE_S)
 
 
-def _ordered(kept: list[NodeView], pick_random: float) -> tuple[NodeView, ...]:
+def _ordered(kept: list[NodeView], pick_random: float, now_mono: float) -> tuple[NodeView, ...]:
     """The better of two picked by `pick_random` first, then the others by load. Ties keep the order of `kept`."""
     count = len(kept)
     if count == 1:
         return (kept[0],)
-    ranked = sorted(kept, key=_load)
+    ranked = sorted(kept, key=lambda view: _load(view, now_mono))
     pair = min(int(pick_random * count * (count - 1)), count * (count - 1) - 1)
     first, second = divmod(pair, count - 1)
     second += second >= first
@@ -250,20 +256,22 @@ def on_end(health: Health, probe_until: float) -> Health:
     return msgspec.structs.replace(health, probe_until=0.0) if health.probe_until == probe_until else health
 
 
-def on_success(health: Health, first_byte_ms: float) -> Health:
+def on_success(health: Health, first_byte_ms: float, now_mono: float) -> Health:
     """The node answered after `first_byte_ms`: the circuit closes. A quarantine is not lifted by it."""
     ewma = health.ewma_ms
     if ewma is None or first_byte_ms >= ewma:
         ewma = first_byte_ms
     else:
         ewma += (first_byte_ms - ewma) * DECAY
-    return msgspec.structs.replace(health, ewma_ms=ewma, failures=0, opened=0, circuit_until=0.0, probe_until=0.0)
+    return msgspec.structs.replace(
+        health, ewma_ms=ewma, heard_at=now_mono, failures=0, opened=0, circuit_until=0.0, probe_until=0.0
+    )
 
 
-def on_wait(health: Health, waited_ms: float) -> Health:
+def on_wait(health: Health, waited_ms: float, now_mono: float) -> Health:
     """The node was waited for so long and not to the end: it is at least that slow, so others go before it."""
     known = UNMEASURED_MS if health.ewma_ms is None else health.ewma_ms
-    return health if waited_ms <= known else msgspec.structs.replace(health, ewma_ms=waited_ms)
+    return health if waited_ms <= known else msgspec.structs.replace(health, ewma_ms=waited_ms, heard_at=now_mono)
 
 
 def on_failure(health: Health, now_mono: float) -> Health:
@@ -273,10 +281,15 @@ def on_failure(health: Health, now_mono: float) -> Health:
     """
     failures = health.failures + 1
     if failures < FAILURES_TO_OPEN or health.circuit_until > now_mono:
-        return msgspec.structs.replace(health, failures=failures)
+        return msgspec.structs.replace(health, heard_at=now_mono, failures=failures)
     wait = min(CIRCUIT_S * 2.0 ** min(health.opened, 10), CIRCUIT_MAX_S)
     return msgspec.structs.replace(
-        health, failures=failures, opened=health.opened + 1, circuit_until=now_mono + wait, probe_until=0.0
+        health,
+        heard_at=now_mono,
+        failures=failures,
+        opened=health.opened + 1,
+        circuit_until=now_mono + wait,
+        probe_until=0.0,
     )
 
 

@@ -84,6 +84,7 @@ class Member:
             endpoints=frozenset(node.endpoints),
             operator=node.operator,
             owner=node.owner,
+            health=Health(heard_at=mono()),
         )
         self.last: Attestation | None = None
         self.failure: str | None = None  # why the last request to it failed
@@ -150,7 +151,7 @@ class Member:
             self.view.health = on_end(self.view.health, probe_until)
 
     def served(self, first_byte_ms: float) -> None:
-        self.view.health = on_success(self.view.health, first_byte_ms)
+        self.view.health = on_success(self.view.health, first_byte_ms, self.mono())
 
     def failed(self, reason: str) -> None:
         """It could not be reached, broke off or answered nonsense."""
@@ -160,7 +161,7 @@ class Member:
 
     def outwaited(self, waited_ms: float) -> None:
         """Others answered while it was waited for so long: no failure, and a time that it takes at least."""
-        self.view.health = on_wait(self.view.health, waited_ms)
+        self.view.health = on_wait(self.view.health, waited_ms, self.mono())
 
     def doubtful(self) -> None:
         """Its key may be another by now: it is asked for evidence again soon, at most once in `DOUBT_S`.
@@ -411,7 +412,9 @@ class Fleet:
         member = self._member(node)
         shunned = self._shunned.get(node.id)
         if shunned is not None:
-            member.view.health = Health(quarantines=shunned.quarantines, quarantined_until=shunned.quarantined_until)
+            member.view.health = msgspec.structs.replace(
+                member.view.health, quarantines=shunned.quarantines, quarantined_until=shunned.quarantined_until
+            )
         return member
 
     def shun(self, node: str, reason: str) -> None:

@@ -105,10 +105,9 @@ class Seat(Run):
     async def conclude(self, member: Member, got: Got) -> None:
         """Record what came, and keep it."""
         facts = got.facts
-        assert self.x.t_done is not None
         decision = supposed(facts, self.policy)
         if decision.permit and decision.verdict is not Outcome.CONTRAINDICATED:
-            member.served((self.x.t_done - self.x.t0) * 1000)
+            self.credit(member)
             if len(got.answer or b"") <= MAX_COMPARED:
                 self.got, reason = got, HELD
             else:

@@ -92,7 +92,7 @@ class Run(Ends):
         self.relay = relay
         self.begun = relay.mono()
         self.pick = pick
-        self.sent_at = 0.0
+        self.sent_at = self.asked_at = 0.0  # by the clock on the wall, and by the monotonic one
         self.task: asyncio.Task[None] | None = None  # set when it is performed
         self.nonce = nonce
         self.asked = self._question(x.body)
@@ -316,7 +316,7 @@ class Run(Ends):
         extra = member.adapter.request(x.session, self.asked.nonce, chained=mode == "chained")
         extra += self.till.headers(member)
         connection = self.channel(member, pooled)
-        self.sent_at = self.relay.now()
+        self.sent_at, self.asked_at = self.relay.now(), self.relay.mono()
         x.t_first = x.t_done = x.verify_ms = None  # of a node that was tried before
         head = await connection.request(
             b"POST",
@@ -441,9 +441,9 @@ class Run(Ends):
         await self.sink.end(got.body + last + got.end)
 
     def credit(self, member: Member) -> None:
-        """The node served, in the time that it took."""
-        assert self.x.t_done is not None
-        member.served((self.x.t_done - self.x.t0) * 1000)
+        """The node served, and began to in the time that it took: what was waited for before is not its doing."""
+        assert self.x.t_first is not None
+        member.served((self.x.t_first - self.asked_at) * 1000)
 
     async def proven(self, got: Got) -> Got:
         """`got`, judged with every proof that policy names. They are gathered when they can change the decision."""

@@ -301,6 +301,32 @@ async def test_all_nodes_that_are_tried_share_the_time_of_one_exchange(
     assert [gateway.fleet.members[name].view.health.failures for name in ("n0", "n1")] == [1, 0]
 
 
+async def test_the_latency_of_a_node_is_its_own_time_to_the_first_byte(
+    gateway: Gateway, nodes: list[ScriptedNode]
+) -> None:
+    """Neither what an earlier node took nor how long an answer is makes a node slow."""
+    good = good_script(nodes[1])
+
+    async def slow(gateway: Gateway) -> None:
+        await asyncio.sleep(0.5)
+
+    async def long(of: Received) -> AsyncIterator[bytes | float]:
+        async for part in good(of):
+            assert isinstance(part, bytes)
+            head, _, body = part.partition(b"\r\n\r\n")
+            yield head + b"\r\n\r\n"
+            yield 0.5
+            yield body
+
+    gateway.fleet.members["n1"].view.health = Health()
+    nodes[1].script = long
+    while_connecting(gateway, "n0", slow, fails=True)
+    assert (await ask(gateway)).verification["node"] == "n1"
+    latency = gateway.fleet.members["n1"].view.health.ewma_ms
+    assert latency is not None
+    assert latency < 400
+
+
 async def test_no_prompt_leaves_when_the_time_of_the_exchange_is_over(
     gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
 ) -> None:

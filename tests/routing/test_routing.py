@@ -270,8 +270,8 @@ def test_only_one_reason_in_a_fixed_order() -> None:
 
 def test_better_of_two_goes_first() -> None:
     """Of two nodes the one with the lower latency times load leads, whatever the random number."""
-    fast = node("fast", health=Health(ewma_ms=50.0), in_flight=1)
-    slow = node("slow", health=Health(ewma_ms=150.0))
+    fast = node("fast", health=Health(ewma_ms=50.0, heard_at=NOW), in_flight=1)
+    slow = node("slow", health=Health(ewma_ms=150.0, heard_at=NOW))
     for number in (0.0, 0.49, 0.5, 0.999999):
         assert candidates([slow, fast], MODEL, CHAT, SIGNED, NOW, number).order == (fast, slow)
     fast.in_flight = 3
@@ -280,16 +280,47 @@ def test_better_of_two_goes_first() -> None:
 
 def test_failures_and_missing_measurements_weigh() -> None:
     """A node that just failed, and one that was never measured, come after a measured healthy one."""
-    healthy = node("a", health=Health(ewma_ms=150.0))
-    failed = node("b", health=Health(ewma_ms=120.0, failures=1))
-    new = node("c")
+    healthy = node("a", health=Health(ewma_ms=150.0, heard_at=NOW))
+    failed = node("b", health=Health(ewma_ms=120.0, heard_at=NOW, failures=1))
+    new = node("c", health=Health(heard_at=NOW))
     assert candidates([new, failed, healthy], MODEL, CHAT, SIGNED, NOW, 0.0).order[0] is healthy
     assert candidates([new, failed, healthy], MODEL, CHAT, SIGNED, NOW, 0.0).order[1:] == (new, failed)
 
 
+@pytest.mark.parametrize(
+    ("before", "after_s"),
+    [
+        (Health(ewma_ms=30_000.0), 330.0),
+        (Health(ewma_ms=1_000.0, failures=1), 20.0),
+        (Health(ewma_ms=1_000.0, failures=5), 80.0),
+        (Health(ewma_ms=5_000.0), 60.0),
+    ],
+)
+def test_a_node_that_did_badly_once_gets_its_turn_again(before: Health, after_s: float) -> None:
+    """One that is asked nothing because of what it did would else be asked nothing for ever, however it does now."""
+    good = node("good", health=Health(ewma_ms=1_000.0, heard_at=NOW - 1))
+    bad = node("bad", health=msgspec.structs.replace(before, heard_at=NOW - after_s / 2))
+    assert candidates([bad, good], MODEL, CHAT, SIGNED, NOW, 0.0).order[0] is good
+    bad.health = msgspec.structs.replace(before, heard_at=NOW - after_s)
+    assert candidates([bad, good], MODEL, CHAT, SIGNED, NOW, 0.0).order[0] is bad
+    bad.in_flight = 1  # then it is being tried, and one is enough
+    assert candidates([bad, good], MODEL, CHAT, SIGNED, NOW, 0.0).order[0] is good
+
+
+def test_a_node_that_was_never_asked_gets_its_turn() -> None:
+    """Also beside one that is quicker than an unmeasured one is taken to be."""
+    quick = node("quick", health=Health(ewma_ms=20.0, heard_at=NOW))
+    new = node("new", health=Health(heard_at=NOW - 60))
+    assert candidates([quick, new], MODEL, CHAT, SIGNED, NOW, 0.0).order[0] is quick
+    new.health = Health(heard_at=NOW - 120)
+    assert candidates([quick, new], MODEL, CHAT, SIGNED, NOW, 0.0).order[0] is new
+
+
 def test_every_pair_is_drawn_equally_often() -> None:
     """Over all random numbers, the best node leads whenever it is drawn and the worst never does."""
-    views = [node(name, health=Health(ewma_ms=ms)) for name, ms in (("a", 10.0), ("b", 20.0), ("c", 30.0))]
+    views = [
+        node(name, health=Health(ewma_ms=ms, heard_at=NOW)) for name, ms in (("a", 10.0), ("b", 20.0), ("c", 30.0))
+    ]
     firsts = [candidates(views, MODEL, CHAT, SIGNED, NOW, i / 600).order[0].id for i in range(600)]
     assert firsts.count("a") == 400
     assert firsts.count("b") == 200
@@ -303,7 +334,7 @@ def test_every_pair_is_drawn_equally_often() -> None:
 def test_routing_is_stable_and_complete(nodes: list[tuple[float, int, str]], number: float) -> None:
     """Every node is kept or dropped once, and the same number gives the same order."""
     views = [
-        node(str(i), health=Health(ewma_ms=ms), in_flight=busy, session=session() if ok == "ok" else None)
+        node(str(i), health=Health(ewma_ms=ms, heard_at=NOW), in_flight=busy, session=session() if ok == "ok" else None)
         for i, (ms, busy, ok) in enumerate(nodes)
     ]
     first = candidates(views, MODEL, CHAT, SIGNED, NOW, number)

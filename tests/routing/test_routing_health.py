@@ -44,10 +44,10 @@ def test_a_crowd_that_fails_at_once_opens_the_circuit_once() -> None:
 def test_waiting_in_vain_makes_a_node_slower_and_never_quicker() -> None:
     """A time that a node takes at least raises its latency, and says nothing of its failures."""
     failing = failed(2)
-    assert on_wait(failing, 150.0) == failing  # an unmeasured node is taken to be slower than that
-    waited = on_wait(failing, 900.0)
+    assert on_wait(failing, 150.0, 1.0) == failing  # an unmeasured node is taken to be slower than that
+    waited = on_wait(failing, 900.0, 1.0)
     assert (waited.ewma_ms, waited.failures) == (900.0, 2)
-    assert on_wait(waited, 500.0) == waited
+    assert on_wait(waited, 500.0, 2.0) == waited
 
 
 def test_only_one_probe_is_let_through() -> None:
@@ -71,7 +71,7 @@ def test_a_probe_that_shows_nothing_leaves_its_place() -> None:
 
 def test_success_closes_the_circuit_and_forgets_failures() -> None:
     """One answer closes the circuit, and the next opening starts from ten seconds."""
-    health = on_success(on_attempt(failed(5), 20.0), 30.0)
+    health = on_success(on_attempt(failed(5), 20.0), 30.0, 21.0)
     assert (health.failures, health.opened, health.circuit_until, health.probe_until) == (0, 0, 0.0, 0.0)
     assert failed(5, 50.0, health).circuit_until == 60.0
 
@@ -87,7 +87,7 @@ def test_attempt_on_a_closed_circuit_changes_nothing() -> None:
 )
 def test_latency_jumps_up_and_creeps_down(before: float | None, measured: float, after: float) -> None:
     """A peak is taken over at once; lower times move the average by a fifth."""
-    assert on_success(Health(ewma_ms=before), measured).ewma_ms == after
+    assert on_success(Health(ewma_ms=before), measured, 1.0).ewma_ms == after
 
 
 def test_quarantine_doubles_and_is_forgotten() -> None:
@@ -105,8 +105,8 @@ def test_quarantine_doubles_and_is_forgotten() -> None:
 def test_success_does_not_lift_a_quarantine() -> None:
     """An answer from a request in flight does not bring a contraindicated node back."""
     health = quarantine(Health(), 0.0)
-    assert on_success(health, 10.0).quarantined_until == 300.0
-    assert on_success(health, 10.0).quarantines == 1
+    assert on_success(health, 10.0, 1.0).quarantined_until == 300.0
+    assert on_success(health, 10.0, 1.0).quarantines == 1
 
 
 @settings(max_examples=100, deadline=None)
@@ -117,7 +117,7 @@ def test_health_stays_in_bounds(events: list[tuple[str, float]]) -> None:
     for kind, step in events:
         now += step
         if kind == "s":
-            health = on_success(health, step)
+            health = on_success(health, step, now)
         elif kind == "f":
             health = on_failure(health, now)
         elif kind == "q":
