@@ -286,13 +286,13 @@ class Connection(asyncio.Protocol):
         head = answer.head
         return answer.done and head is not None and head.keep_alive and self._transport.get_write_buffer_size() == 0
 
-    def recycle(self) -> None:
-        """Forget the exchange that ended. Only after `reusable`."""
+    def recycle(self, now: float) -> None:
+        """Forget the exchange that ended; idle since `now`. Only after `reusable`."""
         self._answer = None
         self.sent = self._in_head = self._paused = self._collecting = False
         self._took_at = 0.0
         self.parked = True
-        self.idle_since = self._loop.time()
+        self.idle_since = now
 
     def untouched(self) -> bool:
         """Whether nothing came while idle. Asks the socket, since what came may not have been read yet.

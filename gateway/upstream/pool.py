@@ -9,7 +9,8 @@
         pool.release(connection)            # keeps it when its exchange ended cleanly, else closes it at once
 
 `acquire` costs the same however many connections are idle. A connection is handed out only when nothing came on it
-while it was idle and its TLS key is among the pins asked for now. The environment (proxies, roots, key log) has no say.
+while it was idle, that was not for too long (a machine that slept heard of no end), and its TLS key is among the pins
+asked for now. The environment (proxies, roots, key log) has no say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable
+
+from gateway.clock import lease_clock
 
 from .address import Resolver, dial, permitted
 from .connection import DANGEROUS_ANY_KEY, Connection, accepts
@@ -88,12 +91,13 @@ class UpstreamPool:
         """
         key = origin.key + (_WEB if pins is None else _PIN)
         site = self._sites.get(key)
-        if site is not None:
+        if site is not None and site.idle:
+            oldest = lease_clock() - self.limits.keepalive_s
             while site.idle:
                 connection = site.idle.pop()
                 connection.parked = False
                 usable = connection.untouched() if look else connection.reusable
-                if usable and (pins is None or accepts(pins, connection.spki)):
+                if usable and connection.idle_since > oldest and (pins is None or accepts(pins, connection.spki)):
                     return connection
                 connection.abort()
         return await self._connect(key, origin, pins, connect_deadline_s)
@@ -105,7 +109,7 @@ class UpstreamPool:
         if connection.reusable and not self._closed:
             idle = self._sites[connection.key].idle
             if len(idle) < self.limits.idle_per_origin:
-                connection.recycle()
+                connection.recycle(lease_clock())
                 idle.append(connection)
                 if self._sweeper is None:
                     self._sweep_in(self.limits.keepalive_s)
@@ -242,7 +246,7 @@ class UpstreamPool:
     def _sweep(self) -> None:
         """Close what has been idle for too long; the next sweep is when the next one is due."""
         self._sweeper = None
-        oldest = asyncio.get_running_loop().time() - self.limits.keepalive_s
+        oldest = lease_clock() - self.limits.keepalive_s
         for site in list(self._sites.values()):
             while site.idle and site.idle[0].idle_since <= oldest:
                 self._drop(site.idle[0])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support_peer import answers, peer, pieces, read_request
 
+from gateway.clock import lease_clock
 from gateway.upstream.connection import Connection, State
 from gateway.upstream.errors import (
     AnswerRefused,
@@ -994,6 +995,16 @@ async def test_a_pool_closed_while_connecting_gives_no_connection():
         await asyncio.sleep(0.05)
         assert node.requests == []
         assert pool.open_count == 0
+
+
+async def test_a_connection_of_before_the_machine_slept_is_not_used(pool, monkeypatch):
+    """Its timers stood still with the machine, and its peer may have ended it long ago without our hearing of it."""
+    async with peer(answers(HELLO, HELLO)) as node:
+        for slept, connections in ((0.0, 1), (59.0, 1), (3600.0, 2)):
+            monkeypatch.setattr("gateway.upstream.pool.lease_clock", lambda slept=slept: lease_clock() + slept)
+            await ask(pool, node)
+            assert node.connections == connections
+            monkeypatch.setattr("gateway.upstream.pool.lease_clock", lease_clock)
 
 
 async def test_a_connection_that_is_given_up_as_it_is_made_gives_its_place_back(pool, monkeypatch):
