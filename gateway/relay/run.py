@@ -42,7 +42,7 @@ from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Ending, Exchange, milliseconds
 from gateway.routing import stream_mode
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import ChannelError, NotReached, TooManyConnections
+from gateway.upstream.errors import ChannelError, ChannelRefused, NotReached, TooManyConnections
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.limits import Deadlines
 from gateway.upstream.sealed import Channel, SealedConnection, SealedRoute
@@ -298,6 +298,8 @@ class Run(Ends):
         except NotReached as error:
             if not isinstance(error, TooManyConnections):  # that is our own limit, and says nothing of the node
                 member.failed(error.reason or "connect_failed")
+            if isinstance(error, ChannelRefused):
+                member.doubtful()
             raise Next(error.reason or "connect_failed") from None
 
     async def intend(self) -> None:

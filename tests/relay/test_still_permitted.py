@@ -21,7 +21,7 @@ from gateway.fleet.fleet import Member
 from gateway.policy_files import read_policy
 from gateway.relay.till import Till
 from gateway.routing import FAILURES_TO_OPEN, Health
-from gateway.upstream.errors import ConnectFailed, TooManyConnections
+from gateway.upstream.errors import ChannelRefused, ConnectFailed, TooManyConnections
 
 Meanwhile = Callable[[Gateway], Awaitable[None]]
 
@@ -165,6 +165,17 @@ async def test_our_own_limit_of_connections_does_not_count_against_a_node(
     answer = await ask(gateway)
     assert [n["reason"] for n in answer.error["nodes"]] == ["busy", "busy"]
     assert not failed
+
+
+@pytest.mark.parametrize(("error", "again"), [(ChannelRefused, True), (ConnectFailed, False)])
+async def test_a_node_behind_another_tls_key_is_asked_for_evidence_anew(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, error: type[Exception], again: bool
+) -> None:
+    """It may have been started anew: until its next renewal it would serve nobody, although its evidence is sound."""
+    monkeypatch.setattr(gateway.pool, "acquire", raises(error))
+    await ask(gateway)
+    now = time.monotonic()
+    assert [member.next_try <= now for member in gateway.fleet.members.values()] == [again, again]
 
 
 @pytest.mark.parametrize("how", ["once in quarantine", "renewed", "paid"])
