@@ -84,7 +84,11 @@ class Book:
         self.recorded = True
         released = ending.release is Release.RELEASED
         if self._pending is not None and not released:
-            await asyncio.wait([self._pending])
+            try:
+                await asyncio.wait([self._pending])
+            except asyncio.CancelledError:  # nobody waits for the receipt any more, and it is owed all the same
+                self._queue(ending)
+                raise
         if self._owed:
             return None, self.later(ending, None)
         try:
