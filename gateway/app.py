@@ -207,7 +207,7 @@ class Gateway:
         self._spawn(collateral.run())
         self._spawn(self._watch_other_processes())
         self._spawn(self.backlog.run())
-        self._asking = asyncio.create_task(self.canaries.run())
+        self._asking = self._begin(self.canaries.run())
         self._spawn(self.auditor.run())
         if not settings.nodes:
             log.warning("nodes.none", notice="the settings name no node, so nobody is served: see [[nodes]], --config")
@@ -412,10 +412,21 @@ class Gateway:
             raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
     def _spawn(self, coroutine: Any) -> None:
-        self._tasks.append(asyncio.create_task(coroutine))
+        self._tasks.append(self._begin(coroutine))
+
+    def _begin(self, coroutine: Any) -> asyncio.Task[None]:
+        """Start what runs until it is cancelled. Nobody waits for it before the stop, so an event tells of its end."""
+        task: asyncio.Task[None] = asyncio.create_task(coroutine)
+        task.add_done_callback(_ended)
+        return task
 
     def _id(self) -> str:
         return self.ulids.mint(_now_ms(), secrets.token_bytes(RANDOM_BYTES))
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("task.failed", exc_info=error)
 
 
 def _words(about: Mapping[str, str | int]) -> str:

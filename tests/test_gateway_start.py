@@ -16,6 +16,7 @@ from ledger import Ledger
 from gateway import app
 from gateway.app import Gateway
 from gateway.errors import ConfigError
+from gateway.fleet.fleet import Fleet
 from gateway.keyfiles import load_or_make
 from gateway.log.dsse import wrap
 from gateway.log.receipt import leaf_of
@@ -137,3 +138,19 @@ async def test_an_outage_is_told_whatever_the_files_are_called(
     assert await gateway.backlog.settle()
     assert gateway.reader.session("s") == b"{}"
     assert await gateway.close()
+
+
+async def test_what_ends_beside_the_exchanges_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for such a task, so that without a word nobody knew that sessions are not renewed any more."""
+
+    async def fails(self: Fleet) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Fleet, "run", fails)
+    gateway = Gateway(settings)
+    with structlog.testing.capture_logs() as events:
+        await gateway.open()
+        await asyncio.sleep(0)
+        await gateway.close()
+    told = [event for event in events if event["event"] == "task.failed"]
+    assert [type(event["exc_info"]) for event in told] == [ZeroDivisionError]  # and nothing of those that the stop ends
