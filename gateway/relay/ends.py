@@ -27,7 +27,7 @@ from gateway.policy.machine import TEE_RULES
 from gateway.recorder import Ending
 from gateway.routing import node_at_fault
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import ChannelError, NotReached
+from gateway.upstream.errors import ChannelError, ChannelTimeout, NotReached
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.sealed import Channel
 from gateway.verify.checks import PROOFS
@@ -118,7 +118,13 @@ class Ends:
         if self.sink.gone:
             await self.abandon()
             return Done()
-        if error.reason != "timeout_total" or self.x.attempts == 1:  # what was used up before is not this node's doing
+        # What was used up before is not this node's doing, nor is what an agent used up that reads slowly.
+        late = (
+            isinstance(error, ChannelTimeout)
+            and error.reason == "timeout_total"
+            and (error.ours or self.x.attempts > 1)
+        )
+        if not late:
             member.failed(error.reason or "closed")
         if error.reason == "ohttp_key_rotated":
             member.doubtful()

@@ -441,7 +441,9 @@ class Connection(asyncio.Protocol):
             if progress_at < at and not self._away_since:
                 at, reason = progress_at, "timeout_progress"
         if at <= self._loop.time():
-            self._fail(ChannelTimeout(reason, sent=True))
+            error = ChannelTimeout(reason, sent=True)
+            error.ours = self._paused
+            self._fail(error)
         else:
             self._arm(at)
 

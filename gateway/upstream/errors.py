@@ -101,8 +101,9 @@ class TooManyConnections(NotReached):
 
 
 class ChannelTimeout(ChannelError):
-    """A deadline passed after the request was sent; the connection is gone."""
+    """A deadline passed after the request was sent; the connection is gone. `ours`: the peer was made to wait then."""
 
+    ours = False
     code, status = "upstream_timeout", 504
     default = "timeout_total"
 
