@@ -249,7 +249,9 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
     """Settings from TOML `text` and `environ`. Raises `ConfigError`."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError(f"{where} is nested too deeply; `veriroute config reference` shows each key") from None
+    except ValueError as error:  # tomllib's own error is one, and so is that of a number with too many digits
         raise ConfigError(f"{where} is not TOML: {error}; `veriroute config reference` shows each key") from None
     ours = [(key, value) for key, value in (environ or {}).items() if key.startswith(PREFIX)]
     variables = [key for key, value in ours if _overlay(table, key, value)]

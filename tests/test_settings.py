@@ -311,6 +311,15 @@ def test_a_file_that_is_no_toml_is_told_with_where_the_keys_are() -> None:
         settings.load("[server\n", where="here.toml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("a = " + "[" * 50_000, "nested too deeply"), ("a = " + "1" * 5_000, "TOML")]
+)
+def test_a_file_beyond_what_is_read_is_refused(text: str, said: str) -> None:
+    """Neither nesting nor a number without end is a failure of the program."""
+    with pytest.raises(ConfigError, match=said):
+        settings.load(text)
+
+
 def test_a_variable_that_is_no_utf8_is_refused() -> None:
     """The start entry of the log holds the settings, and could not be written."""
     with pytest.raises(ConfigError, match="VERIROUTE_STORAGE_URL is not UTF-8"):

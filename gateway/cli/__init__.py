@@ -103,7 +103,17 @@ def _run(args: list[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A usage error says where the help is; so do those of a command's acts, which are parsers of this class too."""
+    """A usage error says where the help is; so do those of a command's acts, which are parsers of this class too.
+
+    A value that is empty is a variable that was not set. Read as an option that is not there, it would ask for less:
+    `--policy "$POLICY"` for no policy. Only in lists, as of operators, may one mean something.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        others = (argparse._AppendAction, argparse._SubParsersAction)  # an act's own parser looks at what it is given
+        if arg_string == "" and not isinstance(action, others):
+            raise argparse.ArgumentError(action, "the value is empty")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         super().error(f"{message}; `{self.prog} --help` explains")

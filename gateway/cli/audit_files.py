@@ -85,7 +85,7 @@ def outside(path: str, kept: Sequence[str], given: str | None, *, accept: bool) 
 
     Raises `LogRefused` when there has to be a memory and there is none.
     """
-    memory = CheckpointMemory(given or path + ".checkpoint")
+    memory = CheckpointMemory(path + ".checkpoint" if given is None else given)
     memory.load()
     if memory.note is None and (given is not None or memory.damaged):
         raise LogRefused(f"the checkpoint memory {memory.path} holds no checkpoint", reason="memory_damaged")

@@ -106,7 +106,8 @@ def _revoke(args: argparse.Namespace, path: str) -> int:
     require_file(path)  # the writer would make one, and so hide that the settings name another
     now = time.time_ns() // 1_000_000
     with AdminWriter(path) as writer:
-        done = writer.revoke_key(args.id, now, event=_document({"act": "revoke", "keyId": args.id, "timeMs": now}))
+        event = _document({"act": "revoke", "keyId": args.id, "timeMs": now})
+        done = args.id.isascii() and writer.revoke_key(args.id, now, event=event)  # no other id was ever given out
     if not done:
         raise ConfigError(f"there is no key {args.id!r} in force; `veriroute keys list` shows them")
     sys.stdout.write(json.dumps({"id": args.id, "revoked": True}) + "\n" if args.json else f"{args.id} is revoked\n")

@@ -18,7 +18,9 @@ from stored_log import StoredLog, entry
 
 from gateway.cli import audit as command
 from gateway.cli import main
+from gateway.cli.audit_files import outside
 from gateway.crypto.merkle import leaf_hash
+from gateway.errors import LogRefused
 from gateway.log.bundle import format_bundle
 from gateway.log.checkpoint import Checkpoint, sign_checkpoint
 from gateway.log.dsse import Sealed, parse_envelope, sign_envelope
@@ -597,6 +599,13 @@ def test_a_memory_that_was_asked_for_must_be_there(log: Copy, tmp_path: Path):
     assert main(["audit", "verify", log.path, "--memory", str(tmp_path / "none")]) == 2
     Path(log.memory).write_bytes(b"x" * 8192)
     assert main(["audit", "verify", log.path]) == 2
+
+
+def test_a_memory_without_a_name_is_not_the_one_beside_the_database(log: Copy):
+    """`outside` takes only None for none given: the memory in the usual place would count as one kept elsewhere."""
+    assert [kept.standing for kept in outside(log.path, [], None, accept=False)] == ["beside"]
+    with pytest.raises(LogRefused):
+        outside(log.path, [], "", accept=False)
 
 
 def test_intents_and_receipts_pair_up(tmp_path: Path):

@@ -198,6 +198,33 @@ def test_a_wrong_argument_is_told_with_where_the_help_is(args: list[str], capsys
     assert f"; `{name} --help` explains\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["audit", "verify", "veriroute.db", "--memory", ""], "--memory"),
+        (["audit", "export", "veriroute.db", "--out", "out", "--key="], "--key"),
+        (["appraise", "--kind", "tdx", "--evidence", "quote", "--policy", ""], "--policy"),
+        (["policy", "show", "signed", "--tighten", ""], "--tighten"),
+        (["policy", "check", ""], "FILE|DIR"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_empty_value_is_not_an_option_left_out(args: list[str], named: str, capsys):
+    """A variable that is not set asks for nothing less than was meant: it is a usage error."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(args)
+    assert ended.value.code == 2
+    assert re.search(rf"argument {re.escape(named)}.*: the value is empty", capsys.readouterr().err)
+
+
+def test_a_key_id_that_is_no_text_is_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """Bytes of a command line that are no UTF-8 name none, and are told in one sentence."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["keys", "create", "--name", "a"]) == 0
+    assert cli.main(["keys", "revoke", "\udcff"]) == 2
+    assert "there is no key " in capsys.readouterr().err
+
+
 def test_a_finding_that_is_its_reason_is_told_once():
     """Doctor does not say that it found `connect_failed` where that is the reason."""
     (told,) = doctor._check(Check("evidence", Outcome.NONE, reason="connect_failed", found="connect_failed"))
