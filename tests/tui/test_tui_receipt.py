@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from rich.cells import cell_len
 from tui_kit import NARROW, NOON_MS, WIDE, dump, ready, until
 
 from gateway.errors import NotFound
+from gateway.text import plain
 from tui.app import VerirouteApp
 from tui.demo_source import DemoSource, demo_pins
-from tui.screens.raw import RawScreen
+from tui.screens.raw import RawScreen, _wrapped
 from tui.screens.receipt import ReceiptScreen
 from tui.screens.traffic import TrafficScreen
 from tui.widgets.provenance_tree import ProvenanceTree
@@ -135,6 +137,14 @@ async def test_stored_bytes_show_only_when_asked_for(app: VerirouteApp) -> None:
         assert isinstance(app.screen, ReceiptScreen)
         await pilot.press("1")
         assert isinstance(app.screen, TrafficScreen)
+
+
+@pytest.mark.parametrize("text", ["漢字テスト" * 60, "\x1b[2J" * 90, "\U0010ffff" * 90, "a" * 500, "x" * 77 + "漢"])
+def test_stored_text_is_wrapped_and_never_cut(text: str) -> None:
+    """Characters of two cells, and escapes, go on in the next line: what is not drawn would be hidden."""
+    shown = _wrapped(text.encode(), 78)
+    assert "".join(shown) == plain(text)
+    assert max(map(cell_len, shown)) <= 78
 
 
 class NoBundles(DemoSource):

@@ -10,6 +10,7 @@ import hashlib
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from rich.cells import chop_cells
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.content import Content
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tui.app import VerirouteApp
 
 _PER_LINE = 16
+_ESCAPE = 10  # what one character becomes at most, `\\U0010ffff`
 
 
 class Part(NamedTuple):
@@ -163,9 +165,10 @@ def _is_text(data: bytes) -> bool:
 
 
 def _wrapped(data: bytes, width: int) -> list[str]:
-    """Text lines of at most `width` characters, cleaned. Bytes that are no UTF-8 show as escapes."""
+    """Text lines of at most `width` cells, cleaned; nothing is cut away. Bytes that are no UTF-8 show as escapes."""
     found: list[str] = []
     for raw in data.decode("utf-8", "backslashreplace").split("\n"):
         for start in range(0, max(len(raw), 1), width):
-            found.append(clean(raw[start : start + width], limit=8 * width))
+            shown = clean(raw[start : start + width], limit=_ESCAPE * width)
+            found += [shown] if shown.isascii() and len(shown) <= width else chop_cells(shown, width)
     return found
