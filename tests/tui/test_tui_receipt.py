@@ -72,6 +72,18 @@ async def test_folding_and_walking(app: VerirouteApp) -> None:
         assert tree.length() == 1
 
 
+async def test_the_words_scroll_by_keys(app: VerirouteApp) -> None:
+    """On eighty columns the words about a line are longer than their pane; `J` and `K` reach all of them."""
+    async with app.run_test(size=NARROW) as pilot:
+        await _open(app, 4)
+        await until(lambda: "known" in dump(app))
+        assert "If it fails:" not in dump(app)
+        await pilot.press("J", "J", "J", "J")
+        await until(lambda: "If it fails:" in dump(app))
+        await pilot.press("K", "K", "K", "K")
+        await until(lambda: "If it fails:" not in dump(app))
+
+
 async def test_v_checks_again_and_keeps_the_place(app: VerirouteApp) -> None:
     """Checking again neither folds the tree nor moves the cursor."""
     async with app.run_test(size=NARROW) as pilot:

@@ -41,6 +41,9 @@ class TreeScreen(Screen[None]):
     def action_fold_to(self, closed: bool) -> None:
         self.tree_view.fold(closed)
 
+    def action_words(self, by: int) -> None:
+        self.query_one("#explain", ExplainPane).page(by)
+
     def action_problem(self, step: int) -> None:
         tree = self.tree_view
         found = problems(tree.root) if tree.root is not None else []

@@ -40,6 +40,10 @@ class ExplainPane(VerticalScroll):
         self._item = item
         self._redraw()
 
+    def page(self, by: int) -> None:
+        """Scroll half of what is seen down (1) or up (-1): the words need not fit, and the tree keeps the focus."""
+        self.scroll_relative(y=by * max(1, self.size.height // 2), animate=False)
+
     def on_resize(self) -> None:
         self._redraw()
 
