@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 
 import httpx
@@ -88,6 +89,27 @@ async def test_what_is_no_admin_api_is_named(body: bytes) -> None:
     async with _client(_says(200, body)) as admin:
         with pytest.raises(FormatError, match="admin API"):
             await admin.info()
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("index", 2**64), ("index", -(2**64)), ("created_ms", 10**400), ("status", 10**400)],
+)
+async def test_a_number_that_no_log_has_is_named(name: str, number: int) -> None:
+    """A row that no database could hold is no answer of an admin API."""
+    page = msgspec.json.decode(msgspec.json.encode(Page((ROW,))))
+    page["rows"][0][name] = number
+    body = json.dumps(page).encode()
+    with pytest.raises(FormatError, match="not the answer of a veriroute admin API"):
+        await _client(_says(200, body)).receipts()
+
+
+@pytest.mark.parametrize(("name", "number"), [("time_ms", 10**400), ("size", -1), ("counts", {"affirming": 10**400})])
+async def test_a_count_without_end_is_named(name: str, number: object) -> None:
+    """Shares and rates are computed from these numbers."""
+    body = json.dumps({**msgspec.to_builtins(INFO), name: number}).encode()
+    with pytest.raises(FormatError):
+        await _client(_says(200, body)).info()
 
 
 async def test_an_endless_answer_is_cut() -> None:

@@ -31,8 +31,11 @@ class Column(NamedTuple):
 
 
 def clock(ms: int, *, millis: bool = True) -> str:
-    """Local time of day."""
-    moment = datetime.fromtimestamp(ms / 1000).astimezone()
+    """Local time of day; a dash where the calendar has no such day."""
+    try:
+        moment = datetime.fromtimestamp(ms / 1000).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return "–"
     text = moment.strftime("%H:%M:%S")
     return f"{text}.{ms % 1000:03d}" if millis else text
 

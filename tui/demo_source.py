@@ -102,7 +102,7 @@ class DemoSource:
         return Page(tuple(rows), None)
 
     async def indexes(self, chosen: Filter) -> array[int] | None:
-        return array("Q", (made.row.index for made in self._made if chosen.matches(made.row)))
+        return array("q", (made.row.index for made in self._made if chosen.matches(made.row)))
 
     async def bundle(self, receipt_id: str) -> bytes:
         index = self._ids.get(receipt_id)

@@ -29,8 +29,8 @@ class Feed:
     def __init__(self, source: Source, chosen: Filter) -> None:
         self.source = source
         self.chosen = chosen
-        self._newer: array[int] = array("Q")  # rising; the last one is position 0
-        self._older: array[int] = array("Q")  # falling; follows below `_newer`
+        self._newer: array[int] = array("q")  # rising; the last one is position 0
+        self._older: array[int] = array("q")  # falling; follows below `_newer`
         self._rows: OrderedDict[int, Row] = OrderedDict()
         self._next: int | None = None
         self.complete = False  # whether the oldest selected row is known
@@ -72,7 +72,7 @@ class Feed:
         """Read the first page, and every index when the source can give them at once."""
         indexes = await self.source.indexes(self.chosen)
         if indexes is not None:
-            self._newer, self._older, self.complete = indexes, array("Q"), True
+            self._newer, self._older, self.complete = indexes, array("q"), True
             await self.want(0, PAGE)
         else:
             await self._read_older()

@@ -110,7 +110,7 @@ def _comparison(canary: CanaryView) -> list[tuple[str, str]]:
     ]
 
 
-def moment(ms: int | None) -> str:
+def moment(ms: float | None) -> str:
     """Local date and time, to the second; a dash where there is none or the calendar has no such day."""
     try:
         return "–" if ms is None else datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M:%S")
@@ -136,13 +136,13 @@ def _held(node: NodeView) -> list[tuple[str, str]]:
 def _session(session: SessionView) -> list[Line]:
     about = Line(
         key="session",
-        text=f"until {moment(int(session.expires * 1000))}",
+        text=f"until {moment(session.expires * 1000)}",
         told=TOLD,
         title="The attested session in force",
         facts=[
             ("session", session.id),
-            ("established", moment(int(session.established * 1000))),
-            ("expires", moment(int(session.expires * 1000))),
+            ("established", moment(session.established * 1000)),
+            ("expires", moment(session.expires * 1000)),
             ("outcome", session.outcome),
         ],
         words=["One appraisal of the node's channel. Prompts go to the node only under it."],

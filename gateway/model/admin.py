@@ -11,10 +11,16 @@ What a gateway says here is its own claim. A reader that needs more opens the bu
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
-from .entry import ReceiptRow
+from .entry import Int64, ReceiptRow
+from .receipt import Count
 from .verdict import Check, Claim
+
+#: Milliseconds since the epoch, of a year that every calendar has.
+UnixMs = Annotated[int, msgspec.Meta(ge=0, lt=1 << 47)]
 
 
 class Row(ReceiptRow, frozen=True, kw_only=True):
@@ -23,7 +29,7 @@ class Row(ReceiptRow, frozen=True, kw_only=True):
     `doubted`: a later audit of the node failed, and none has passed this answer or a later one before it.
     """
 
-    index: int
+    index: Int64
     doubted: bool = False
 
 
@@ -31,7 +37,7 @@ class Page(msgspec.Struct, frozen=True):
     """Some rows, and the `before` with which the next older page is asked for (None: there are no older ones)."""
 
     rows: tuple[Row, ...]
-    next: int | None = None
+    next: Int64 | None = None
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +45,12 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
     version: str
     origin: str
-    size: int
+    size: Count
     healthy: bool
     policy_default: str
-    nodes: int
-    counts: dict[str, int]
-    time_ms: int
+    nodes: Count
+    counts: dict[str, Count]
+    time_ms: UnixMs
 
 
 class SessionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,11 +75,11 @@ class CanaryView(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     state: str
     reason: str | None = None
-    baseline_ms: int | None = None
-    since_ms: int | None = None
-    last_ms: int | None = None
-    runs: int = 0
-    samples: int = 0
+    baseline_ms: UnixMs | None = None
+    since_ms: UnixMs | None = None
+    last_ms: UnixMs | None = None
+    runs: Count = 0
+    samples: Count = 0
     p: float | None = None
     rekeyed: bool = False
 
@@ -94,7 +100,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None = None
     session: SessionView | None = None
     ewma_ms: float | None = None
-    in_flight: int = 0
+    in_flight: Count = 0
     quarantined_s: float | None = None
     circuit: str | None = None
     canaries: tuple[CanaryView, ...] = ()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
+#: What a column of the database holds at most. Whether it is a time or an index that can be is for the audit to say.
+Int64 = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 #: The kinds of leaf, in the closed list of the receipt format.
 KINDS = (
     *("receipt", "intent", "policy", "key", "config", "export", "erasure", "hold", "start", "stop", "alarm"),
@@ -17,7 +21,7 @@ class ReceiptRow(msgspec.Struct, frozen=True):
     id: str
     key_id: str
     client_request_id: str | None
-    created_ms: int
+    created_ms: Int64
     verdict: str
     release: str
     reason: str | None
@@ -27,7 +31,7 @@ class ReceiptRow(msgspec.Struct, frozen=True):
     model: str | None
     endpoint: str
     stream: bool
-    status: int
+    status: Int64
     latency_ms: float
 
 

@@ -59,7 +59,7 @@ class HostileSource:
         return Page(tuple(r for r in found if chosen.matches(r)), start - limit if start > limit else None)
 
     async def indexes(self, chosen: Filter) -> array[int] | None:
-        return None if chosen else array("Q", range(self.count))
+        return None if chosen else array("q", range(self.count))
 
     async def bundle(self, receipt_id: str) -> bytes:
         number = next(n for n in range(self.count) if self.row(n).id == receipt_id)

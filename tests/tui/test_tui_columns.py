@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from tui_kit import HOSTILE, row
 
 from gateway.model.verdict import Outcome
-from tui.columns import columns_for, fill, heading, where
+from tui.columns import clock, columns_for, fill, heading, where
 from tui.verdicts import MARK_CLASSES, MARKS, mark, outcome, released, sentence
 
 
@@ -86,3 +86,9 @@ def test_a_doubted_answer_says_so(width: int) -> None:
     cells = fill(row(reason=None, doubted=True), columns)
     assert [style for text, style in cells if text.startswith("doubted")] == ["line--strong"]
     assert "doubted" not in _text(fill(row(reason="timeout", doubted=True), columns))
+
+
+@pytest.mark.parametrize("ms", [2**63 - 1, -(2**63), 10**18])
+def test_a_time_that_no_calendar_has_is_a_dash(ms: int) -> None:
+    """A row may say any number that a column holds."""
+    assert (clock(ms), clock(ms, millis=False)) == ("–", "–")

@@ -32,7 +32,7 @@ class Paged:
         return Page(rows, found[self.size - 1] if len(found) > self.size else None)
 
     async def indexes(self, chosen: Filter) -> array[int] | None:
-        return array("Q", sorted(n for n in self.numbers if chosen.matches(_row(n)))) if self.at_once else None
+        return array("q", sorted(n for n in self.numbers if chosen.matches(_row(n)))) if self.at_once else None
 
 
 def _row(number: int) -> Row:
@@ -140,3 +140,12 @@ async def test_memory_is_bounded() -> None:
     assert len(feed) == CACHE + 500
     assert feed.at(0) is not None
     assert feed.at(len(feed) - 1) is None
+
+
+@pytest.mark.parametrize("index", [-1, -(2**63), 2**63 - 1])
+async def test_an_index_that_no_log_has_is_a_row_like_any(index: int) -> None:
+    """A forged row below the first entry, or beyond every other, stands in its place."""
+    feed = Feed(Paged([5, index]), Filter())
+    await feed.open()
+    assert _known(feed) == sorted([5, index], reverse=True)
+    assert feed.position_of(index) == (0 if index > 5 else 1)

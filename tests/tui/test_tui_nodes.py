@@ -113,10 +113,13 @@ def test_a_node_without_a_session_shows_nothing() -> None:
     assert ("circuit", "open") in failed.facts
 
 
-@pytest.mark.parametrize("ms", [None, 2**62, -(2**62)])
-def test_a_time_that_no_calendar_has(ms: int | None) -> None:
+@pytest.mark.parametrize("ms", [None, 2**62, -(2**62), float("inf")])
+def test_a_time_that_no_calendar_has(ms: float | None) -> None:
     """It is a dash."""
     assert moment(ms) == "–"
+    session = SessionView(id="s", established=1e308, expires=-1e308, outcome="affirming")
+    node = node_line(NodeView(id="n", network="aci", state="ok", session=session))
+    assert node.below[0].facts[1:3] == [("established", "–"), ("expires", "–")]
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
