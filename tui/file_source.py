@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import stat
 import time
 from array import array
 from collections.abc import AsyncIterator, Callable
@@ -34,6 +35,7 @@ class FileSource:
         self.name = path.name
         self._path = path
         self._reader = Reader(str(path))
+        self._file: tuple[int, int] | None = None  # which one had the name when it was last asked
 
     async def info(self) -> Info:
         return await self._ask(self._info)
@@ -74,6 +76,8 @@ class FileSource:
         newest = await self._ask(lambda: self._reader.size()) - 1
         while True:
             await asyncio.sleep(POLL_S)
+            if await self._ask(lambda: self._reader.size()) <= newest:
+                raise LogRefused(f"{self._path} holds another log than before")
             rows = await self._ask(lambda after=newest: self._reader.rows(after=after, limit=PAGE))  # type: ignore[misc]
             for row in reversed(rows):
                 newest = max(newest, row.index)
@@ -84,9 +88,20 @@ class FileSource:
 
     async def _ask(self, question: Callable[[], _T]) -> _T:
         """Ask in a thread, and name the file when it cannot answer."""
-        if not await asyncio.to_thread(self._path.is_file):
-            raise NotFound(f"there is no file {self._path}")
+        await asyncio.to_thread(self._look)
         try:
             return await asyncio.to_thread(question)
         except sqlite3.Error as error:
             raise LogRefused(f"{self._path} cannot be read as a veriroute database: {error}") from error
+
+    def _look(self) -> None:
+        """See that the file is there. Where another has its name now, what is open is closed: nobody writes it more."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):
+            raise NotFound(f"there is no file {self._path}")
+        before, self._file = self._file, (found.st_dev, found.st_ino)
+        if before not in (None, self._file):
+            self._reader.close()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import httpx
 import msgspec
 import pytest
-from tui_kit import NOON_MS, row
+from tui_kit import NOON_MS, WIDE, dump, ready, row, until
 
 from gateway.admin_client import AdminClient
 from gateway.errors import ConfigError, LogRefused, NotFound
@@ -24,6 +24,7 @@ from gateway.model.receipt import PAYLOAD_TYPE
 from gateway.model.ulid import UlidFactory
 from gateway.storage.startup import open_log
 from tui import file_source
+from tui.app import VerirouteApp
 from tui.demo_exchanges import ORIGIN, make
 from tui.demo_source import DemoSource, demo_pins
 from tui.feed import Feed
@@ -31,6 +32,7 @@ from tui.file_source import FileSource
 from tui.filters import Filter, parse_filter
 from tui.http_source import HttpSource
 from tui.reverify import Pins, reverify
+from tui.screens import traffic
 from tui.source import Source
 
 LOG = NoteSigner(ORIGIN, b"a key for a test's log, no trust")
@@ -143,6 +145,21 @@ async def test_a_file_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (await asyncio.wait_for(first, 10)).id == made.row.id
     await tail.aclose()  # type: ignore[attr-defined]
     await source.close()
+
+
+async def test_a_file_that_is_replaced_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log begun anew under the same name is shown in place of the old one, which nobody writes any more."""
+    monkeypatch.setattr(file_source, "POLL_S", 0.05)
+    monkeypatch.setattr(traffic, "_RETRY_S", 0.05)
+    path = tmp_path / "gateway.db"
+    await _write(path, 12)
+    await _write(tmp_path / "new.db", 5)
+    app = VerirouteApp(FileSource(path))
+    async with app.run_test(size=WIDE):
+        await ready(app)
+        await until(lambda: "1 of 12" in dump(app))
+        (tmp_path / "new.db").replace(path)
+        await until(lambda: "1 of 5" in dump(app))
 
 
 async def test_what_is_no_database_is_said(tmp_path: Path) -> None:

@@ -112,8 +112,19 @@ class TrafficScreen(Screen[None]):
             if self.app.source.no_tail:
                 return
             await self._until_back()
-            self._live = True
-            self._settle()
+            if await self._begun_anew():
+                self.open_feed()
+            else:
+                self._live = True
+                self._settle()
+
+    async def _begun_anew(self) -> bool:
+        """Whether the log of the source ends before a row of this list: no log loses entries, so it is another."""
+        newest = self.rows.feed.newest() if self.rows.feed is not None else None
+        try:
+            return newest is not None and (await self.app.source.info()).size <= newest
+        except VerirouteError:
+            return False
 
     def _settle(self) -> None:
         if self._live:
