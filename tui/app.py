@@ -6,6 +6,7 @@ Nothing here waits for the source: it is asked by workers, and every screen live
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -70,7 +71,7 @@ class Palette(CommandPalette):
 
 
 class VerirouteApp(App[int]):
-    """`veriroute tui`. Exit code 0, or 1 when the source could never be reached."""
+    """`veriroute tui`. Exit code 0, or 1 when the source could never be reached; 128 and the number of a signal."""
 
     CSS_PATH = "app.tcss"
     TITLE = "veriroute"
@@ -87,6 +88,11 @@ class VerirouteApp(App[int]):
 
     async def on_mount(self) -> None:
         self.register_theme(HIGH_CONTRAST)
+        if (
+            not self.is_headless
+        ):  # ended by the signal itself, the terminal would stay drawn over, raw, with its mouse on
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
         await self.push_screen(TrafficScreen())
         self.run_worker(self._beat(), group="pulse", exclusive=True)
 
