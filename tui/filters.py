@@ -89,9 +89,10 @@ def parse_filter(source: str, now_ms: int) -> Filter:
         elif key == "verdict":
             if value not in _VERDICTS:
                 raise FormatError(f"verdict:{value} is none of {', '.join(_VERDICTS)}")
-            verdicts = _VERDICTS[value]
+            verdicts = _narrowed(verdicts, value)
         elif key == "since":
-            since = now_ms - _seconds(value) * 1000
+            begin = now_ms - _seconds(value) * 1000
+            since = begin if since is None else max(begin, since)
         elif key in _COLUMNS:
             terms.append((key, value))
         else:
@@ -102,6 +103,17 @@ def parse_filter(source: str, now_ms: int) -> Filter:
 def is_problem(row: Row) -> bool:
     """Whether `row` is one that `n` walks to: anything that was not affirmed."""
     return row.verdict != Outcome.AFFIRMING
+
+
+def _narrowed(verdicts: tuple[Outcome, ...], word: str) -> tuple[Outcome, ...]:
+    """What of `verdicts` (none: any) the word `word` leaves."""
+    more = _VERDICTS[word]
+    if not verdicts or not more:
+        return verdicts or more
+    both = tuple(tier for tier in verdicts if tier in more)
+    if not both:
+        raise FormatError(f"no verdict is verdict:{word} and what stands before it")
+    return both
 
 
 def _seconds(value: str) -> int:

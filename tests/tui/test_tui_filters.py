@@ -40,6 +40,9 @@ def test_an_empty_filter_selects_everything() -> None:
         ("endpoint:/v1/*", True),
         ("since:1m", True),
         ("since:10s", False),
+        ("since:10s since:1m", False),
+        ("verdict:pass verdict:any", True),
+        ("verdict:any verdict:fail", False),
         ("llama", True),
         ('"agent-eu"', True),
         ("llama near", False),
@@ -56,6 +59,14 @@ def test_terms(source: str, selects: bool) -> None:
 def test_absent_values_match_no_name() -> None:
     """A row without a node is not selected by a node's name."""
     assert not parse_filter("node:og-7", NOON_MS).matches(row(node=None))
+
+
+def test_a_second_verdict_narrows_the_first() -> None:
+    """Terms of one key are joined by and, too: the last one alone would show what the first leaves out."""
+    for source in ("verdict:problem verdict:fail", "verdict:fail verdict:problem"):
+        assert parse_filter(source, NOON_MS).verdicts == (Outcome.CONTRAINDICATED,)
+    with pytest.raises(FormatError, match="no verdict is"):
+        parse_filter("verdict:fail verdict:pass", NOON_MS)
 
 
 @pytest.mark.parametrize("source", ["colour:red", "verdict:maybe", "since:yesterday", "since:5", 'node:"og'])
