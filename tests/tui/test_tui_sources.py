@@ -32,7 +32,6 @@ from tui.file_source import FileSource
 from tui.filters import Filter, parse_filter
 from tui.http_source import HttpSource
 from tui.reverify import Pins, reverify
-from tui.screens import traffic
 from tui.source import Source
 
 LOG = NoteSigner(ORIGIN, b"a key for a test's log, no trust")
@@ -150,7 +149,6 @@ async def test_a_file_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 async def test_a_file_that_is_replaced_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log begun anew under the same name is shown in place of the old one, which nobody writes any more."""
     monkeypatch.setattr(file_source, "POLL_S", 0.05)
-    monkeypatch.setattr(traffic, "_RETRY_S", 0.05)
     path = tmp_path / "gateway.db"
     await _write(path, 12)
     await _write(tmp_path / "new.db", 5)

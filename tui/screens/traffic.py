@@ -55,6 +55,7 @@ class TrafficScreen(Screen[None]):
         self.rows: RowsView
         self._note = ""
         self._live = False
+        self._log = 0
         self._wanted: tuple[int, int] | None = None
 
     def compose(self) -> ComposeResult:
@@ -75,7 +76,7 @@ class TrafficScreen(Screen[None]):
         self.rows.focus()
         self.open_feed()
         self.run_worker(self._tail(), group="tail", exclusive=True)
-        self.set_interval(1.0, self._describe)
+        self.set_interval(1.0, self._tick)
 
     # --- reading
 
@@ -112,19 +113,8 @@ class TrafficScreen(Screen[None]):
             if self.app.source.no_tail:
                 return
             await self._until_back()
-            if await self._begun_anew():
-                self.open_feed()
-            else:
-                self._live = True
-                self._settle()
-
-    async def _begun_anew(self) -> bool:
-        """Whether the log of the source ends before a row of this list: no log loses entries, so it is another."""
-        newest = self.rows.feed.newest() if self.rows.feed is not None else None
-        try:
-            return newest is not None and (await self.app.source.info()).size <= newest
-        except VerirouteError:
-            return False
+            self._live = True
+            self._settle()
 
     def _settle(self) -> None:
         if self._live:
@@ -172,6 +162,13 @@ class TrafficScreen(Screen[None]):
         self._show_selected()
 
     def on_rows_view_counted(self, event: RowsView.Counted) -> None:
+        self._describe()
+
+    def _tick(self) -> None:
+        """Say how things are; list another log, where the source has one now, from its newest row on."""
+        if self._log != self.app.pulse.logs:
+            self._log = self.app.pulse.logs
+            self.open_feed()
         self._describe()
 
     def on_resize(self) -> None:

@@ -26,6 +26,7 @@ class Pulse:
         self.why: str = ""
         self.retry_at: float | None = None
         self.rate = 0.0
+        self.logs = 0  # how often the source had another log than before: none loses entries
         self.skew_ms = 0.0  # by how much the source's clock is ahead of ours
         self._counted: tuple[float, int] | None = None
 
@@ -35,6 +36,7 @@ class Pulse:
         if self._counted is not None and now > self._counted[0]:
             self.rate = max(0.0, (total - self._counted[1]) / (now - self._counted[0]))
         self._counted = (now, total)
+        self.logs += self.info is not None and info.size < self.info.size
         self.info, self.offline_since, self.retry_at, self.why = info, None, None, ""
         self.skew_ms = info.time_ms - wall_ms
 
