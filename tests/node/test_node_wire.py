@@ -262,6 +262,14 @@ def test_tls_key_is_in_the_keyset(tmp_path: Path) -> None:
             assert problems(ask(running.url, HELLO, client=client), known) == set()
 
 
+def test_a_backend_that_is_empty_is_not_our_own_model_instead(capsys: pytest.CaptureFixture[str]) -> None:
+    """As from a variable of the shell that is not set."""
+    with pytest.raises(SystemExit) as ended:
+        main(["node", "--backend", ""])
+    assert ended.value.code == 2
+    assert "--backend: the value is empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -269,7 +277,6 @@ def test_tls_key_is_in_the_keyset(tmp_path: Path) -> None:
         (["--dishonest-after", "3"], "give both"),
         (["--backend-key-env", "KEY"], "give both"),
         (["--backend", "ftp://x"], "not an http"),
-        (["--backend", ""], "not an http"),  # a variable of the shell that is not set: not our own model instead
         (["--backend", "http://127.0.0.1:99999"], "not an http"),
         (["--backend", "http://[::1"], "Invalid port"),
         (["--backend", "http://127.0.0.1:9/v1?key=x"], "ends with its path"),
