@@ -341,7 +341,7 @@ class Gateway:
         return self._event("alarm", predicate)
 
     def _take_out(self, node: str, reason: str) -> None:
-        """A later audit of the node's answers failed: it serves nobody for a while, and must attest anew."""
+        """A later audit of the node's answers failed: it serves nobody for a while, and is asked for evidence anew."""
         self.fleet.shun(node, reason)
 
     def _registry_alarm(self, network: str, alarm: Alarm) -> None:

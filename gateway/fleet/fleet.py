@@ -174,8 +174,9 @@ class Member:
             self.next_try = min(self.next_try, now)
 
     def contradicted(self, reason: str) -> None:
-        """An answer of its was contraindicated: it serves nobody for a while, and must attest anew."""
+        """An answer of its was contraindicated: it serves nobody for a while, and is asked for evidence anew."""
         self.conviction = reason
+        self.doubtful()
         self.view.health = quarantine(self.view.health, self.mono())
         log.warning("node.quarantined", node=self.node.id, reason=reason)
 

@@ -142,6 +142,18 @@ async def test_a_policy_s_age_of_evidence_asks_for_it_anew() -> None:
         assert (rejected.reason, world.member.tries) == ("fresh", 1)
 
 
+async def test_a_node_whose_answer_was_contradicted_is_asked_for_evidence_anew() -> None:
+    """At once, whenever its renewal was due; and not again for each answer that was under way."""
+    world = World()
+    await world.turn(found())
+    world.mono += 100.0
+    world.member.contradicted("signature")
+    assert world.member.next_try == world.mono
+    assert await world.turn() == 300.0
+    world.member.contradicted("signature")
+    assert world.member.next_try == world.mono + 300.0
+
+
 @pytest.mark.parametrize("nothing", [found(Outcome.CONTRAINDICATED), found(lease=0.0), found(lease=-1000.0)])
 async def test_a_session_that_is_of_no_use_is_no_success(nothing: Attestation) -> None:
     """One that is contraindicated, or over as it begins, is asked about later and later, and not archived."""
