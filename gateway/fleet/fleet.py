@@ -23,6 +23,7 @@ from gateway.model.receipt import Rejected
 from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy.machine import under
 from gateway.policy.prospect import prospect
+from gateway.policy.proven import QUORUM
 from gateway.policy.schema import CompiledPolicy
 from gateway.routing import (
     QUARANTINE_MAX_S,
@@ -267,19 +268,25 @@ class Fleet:
             raise EndpointUnknown(f"No node offers {head.model!r} at {head.endpoint}.", param="model")
 
     async def choose(self, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None, pick: float) -> Choice:
-        """Route one request; waits only when every node that could serve it lacks a session."""
+        """Route one request; waits only while too few of the nodes that could serve it have a session, which is none,
+        and for a quorum as many operators as have to agree."""
         choice = self._route(head, policy, sessions, pick)
-        if choice.order:
+        if _enough(choice, policy):
             return choice
         if self._looking is not None and not self._looking.done():
             await asyncio.wait([self._looking], timeout=ON_DEMAND_S)
             choice = self._route(head, policy, sessions, pick)
         lacking = [self.members[r.node] for r in choice.dropped if r.reason in _WAITING and r.node in self.members]
         lacking = [m for m in lacking if m.next_try <= self.mono() or m.flight is not None or self._aged(m, policy)]
-        if not lacking:
-            return choice
-        await asyncio.wait([self._fly(m) for m in lacking], timeout=ON_DEMAND_S)
-        return self._route(head, policy, sessions, pick)
+        flights = {self._fly(m) for m in lacking}
+        until = asyncio.get_running_loop().time() + ON_DEMAND_S
+        while flights and not _enough(choice, policy):  # one that is never answered is not waited for by all the others
+            left = until - asyncio.get_running_loop().time()
+            done, flights = await asyncio.wait(flights, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                break
+            choice = self._route(head, policy, sessions, pick)
+        return choice
 
     def _aged(self, member: Member, policy: CompiledPolicy) -> bool:
         """Whether all that `policy` has against the session may be its age, and the next attempt, which is due later,
@@ -553,6 +560,13 @@ def _tell_attested(node: Node, session: AttestedSession, attestation: Attestatio
 def _usable(session: AttestedSession) -> bool:
     """Whether nothing speaks against it, and it is not over as it begins."""
     return session.outcome is not Outcome.CONTRAINDICATED and session.expires > session.established
+
+
+def _enough(choice: Choice, policy: CompiledPolicy) -> bool:
+    """Whether there is a node to ask, or for a quorum as many operators as have to agree."""
+    if QUORUM not in policy.plan.proofs:
+        return bool(choice.order)
+    return len({member.node.operator for member in choice.order}) >= policy.quorum.n
 
 
 __all__ = ["Choice", "Fleet", "Member"]

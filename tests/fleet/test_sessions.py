@@ -154,6 +154,40 @@ async def test_a_node_whose_answer_was_contradicted_is_asked_for_evidence_anew()
     assert world.member.next_try == world.mono + 300.0
 
 
+async def test_nobody_waits_for_a_node_that_does_not_answer_while_others_do() -> None:
+    """After a sleep, say, when no session is in date: a request waits for as many nodes as it needs."""
+    silent = asyncio.Event()
+
+    class Some:
+        async def attest(self, node: Node, adapter: object) -> Attestation:
+            if node.id == "silent":
+                await silent.wait()
+            return found()
+
+    nodes = [msgspec.structs.replace(NODE, id=name, operator=name) for name in ("silent", "one", "two")]
+    fleet = Fleet(
+        nodes,
+        {"net": cast("Adapter", Row())},
+        cast("Attester", Some()),
+        mono=time.monotonic,
+        lifetime_s=LIFETIME_S,
+        allow_http=False,
+        allow_private=True,
+        archive=lambda node, attestation: None,
+    )
+    policies, head = read_policies(None), Head("/v1/chat/completions", "m", False, 1, frozenset())
+    alone = await asyncio.wait_for(fleet.choose(head, policies["signed"], None, 0.0), 5.0)
+    assert [m.node.id for m in alone.order][:1] in (["one"], ["two"])
+    both = await asyncio.wait_for(fleet.choose(head, policies["quorum"], None, 0.0), 5.0)
+    assert {m.node.id for m in both.order} == {"one", "two"}
+    fleet.members["two"].view.session = None  # as when only one was asked for it so far
+    fleet.members["two"].next_try = 0.0
+    again = await asyncio.wait_for(fleet.choose(head, policies["quorum"], None, 0.0), 5.0)
+    assert {m.node.id for m in again.order} == {"one", "two"}
+    silent.set()
+    await fleet.attest_all(5.0)
+
+
 @pytest.mark.parametrize("nothing", [found(Outcome.CONTRAINDICATED), found(lease=0.0), found(lease=-1000.0)])
 async def test_a_session_that_is_of_no_use_is_no_success(nothing: Attestation) -> None:
     """One that is contraindicated, or over as it begins, is asked about later and later, and not archived."""
