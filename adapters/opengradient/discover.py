@@ -60,12 +60,12 @@ async def discover(quorum: Quorum, registry: str, tee_type: int) -> Discovery:
     round_ = await quorum.round()
     await round_.code(registry)
     listing = await round_.call(registry, calldata("getActiveTEEs", tee_type))
-    listed = decode_tees(listing.require())
+    listed = await asyncio.to_thread(decode_tees, listing.require())  # hundreds of records: nobody else waits
     reads, records = [listing], listed.records
     if any(record.layout == "tee-info-10" for record in records):  # this layout keeps OHTTP keys apart, or has none
         extended = await round_.call(registry, calldata("getActiveTEERecordsWithOHTTPConfig", tee_type))
         reads.append(extended)
-        records = _with_ohttp(records, extended)
+        records = await asyncio.to_thread(_with_ohttp, records, extended)
     shared = map(calldata, ("heartbeatMaxAge", "awsRootCertificate", "getApprovedPCRs"))
     reads += await asyncio.gather(*(round_.call(registry, data) for data in shared))
     return Discovery(round_.chain_id, registry, tee_type, round_.block, records, listed.refused, tuple(reads), round_)

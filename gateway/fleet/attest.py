@@ -87,7 +87,7 @@ class Attester:
         nonce = secrets.token_hex(32)
         evidence = await self._evidence(node, adapter, nonce)
         if adapter.node_rule == "opengradient-dossier":
-            return self._opengradient(node, adapter, evidence, nonce)
+            return await self._opengradient(node, adapter, evidence, nonce)
         return await self._aci(node, evidence, nonce)
 
     def _none(self, node: Node, adapter: Adapter) -> Attestation:
@@ -96,9 +96,10 @@ class Attester:
         result, session = appraise_no_evidence(node, adapter.node_terms, now=self._now(), lifetime_s=self._lifetime)
         return Attestation(result, session, None)
 
-    def _opengradient(self, node: Node, adapter: Adapter, evidence: RawEvidence, nonce: str) -> Attestation:
+    async def _opengradient(self, node: Node, adapter: Adapter, evidence: RawEvidence, nonce: str) -> Attestation:
         assert isinstance(adapter.node_terms, NodeTerms)
-        result, session = appraise_dossier(
+        result, session = await asyncio.to_thread(  # the registry's list may be long: a tenth of a second of work
+            appraise_dossier,
             node,
             evidence.document,
             evidence.problem,

@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import json
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -17,12 +18,14 @@ from opengradient_world import Network
 from opengradient_world.chain import OWNER, REGISTRY
 from opengradient_world.network import TOKEN
 
+from adapters.opengradient import discover as listing
 from adapters.opengradient.adapter import LLM_PROXY, OpenGradientAdapter, adapter
 from adapters.opengradient.discover import discover
 from adapters.opengradient.rpc_errors import QuorumError
 from gateway.adapter import Discovered, RawEvidence, load
 from gateway.crypto.ohttp_keys import parse_key_config
 from gateway.errors import ConfigError, VerirouteError
+from gateway.fleet import attest
 from gateway.fleet.attest import Attester
 from gateway.model.node import Node
 from gateway.upstream.limits import Limits
@@ -569,3 +572,27 @@ async def test_a_registration_that_takes_too_long_is_gone_without(
     claims = {claim.name: (claim.status, claim.reason) for claim in result.claims}
     assert claims["identity_calldata"] == ("unknown", "rpc_timeout")
     assert claims["identity_live"] == ("asserted", None)
+
+
+async def test_long_lists_are_read_and_judged_beside_the_loop(
+    network: Network, client: Attester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry may list hundreds of enclaves; what others asked for goes on meanwhile."""
+    turns, loop = [], asyncio.get_running_loop()
+
+    def beside(work: Callable[..., Any]) -> Callable[..., Any]:
+        def done(*of: Any, **more: Any) -> Any:
+            turn = threading.Event()
+            loop.call_soon_threadsafe(turn.set)
+            turns.append(turn.wait(5))
+            return work(*of, **more)
+
+        return done
+
+    for module, name in ((attest, "appraise_dossier"), (listing, "decode_tees"), (listing, "_with_ohttp")):
+        monkeypatch.setattr(module, name, beside(getattr(module, name)))
+    mine = configured(network)
+    (node,) = (await mine.discover([ANY], client)).nodes
+    await client.attest(node, mine)
+    assert len(turns) >= 3
+    assert all(turns)
