@@ -3,7 +3,8 @@
     verdict:fail node:og-* model:llama* policy:strict agent:eu-1 release:withheld since:1h "timed out"
 
 Terms are joined by *and*. `verdict` takes our words or RFC 9334's (`fail` = `contraindicated`), and `problem` for
-everything that is not affirming. Values may hold `*` and `?`. Text without a key is looked for in every column.
+everything that is not affirming. Values may hold `*` and `?`. Text without a key is looked for in every column. A
+node's name is matched as it is written; elsewhere upper and lower case are the same.
 """
 
 from __future__ import annotations
@@ -129,4 +130,6 @@ def _value(row: Row, name: str) -> str:
 
 
 def _column(row: Row, key: str, pattern: str) -> bool:
+    if key == "node":  # as it is written, as where stored rows are looked up by it
+        return fnmatchcase(row.node or "", pattern)
     return any(fnmatchcase(_value(row, name), pattern.lower()) for name in _COLUMNS[key])

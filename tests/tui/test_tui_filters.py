@@ -26,7 +26,7 @@ def test_an_empty_filter_selects_everything() -> None:
         ("verdict:problem", False),
         ("verdict:any", True),
         ("node:og-*", True),
-        ("node:OG-7", True),
+        ("node:OG-7", False),
         ("node:near-*", False),
         ("network:aci", True),
         ("model:llama*", True),
