@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
 
-from .errors import ConfigError
+from .errors import ConfigError, VerirouteError
 from .exchange.rules import RULES as RESPONSE_RULES
 from .exchange.stream import Wire
 from .model.node import AttestedSession, Node
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     import httpx
 
 API_VERSION = 3
@@ -136,7 +138,9 @@ def load(nodes: Iterable[Node], tables: Mapping[str, Mapping[str, object]] | Non
     used, and for a node that its network cannot have."""
     from importlib.metadata import entry_points
 
-    found = {point.name: point for point in entry_points(group=GROUP)}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        found.setdefault(point.name, []).append(point)
     of: dict[str, list[Node]] = {}
     for node in nodes:
         of.setdefault(node.network, []).append(node)
@@ -146,22 +150,53 @@ def load(nodes: Iterable[Node], tables: Mapping[str, Mapping[str, object]] | Non
         raise ConfigError(f"[networks.{unused[0]}] is set, and no node in [[nodes]] names that network")
     adapters: dict[str, Adapter] = {}
     for network in sorted(wanted):
-        point = found.get(network)
-        if point is None:
+        if network not in found:
             known = ", ".join(sorted(found)) or "none"
             raise ConfigError(
                 f"node {of[network][0].id!r}: no adapter is installed for the network {network!r}; installed: {known}"
             )
-        try:
-            adapter: Adapter = point.load()
-        except Exception as error:
-            raise ConfigError(f"the adapter for {network!r} ({point.value}) cannot be loaded: {error!r}") from error
-        if adapter.api_version != API_VERSION:
-            raise ConfigError(
-                f"the adapter for {network!r} speaks version {adapter.api_version} of the contract, not {API_VERSION}"
-            )
-        if adapter.node_rule not in NODE_RULES or adapter.response_rule not in RESPONSE_RULES:
-            raise ConfigError(f"the adapter for {network!r} names a rule that is not in the registry")
-        adapters[network] = adapter.configured(tables.get(network, {}), f"[networks.{network}]")
-        adapters[network].admit(tuple(of[network]))
+        adapters[network] = _loaded(_only(found[network]), tables.get(network, {}), tuple(of[network]))
     return adapters
+
+
+def _only(points: list[EntryPoint]) -> EntryPoint:
+    """The one adapter that the installed packages bring. Of two, which is found last is chance: none is taken."""
+    if len({point.value for point in points}) > 1:
+        brought = ", ".join(sorted(f"{point.value} of {point.dist.name if point.dist else '?'}" for point in points))
+        raise ConfigError(
+            f"several packages bring an adapter for {points[0].name!r}: {brought}; uninstall all but the one to be used"
+        )
+    return points[0]
+
+
+def _loaded(point: EntryPoint, table: Mapping[str, object], nodes: tuple[Node, ...]) -> Adapter:
+    what = f"the adapter for {point.name!r} ({point.value})"
+    try:
+        adapter: Adapter = point.load()
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{what} cannot be loaded: {error!r}") from error
+    if isinstance(adapter, type):
+        raise ConfigError(f"{what} is a class; an instance has to stand there")
+    _has(adapter, ("api_version", "configured"), what)
+    if adapter.api_version != API_VERSION:
+        raise ConfigError(f"{what} speaks version {adapter.api_version} of the contract, not {API_VERSION}")
+    try:
+        adapter = adapter.configured(table, f"[networks.{point.name}]")
+        _has(adapter, _MEMBERS, f"what configured() of {what} gives back")
+        adapter.admit(nodes)
+    except VerirouteError:
+        raise
+    except (Exception, SystemExit) as error:  # its words are not repeated: they may hold what a table holds
+        raise ConfigError(f"{what} failed at the settings: {type(error).__name__}") from error
+    if adapter.node_rule not in NODE_RULES or adapter.response_rule not in tuple(RESPONSE_RULES):
+        raise ConfigError(f"{what} names a rule that is not in the registry")
+    return adapter
+
+
+def _has(adapter: Adapter, members: Iterable[str], what: str) -> None:
+    lacking = next((name for name in members if not hasattr(adapter, name)), None)
+    if lacking is not None:
+        raise ConfigError(f"{what} lacks {lacking!r} of the contract")
+
+
+_MEMBERS = (*Adapter.__annotations__, *(name for name in vars(Adapter) if not name.startswith("_")))
