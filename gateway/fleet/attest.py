@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -29,6 +30,7 @@ from gateway.verify.opengradient.appraise import NodeTerms, appraise_dossier
 from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
 
 log = structlog.get_logger("veriroute.fleet")
+T = TypeVar("T")
 
 #: What is wrong with nothing that the node sent: reason of the error -> problem.
 _MISSING = {"input_missing": "collateral_unavailable", "chip_hidden": "chip_hidden"}
@@ -54,6 +56,23 @@ class Attestation(msgspec.Struct, frozen=True):
     session: AttestedSession | None
     document: bytes | None
     endorsements: Mapping[str, bytes] = {}
+
+
+async def by_itself(work: Awaitable[T]) -> T:
+    """What an adapter's `work` comes to. That it was cancelled, where nobody cancels the task that waits for it, is a
+    failure of its own: as a cancellation it would end that task, and the node would be asked again without end."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("the adapter's work was cancelled from within") from None
+
+
+def as_promised(value: T, kind: type[T]) -> T:
+    """`value` of an adapter, when it and all that is in it have the types of `kind`. Raises `ValidationError`."""
+    return msgspec.convert(msgspec.to_builtins(value, builtin_types=(bytes,)), kind, builtin_types=(bytes,))
 
 
 class Attester:
@@ -158,7 +177,8 @@ class Attester:
         """What the adapter brings. One that raises, or does not come back, has brought nothing."""
         try:
             async with asyncio.timeout(EVIDENCE_S):
-                return await adapter.evidence(node, nonce, self)
+                found = await by_itself(adapter.evidence(node, nonce, self))
+            return as_promised(found, RawEvidence)
         except TimeoutError:
             return RawEvidence(None, "evidence_timeout")
         except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter

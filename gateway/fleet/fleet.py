@@ -42,7 +42,7 @@ from gateway.settings import is_local
 from gateway.text import plain
 from gateway.upstream.origin import Origin, parse_origin
 
-from .attest import Attestation, Attester
+from .attest import Attestation, Attester, as_promised, by_itself
 from .journal import Journal
 from .machines import Machines, Move
 
@@ -364,7 +364,10 @@ class Fleet:
         lookup.next_at = self.mono() + RETRY_MAX_S
         try:
             async with asyncio.timeout(DISCOVERY_S):
-                found = await adapter.discover(configured, self._attester)
+                found = await by_itself(adapter.discover(configured, self._attester))
+            found = as_promised(found, Discovered)
+            if foreign := next((node.network for node in found.nodes if node.network != network), None):
+                raise ValueError(f"the adapter for {network!r} found a node of {foreign!r}")
         except TimeoutError:
             self._undiscovered(network, configured, "discovery_timeout")
         except VerirouteError as error:

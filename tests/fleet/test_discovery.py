@@ -130,6 +130,7 @@ async def test_a_registry_is_asked_when_it_is_due_and_not_before() -> None:
         (UpstreamFailed("no"), "discovery_failed"),
         (ValueError("SECRET"), "adapter_failed"),
         (SystemExit("SECRET"), "adapter_failed"),
+        (asyncio.CancelledError(), "adapter_failed"),
     ],
 )
 async def test_a_registry_that_fails_takes_nothing_away(failure: BaseException, reason: str) -> None:
@@ -144,6 +145,45 @@ async def test_a_registry_that_fails_takes_nothing_away(failure: BaseException, 
     assert await world.look() == ["a"]
     with pytest.raises(ModelUnknown):
         world.fleet.known(Head("/v1/chat/completions", "other", False, 1, frozenset()))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        cast("Discovered", None),
+        Discovered(cast("tuple[Node, ...]", None)),
+        Discovered((node("b"),), cast("dict[str, str]", None)),
+        Discovered((node("b"),), {}, (cast("Alarm", None),)),
+        Discovered((Node("b", "reg", cast("str", None), ("m",)),)),
+        Discovered((node("b"), Node("c", "static", "http://127.0.0.1:9001", ("m",)))),
+    ],
+)
+async def test_what_is_no_list_of_its_nodes_changes_nothing(odd: Discovered) -> None:
+    """An adapter that gives back something else, or another network's nodes, has failed; nothing of it is taken."""
+    world = World(odd, Discovered((node("a"),)), odd)
+    world.fleet._adapters["static"] = cast("Adapter", Static())
+    assert await world.look() == []
+    assert await world.reasons() == (Rejected("any", "adapter_failed"),)
+    assert await world.look() == ["a"]
+    assert await world.look() == ["a"]
+    assert world.alarms == []
+
+
+async def test_a_lookup_that_is_cancelled_ends() -> None:
+    """Whoever stops the fleet stops the adapter: that cancellation is not the adapter's."""
+    world = World()
+
+    async def hang(configured: object, client: object) -> Discovered:
+        await asyncio.sleep(10)
+        raise AssertionError
+
+    world.registry.discover = cast("Callable[..., Any]", hang)  # type: ignore[method-assign]
+    task = asyncio.ensure_future(world.look())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await world.reasons() == (Rejected("any", "discovery_pending"),)
 
 
 async def test_a_registry_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from scripted import ScriptedNode
 from tee_worlds import amd
 
 from adapters.aci import adapter as aci
-from gateway.adapter import Adapter
+from gateway.adapter import Adapter, RawEvidence
 from gateway.errors import FormatError
 from gateway.exchange.head import Head
 from gateway.fleet import attest
@@ -101,6 +101,45 @@ async def test_an_attester_that_fails_has_found_nothing() -> None:
     assert world.member.last is not None
     assert world.member.last.result.checks == (Check("evidence", Outcome.NONE, "appraisal_failed"),)
     assert (world.member.session, world.archived) == (None, [])
+
+
+@pytest.mark.parametrize(
+    "brings",
+    [
+        asyncio.CancelledError(),
+        SystemExit("SECRET"),
+        None,
+        RawEvidence(cast("bytes", "text")),
+        RawEvidence(None, cast("str", 3)),
+    ],
+)
+async def test_an_adapter_that_keeps_no_promise_has_brought_nothing(brings: RawEvidence | BaseException | None) -> None:
+    """A cancellation from within and what is no evidence are failures like others: told, and asked again later."""
+
+    class Strange:
+        network, refresh_s, node_rule = "net", None, "aci-report"
+        asked = 0
+
+        async def evidence(self, node: Node, nonce: str, client: object) -> Any:
+            self.asked += 1
+            if isinstance(brings, BaseException):
+                raise brings
+            return brings
+
+    pool, strange = UpstreamPool(), Strange()
+    attester = Attester(pool, now=time.time, lifetime_s=LIFETIME_S, allow_http=False, allow_private=True)
+    world = World()
+    world.fleet._attester = attester
+    world.member.adapter = cast("Adapter", strange)
+    running = asyncio.ensure_future(world.fleet.run())
+    await asyncio.sleep(1.2)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert strange.asked == 1
+    assert world.member.last is not None
+    assert world.member.last.result.checks[0].reason == "adapter_failed"
+    await attester.close()
+    await pool.close()
 
 
 async def test_a_session_is_renewed_halfway() -> None:
