@@ -26,6 +26,7 @@ from gateway.model.node import SigningKey
 
 MAX_RECEIPT = 64 * 1024
 MAX_REPORT = 4 * 1024 * 1024
+MAX_MODELS = 1024  # a node in front of a router of models has all of its hundreds
 PURPOSE = "aci.report_data.v1"
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
@@ -176,7 +177,7 @@ def parse_report(data: bytes) -> Report:
         fronts_backend=capabilities.get("fronts_backend", False) is not False,
         extensions=frozenset(_texts(capabilities.get("extensions", []), "service_capabilities.extensions")),
         endpoints=_texts(capabilities.get("endpoints", []), "service_capabilities.endpoints"),
-        models=_texts(capabilities.get("models", []), "service_capabilities.models"),
+        models=_texts(capabilities.get("models", []), "service_capabilities.models", MAX_MODELS),
     )
 
 
@@ -299,9 +300,9 @@ def _object(value: object, name: str = "document") -> dict[str, Any]:
     return value
 
 
-def _list(value: object, name: str) -> list[Any]:
-    if not isinstance(value, list) or len(value) > 64:
-        raise FormatError(f"{name} is not a list of at most 64")
+def _list(value: object, name: str, most: int = 64) -> list[Any]:
+    if not isinstance(value, list) or len(value) > most:
+        raise FormatError(f"{name} is not a list of at most {most}")
     return value
 
 
@@ -311,8 +312,8 @@ def _text(value: object, name: str) -> str:
     return value
 
 
-def _texts(value: object, name: str) -> tuple[str, ...]:
-    return tuple(_text(item, name) for item in _list(value, name))
+def _texts(value: object, name: str, most: int = 64) -> tuple[str, ...]:
+    return tuple(_text(item, name) for item in _list(value, name, most))
 
 
 def _hex(value: object, name: str) -> bytes:

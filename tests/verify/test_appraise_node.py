@@ -88,6 +88,14 @@ def test_a_good_report_affirms_everything() -> None:
     assert claims["model_weights_provenance"] == "unknown"
 
 
+@pytest.mark.parametrize(("count", "outcome"), [(1024, Outcome.AFFIRMING), (1025, Outcome.CONTRAINDICATED)])
+def test_a_node_may_front_hundreds_of_models(count: int, outcome: Outcome) -> None:
+    """A report lists every model that a node's backend has, which are more than there are ever keys."""
+    document = report()
+    document["service_capabilities"]["models"] = [f"model-{n}" for n in range(count)]
+    assert outcomes(document)["evidence"][0] is outcome
+
+
 def wrong_digest() -> dict[str, Any]:
     return {**report(), "workload_keyset_digest": "sha256:" + "0" * 64}
 
