@@ -175,10 +175,11 @@ class Member:
             self.next_try = min(self.next_try, now)
 
     def contradicted(self, reason: str) -> None:
-        """An answer of its was contraindicated: it serves nobody for a while, and is asked for evidence anew."""
+        """An answer of its was contraindicated: it serves nobody for a while, and is asked for evidence anew. One that
+        came back with other keys would else be held to the old ones, and be convicted again, until its renewal."""
         self.conviction = reason
-        self.doubtful()
         self.view.health = quarantine(self.view.health, self.mono())
+        self.doubtful()
         log.warning("node.quarantined", node=self.node.id, reason=reason)
 
 
