@@ -85,8 +85,13 @@ def _key(variable: str | None, where: str) -> bytes | None:
     if variable is None:
         return None
     key = os.environ.get(variable, "")
-    if not key or len(key) > MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
+    if not key:
         raise ConfigError(f"{where}: put the node's API key into the environment as {variable}")
+    if len(key) > MAX_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            f"{where}: {variable} holds no API key: one is at most {MAX_KEY} printable ASCII characters, without "
+            "spaces and ends of lines"
+        )
     return f"Bearer {key}".encode()
 
 
