@@ -28,7 +28,8 @@ from . import aci
 from .node_evidence import HARDWARE, SOFTWARE, platform_of
 from .sessions import with_id
 
-#: A keyset that runs longer than this is treated as one that never ends (some deployments say 2^64-1).
+#: A keyset that runs longer than this is treated as one that never ends. One that says so with a number over 2^53 - 1
+#: (an earlier dialect of ACI has 2^64 - 1) has no form in JCS, hence no digest, and is malformed.
 LONGEST_KEYSET_S = 10 * 366 * 86400
 _SUPPORTED = ", ".join((SOFTWARE, *sorted(HARDWARE)))
 
