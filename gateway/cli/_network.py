@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.adapter import Adapter, Discovered, load
 from gateway.errors import ConfigError
-from gateway.fleet.attest import Attestation, Attester
+from gateway.fleet.attest import Attestation, Attester, discovered
 from gateway.fleet.collateral import open_collateral
 from gateway.fleet.tee_roots import trust_roots
 from gateway.model.node import Node
@@ -22,6 +22,7 @@ from gateway.upstream.pool import UpstreamPool
 class Network:
     """One network under way. `configured` are its nodes of the settings."""
 
+    name: str
     adapter: Adapter
     attester: Attester
     configured: tuple[Node, ...]
@@ -29,7 +30,7 @@ class Network:
 
     async def discover(self) -> Discovered:
         """The nodes that there are now. Raises what the registry's failure is (`VerirouteError` with a reason)."""
-        return await self.adapter.discover(self.configured, self.attester)
+        return await discovered(self.adapter, self.name, self.configured, self.attester)
 
     async def attest(self, node: Node) -> Attestation:
         return await self.attester.attest(node, self.adapter)
@@ -57,7 +58,7 @@ async def open_network(settings: Settings, name: str) -> AsyncIterator[Network]:
             roots=roots,
         )
         stack.push_async_callback(attester.close)
-        yield Network(adapter, attester, configured, pool)
+        yield Network(name, adapter, attester, configured, pool)
 
 
 def _configured(nodes: Iterable[Node], name: str) -> tuple[Node, ...]:

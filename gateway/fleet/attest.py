@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 import httpx
 import msgspec
 import structlog
 
-from gateway.adapter import JSON_ONLY, Adapter, RawEvidence
-from gateway.errors import ConfigError, FormatError
+from gateway.adapter import JSON_ONLY, Adapter, Discovered, EvidenceClient, RawEvidence
+from gateway.errors import ConfigError, FormatError, UpstreamFailed, UpstreamTimeout, VerirouteError
 from gateway.model.node import AttestedSession, Node
 from gateway.model.tee import TeeResult
 from gateway.model.verdict import AttestationResult
@@ -36,6 +36,8 @@ T = TypeVar("T")
 _MISSING = {"input_missing": "collateral_unavailable", "chip_hidden": "chip_hidden"}
 #: How long an adapter may take to bring a node's evidence.
 EVIDENCE_S = 30.0
+#: How long looking up a network's nodes may take.
+DISCOVERY_S = 30.0
 
 
 class Endorsements(msgspec.Struct, frozen=True):
@@ -73,6 +75,26 @@ async def by_itself(work: Awaitable[T]) -> T:
 def as_promised(value: T, kind: type[T]) -> T:
     """`value` of an adapter, when it and all that is in it have the types of `kind`. Raises `ValidationError`."""
     return msgspec.convert(msgspec.to_builtins(value, builtin_types=(bytes,)), kind, builtin_types=(bytes,))
+
+
+async def discovered(adapter: Adapter, network: str, configured: Iterable[Node], client: EvidenceClient) -> Discovered:
+    """The nodes that `network` has now. Raises `VerirouteError`: the registry's own, or one with the reason
+    discovery_timeout or adapter_failed."""
+    try:
+        async with asyncio.timeout(DISCOVERY_S):
+            found = as_promised(await by_itself(adapter.discover(configured, client)), Discovered)
+        if foreign := next((node.network for node in found.nodes if node.network != network), None):
+            raise ValueError(f"the adapter for {network!r} found a node of {foreign!r}")
+        return found
+    except TimeoutError:
+        text = f"Looking up the nodes of {network} took longer than {DISCOVERY_S:g} s."
+        raise UpstreamTimeout(text, reason="discovery_timeout") from None
+    except VerirouteError:
+        raise
+    except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter
+        log.error("adapter.failed", network=network, exc_info=error)
+        text = f"The adapter for {network} failed at looking up its nodes: {type(error).__name__}."
+        raise UpstreamFailed(text, reason="adapter_failed") from None
 
 
 class Attester:

@@ -42,7 +42,7 @@ from gateway.settings import is_local
 from gateway.text import plain
 from gateway.upstream.origin import Origin, parse_origin
 
-from .attest import Attestation, Attester, as_promised, by_itself
+from .attest import Attestation, Attester, discovered
 from .journal import Journal
 from .machines import Machines, Move
 
@@ -59,9 +59,6 @@ DOUBT_S = 60.0
 _WAITING = frozenset(("session_missing", "session_expired", "fresh"))
 #: Characters of a cause that are told: codes are shorter, and an adapter may be anybody's.
 CAUSE_MAX = 80
-
-#: How long looking up a network's nodes may take.
-DISCOVERY_S = 30.0
 
 #: Called with every alarm that a network's registry gives: the network, and the alarm.
 Raise = Callable[[str, Alarm], None]
@@ -364,18 +361,9 @@ class Fleet:
         configured = [node for node in self._configured if node.network == network]
         lookup.next_at = self.mono() + RETRY_MAX_S
         try:
-            async with asyncio.timeout(DISCOVERY_S):
-                found = await by_itself(adapter.discover(configured, self._attester))
-            found = as_promised(found, Discovered)
-            if foreign := next((node.network for node in found.nodes if node.network != network), None):
-                raise ValueError(f"the adapter for {network!r} found a node of {foreign!r}")
-        except TimeoutError:
-            self._undiscovered(network, configured, "discovery_timeout")
+            found = await discovered(adapter, network, configured, self._attester)
         except VerirouteError as error:
             self._undiscovered(network, configured, error.reason or "discovery_failed")
-        except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter
-            log.error("adapter.failed", network=network, exc_info=error)
-            self._undiscovered(network, configured, "adapter_failed")
         else:
             lookup.next_at = self.mono() + lookup.refresh_s
             self._replace(network, configured, found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from og_running import TOKEN_ENV, node, settings
 from opengradient_world import Network
 from opengradient_world.registry_answers import OWNER
 from running import Gateway
+
+from adapters.aci import adapter as aci
+from gateway.cli import main
 
 CONFIG = ("--config", "veriroute.toml")
 
@@ -162,6 +166,26 @@ def test_a_registry_that_cannot_be_read_is_no_empty_registry(tmp_path: Path, fau
     assert done.returncode == 2, done.stdout
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("nodes", "discover"), ("doctor",)])
+def test_an_adapter_that_fails_is_no_empty_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
+) -> None:
+    """Anybody's code may look a network's nodes up: what it raises is one sentence, and no list without nodes."""
+
+    async def discover(*_: object) -> None:
+        await asyncio.sleep(0)
+        raise KeyError("SECRET")
+
+    monkeypatch.setattr(type(aci), "discover", discover)
+    (tmp_path / "veriroute.toml").write_text(
+        '[[nodes]]\nid = "n"\nbase_url = "http://127.0.0.1:9"\nmodels = ["m"]\n', "utf-8"
+    )
+    assert main([*command, "aci", "--config", str(tmp_path / "veriroute.toml")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"veriroute {command[0]}: The adapter for aci failed at looking up its nodes: KeyError." in said.err
 
 
 def test_settings_that_name_no_node_of_the_network(tmp_path: Path) -> None:

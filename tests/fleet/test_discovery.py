@@ -188,7 +188,7 @@ async def test_a_lookup_that_is_cancelled_ends() -> None:
 
 async def test_a_registry_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking nodes up ends in time."""
-    monkeypatch.setattr("gateway.fleet.fleet.DISCOVERY_S", 0.01)
+    monkeypatch.setattr("gateway.fleet.attest.DISCOVERY_S", 0.01)
     world = World()
 
     async def hang(configured: object, client: object) -> Discovered:
