@@ -48,8 +48,12 @@ class AdminClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = check_address(base_url, clear_text=clear_text)
-        if not key or not key.isascii() or not key.isprintable():
-            raise ConfigError("an admin key is needed: `veriroute keys create --name NAME --scope admin` makes one")
+        # What no header can hold would come back in the sentence of a failed connection, the key with it.
+        if not key or not key.isascii() or not key.isprintable() or key != key.strip():
+            raise ConfigError(
+                "an admin key is needed, without spaces or line ends around it:"
+                " `veriroute keys create --name NAME --scope admin` makes one"
+            )
         self._client = httpx.AsyncClient(
             base_url=self.base_url,
             headers={"authorization": f"Bearer {key}", "accept-encoding": "identity"},

@@ -207,8 +207,9 @@ def test_addresses_that_may_be_used() -> None:
     assert check_address("http://gateway:8080", clear_text=True) == "http://gateway:8080"
 
 
-@pytest.mark.parametrize("key", ["", "bad\nkey", "schlüssel"])
+@pytest.mark.parametrize("key", ["", "bad\nkey", "schlüssel", "vr-secret ", " vr-secret"])
 def test_a_key_that_cannot_be_sent_is_refused(key: str) -> None:
-    """An empty key, or one that would not fit a header, says how to make one."""
-    with pytest.raises(ConfigError, match="keys create"):
+    """An empty key, or one that would not fit a header, says how to make one, and does not repeat it."""
+    with pytest.raises(ConfigError, match="keys create") as refused:
         AdminClient("http://127.0.0.1", key)
+    assert "vr-secret" not in str(refused.value)
