@@ -48,7 +48,10 @@ def configure(*, level: str = "info", stream: Any = None) -> None:
 
 def only_known(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Keep the fields of the list, with values that cannot hold a body."""
-    return {name: _plain(value) for name, value in event.items() if name in FIELDS}
+    known = {name: _plain(value) for name, value in event.items() if name in FIELDS and name != "exception"}
+    if "exception" in event:
+        known["exception"] = _end(str(event["exception"]))
+    return known
 
 
 def _plain(value: Any) -> Any:
@@ -60,6 +63,11 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value[:32]]
     text = str(value)
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def _end(traceback: str) -> str:
+    """The part of a traceback that says what failed, and where: its end."""
+    return traceback if len(traceback) <= _LONGEST else "…" + traceback[-_LONGEST:]
 
 
 class _Lossy:
