@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import unicodedata
 
-#: Printable by Python's table, and still able to mislead: fillers that look like a space or like nothing.
-_MISLEADING = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-#: How many combining marks may stand on one base character before the rest is shown as escapes.
+#: Printable by Python's table, and still able to mislead: fillers and joiners that look like a space or like nothing.
+_MISLEADING = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
+#: How many marks may stand on one base character before the rest is shown as escapes.
 _MAX_MARKS = 4
 
 
@@ -35,12 +35,17 @@ def _escaped(text: str) -> str:
     pieces: list[str] = []
     marks = 0
     for char in text:
-        marks = marks + 1 if unicodedata.combining(char) else 0
+        marks = marks + 1 if _is_mark(char) else 0
         if char.isprintable() and char not in _MISLEADING and marks <= _MAX_MARKS and not _is_selector(char):
             pieces.append(char)
         else:
             pieces.append(_escape(char))
     return "".join(pieces)
+
+
+def _is_mark(char: str) -> bool:
+    # Enclosing marks, and many others that take no place of their own, are of combining class 0.
+    return unicodedata.category(char) in ("Mn", "Me") or unicodedata.combining(char) != 0
 
 
 def _is_selector(char: str) -> bool:
