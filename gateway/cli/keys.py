@@ -121,7 +121,7 @@ def _list(args: argparse.Namespace, path: str) -> int:
         rows = [
             {
                 "id": k.id, "name": k.name, "policy": k.policy, "scopes": list(k.scopes), "ends_in": k.last4,
-                "created": instant(k.created_ms), "revoked": instant(k.revoked_ms) if k.revoked_ms else None,
+                "created": _when(k.created_ms), "revoked": _when(k.revoked_ms) if k.revoked_ms else None,
             }
             for k in keys
         ]  # fmt: skip
@@ -132,12 +132,20 @@ def _list(args: argparse.Namespace, path: str) -> int:
         return 0
     sys.stdout.write(f"{'id':<18}{'name':<22}{'policy':<12}{'scopes':<18}{'ends in':<9}{'created':<26}state\n")
     for k in keys:
-        state = f"revoked {instant(k.revoked_ms)}" if k.revoked_ms else "in force"
+        state = f"revoked {_when(k.revoked_ms)}" if k.revoked_ms else "in force"
+        # All of it is plain by `create`; a database that somebody changed may hold anything.
         sys.stdout.write(
-            f"{k.id:<18}{plain(k.name, 20):<22}{k.policy or '(default)':<12}{','.join(k.scopes):<18}…{k.last4:<8}"
-            f"{instant(k.created_ms):<26}{state}\n"
+            f"{plain(k.id):<18}{plain(k.name, 20):<22}{plain(k.policy or '(default)'):<12}"
+            f"{plain(','.join(k.scopes)):<18}…{plain(k.last4):<8}{_when(k.created_ms):<26}{state}\n"
         )
     return 0
+
+
+def _when(ms: int) -> str:
+    try:
+        return instant(ms)
+    except OverflowError:  # a time that no calendar has
+        return f"{ms} ms"
 
 
 def _document(event: dict[str, object]) -> bytes:
