@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import getpass
 import json
 import os
 import shutil
@@ -46,6 +45,7 @@ from gateway.storage.scan import RECEIPT_COLUMNS, Scan
 from gateway.storage.writes import AdminWriter
 from gateway.text import plain
 
+from .actor import actor
 from .audit_files import Usage, database, signing_key, trust_file
 from .export_check import check_export
 from .terminal import Progress as Bar
@@ -308,7 +308,7 @@ def _record(path: str, manifest: Manifest, written: bytes) -> None:
     document = {
         "timeCreated": manifest.time_created,
         "nonce": os.urandom(16).hex(),
-        "actor": _actor(),
+        "actor": actor(),
         "range": manifest.range,
         "format": manifest.format,
         "count": manifest.count,
@@ -316,10 +316,3 @@ def _record(path: str, manifest: Manifest, written: bytes) -> None:
     }
     with AdminWriter(path) as writer:
         writer.add_event("export", msgspec.json.encode(document), time.time_ns() // 1_000_000)
-
-
-def _actor() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no name for this uid
-        return f"uid {os.getuid()}"

@@ -27,6 +27,7 @@ from gateway.storage.reads import ApiKey, Reader
 from gateway.storage.writes import AdminWriter, stored_digest
 from gateway.text import plain
 
+from .actor import actor
 from .serve import add_config, settings_of
 
 HELP = "create, list and revoke API keys"
@@ -77,7 +78,7 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
     )
     event = {
         "act": "create", "keyId": key.id, "policy": key.policy, "scopes": list(scopes), "timeMs": now,
-        "row": {"sha256": stored_digest(key)},
+        "actor": actor(), "row": {"sha256": stored_digest(key)},
     }  # fmt: skip
     made = "" if Path(path).exists() else ", made now"  # in another folder than the gateway's it serves nobody
     with AdminWriter(path) as writer:
@@ -106,7 +107,7 @@ def _revoke(args: argparse.Namespace, path: str) -> int:
     require_file(path)  # the writer would make one, and so hide that the settings name another
     now = time.time_ns() // 1_000_000
     with AdminWriter(path) as writer:
-        event = _document({"act": "revoke", "keyId": args.id, "timeMs": now})
+        event = _document({"act": "revoke", "keyId": args.id, "timeMs": now, "actor": actor()})
         done = args.id.isascii() and writer.revoke_key(args.id, now, event=event)  # no other id was ever given out
     if not done:
         raise ConfigError(f"there is no key {args.id!r} in force; `veriroute keys list` shows them")

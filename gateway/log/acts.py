@@ -1,13 +1,14 @@
 """Acts of administration: what another process did to the database of a gateway, as the log's entry of it says. Pure.
 
-    key      {"act": "create", "keyId": …, "policy": …, "scopes": […], "timeMs": …, "row": {"sha256": …}, "nonce": …}
-             {"act": "revoke", "keyId": …, "timeMs": …, "nonce": …}
+    key      {"act": "create", "keyId": …, "policy": …, "scopes": […], "timeMs": …, "actor": …, "row": {"sha256": …},
+              "nonce": …}
+             {"act": "revoke", "keyId": …, "timeMs": …, "actor": …, "nonce": …}
     export   whose members no audit looks at
 
 The process leaves the act in the database, in one transaction with what it does, and the gateway signs and enters it:
 the predicate of the entry is the document of the act. `row` commits to the stored key without its revocation, and so to
 its name and its secret, which the entry does not tell: nobody guesses it, as `digest` is that of 256 random bits.
-Entries of earlier versions lack it.
+`actor` is the account that ran the command. Entries of earlier versions lack both.
 """
 
 from __future__ import annotations
