@@ -1,4 +1,4 @@
-"""Writing a small file so that a crash leaves the old one or the new one, whole."""
+"""Writing a small file so that a crash leaves the old one or the new one, whole; and syncing a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ def write_durably(path: Path, data: bytes) -> None:
     except OSError:
         beside.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in the folder survive a power cut: syncing a file need not keep its own. Raises `OSError`."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

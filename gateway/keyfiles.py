@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from .durable import sync_folder
 from .errors import ConfigError, FormatError
 from .log.note import NoteSigner, parse_skey
 
@@ -53,6 +54,7 @@ def trust_text(keys: Keys) -> str:
 
 
 def _make(path: Path, names: tuple[tuple[str, str], ...]) -> None:
+    folders = (path,) if path.is_dir() else (path, path.parent)  # one that was there is named already
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file, name in names:
@@ -62,6 +64,8 @@ def _make(path: Path, names: tuple[tuple[str, str], ...]) -> None:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
+        for folder in folders:  # before there is a log, which cannot go on without them
+            sync_folder(folder)
     except OSError as error:
         raise ConfigError(f"cannot make the keys in {path}: {error.strerror}") from None
 

@@ -1,0 +1,42 @@
+"""The gateway's own keys: made once, and there to stay."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gateway.keyfiles import load_or_make
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """What is synced, in order."""
+    paths: list[Path] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        paths.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    return paths
+
+
+def test_new_keys_are_on_disk_by_name_before_there_is_a_log(tmp_path: Path, synced: list[Path]) -> None:
+    """Both files are synced, then the folder that names them and the folder that names that one."""
+    folder = tmp_path / "audit.db.keys"
+    assert load_or_make(str(folder), "test.example/log", log_exists=False).made
+    assert synced == [folder / "log.key", folder / "receipt.key", folder, tmp_path]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    synced.clear()
+    assert not load_or_make(str(folder), "test.example/log", log_exists=True).made
+    assert not synced
+
+
+def test_the_folder_of_a_folder_that_was_there_is_left_alone(tmp_path: Path, synced: list[Path]) -> None:
+    """It is somebody else's, and may not be readable."""
+    assert load_or_make(str(tmp_path), "test.example/log", log_exists=False).made
+    assert synced == [tmp_path / "log.key", tmp_path / "receipt.key", tmp_path]
