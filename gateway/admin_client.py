@@ -108,6 +108,7 @@ class AdminClient:
             async with self._client.stream("GET", "/admin/v1/live", timeout=timeout) as response:
                 if response.status_code != 200:
                     raise _refusal(response, await _bounded(response, MAX_ANSWER))
+                _unpacked(response)
                 async for data in _events(response.aiter_raw()):
                     yield _decode(data, Row)
         except httpx.HTTPError as error:
@@ -151,8 +152,15 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def _unpacked(response: httpx.Response) -> None:
+    """Refuse a compressed body: a kilobyte of it may be a gigabyte before anybody can count that."""
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ServiceError("the gateway's answer is compressed, which was not asked for", reason="status")
+
+
 async def _bounded(response: httpx.Response, limit: int) -> bytes:
     body = bytearray()
+    _unpacked(response)
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > limit:

@@ -119,6 +119,26 @@ async def test_an_endless_answer_is_cut() -> None:
             await admin.info()
 
 
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_compressed_answer_is_not_unpacked(status: int) -> None:
+    """A few bytes could be gigabytes, twice compressed; calls and the live feed refuse them unread."""
+
+    class Unread(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            raise AssertionError("the body is read")
+            yield b""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.headers["accept-encoding"] == "identity"
+        return httpx.Response(status, headers={"content-encoding": "gzip, gzip"}, stream=Unread())
+
+    async with _client(answer) as admin:
+        with pytest.raises(ServiceError, match="compressed"):
+            await admin.info()
+        with pytest.raises(ServiceError, match="compressed"):
+            await anext(aiter(admin.live()))
+
+
 @pytest.mark.parametrize(
     ("failure", "reason"),
     [
