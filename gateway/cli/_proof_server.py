@@ -87,6 +87,10 @@ class Server:
         return body
 
     def _bounded(self, response: httpx.Response, end: float) -> bytes:
+        if response.headers.get("content-encoding", "identity").lower() != "identity":  # a bomb, before it is counted
+            raise ServiceError(
+                f"the answer of {self.url} is compressed, which was not asked for", reason="reference_refused"
+            )
         body = bytearray()
         for chunk in response.iter_bytes():
             body += chunk
@@ -127,8 +131,9 @@ def _authorization(url: str, key_env: str | None) -> dict[str, str]:
     if key_env is None:
         return {}
     key = os.environ.get(key_env, "")
-    if not key or not key.isascii() or not key.isprintable():
-        raise ConfigError(f"the environment variable {key_env} holds no API key")
+    # What no header can hold would come back in the sentence of a failed connection, the key with it.
+    if not key or not key.isascii() or not key.isprintable() or key != key.strip():
+        raise ConfigError(f"the environment variable {key_env} holds no API key, or one with a space around it")
     if url.startswith("http://") and not _is_loopback(httpx.URL(url).host):
         raise ConfigError(f"{url} would carry the API key in clear text; use https://")
     return {"authorization": f"Bearer {key}"}

@@ -1025,6 +1025,11 @@ def raising(error: Exception) -> Callable[[httpx.Request], httpx.Response]:
     return respond
 
 
+def unread() -> Iterator[bytes]:
+    raise AssertionError("the body is read")
+    yield b""
+
+
 def dripping(request: httpx.Request) -> httpx.Response:
     def pieces() -> Iterator[bytes]:
         while True:
@@ -1043,6 +1048,10 @@ def dripping(request: httpx.Request) -> httpx.Response:
         (dripping, "reference_timeout"),
         (lambda request: httpx.Response(200, content=b"x" * 65), "reference_oversize"),
         (lambda request: httpx.Response(404, content=b"\x1b[2Jgone"), "reference_refused"),
+        (
+            lambda request: httpx.Response(200, headers={"content-encoding": "gzip, gzip"}, content=unread()),
+            "reference_refused",
+        ),
         (lambda request: httpx.Response(302, headers={"location": "http://127.0.0.1:2/"}), "reference_refused"),
     ],
 )
@@ -1085,6 +1094,14 @@ def test_a_key_goes_where_it_is_meant_to(monkeypatch: pytest.MonkeyPatch) -> Non
             Server(url, key_env="VERIROUTE_TEST_KEY")
     Server("https://example.org", key_env="VERIROUTE_TEST_KEY").__exit__(None, None, None)
     Server("http://localhost:1", key_env="VERIROUTE_TEST_KEY").__exit__(None, None, None)
+
+
+def test_a_key_with_a_space_around_it_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No header holds such a key, so it is refused before the HTTP library says which one it is."""
+    monkeypatch.setenv("VERIROUTE_TEST_KEY", "secret ")
+    with pytest.raises(ConfigError, match="VERIROUTE_TEST_KEY holds no API key") as refused:
+        Server("http://127.0.0.1:1", key_env="VERIROUTE_TEST_KEY")
+    assert "secret" not in str(refused.value)
 
 
 def test_prompts_follow_from_the_seed(tmp_path: Path) -> None:
