@@ -363,7 +363,7 @@ class Gateway:
 
     async def _watch_other_processes(self) -> None:
         """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run; and the memory's failures."""
-        failing = None
+        failing = told = None
         while True:
             try:
                 if self.reader.generation() != self._generation:
@@ -372,8 +372,12 @@ class Gateway:
                     failing = self.sequencer.memory_failing
                     log.warning("storage.notice", notice=failing or "the checkpoint memory is written again")
                 await self._log_events()
+                told = None
             except Exception as error:  # noqa: BLE001 - whatever another process wrote: a key may be revoked next
-                log.error("watch.failed", error=str(error) or type(error).__name__)
+                said = str(error) or type(error).__name__
+                if said != told:  # five times a second, an outage of the log would fill the disk that it waits for
+                    log.error("watch.failed", error=said)
+                told = said
             await asyncio.sleep(POLL_S)
 
     def _reload_keys(self) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import structlog
 from inference_kit import BEARER, Served, inference_over, pieces, post, ring, stored
 
 from gateway.api.auth import KeyRing, StoredKey
@@ -63,6 +64,27 @@ async def test_a_revocation_is_read_again_after_a_read_that_failed(error: Except
         watching.cancel()
     with pytest.raises(InvalidKey):
         gateway.keys.principal(BEARER, None)
+
+
+async def test_what_keeps_failing_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure is logged when it begins and when it is another, and again when it comes back after it had passed."""
+    monkeypatch.setattr("gateway.app.POLL_S", 0.001)
+    gateway, database = Gateway(Settings()), Database()
+    gateway.reader, gateway.live = database, LiveFeed(gateway.keys.in_force)  # type: ignore[assignment]
+    gateway.sequencer = SimpleNamespace(memory_failing=None)  # type: ignore[assignment]
+    gateway._reload_keys()
+    with structlog.testing.capture_logs() as lines:
+        watching = asyncio.create_task(gateway._watch_other_processes())
+        try:
+            async with asyncio.timeout(5):
+                for error, left in (("the disk is full", 10), ("disk I/O error", 0), ("disk I/O error", 0)):
+                    database.error, database.broken = LogUnavailable(error), 20
+                    database.revoke()
+                    while database.broken > left or (not left and gateway._generation != database.changes):
+                        await asyncio.sleep(0.001)
+        finally:
+            watching.cancel()
+    assert [line["error"] for line in lines] == ["the disk is full", "disk I/O error", "disk I/O error"]
 
 
 def test_every_key_is_in_force_where_none_is_asked_for() -> None:
