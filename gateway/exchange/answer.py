@@ -158,8 +158,14 @@ def foreign_members(document: dict[str, Any]) -> tuple[str, ...]:
 
 def without(body: bytes, dropped: tuple[str, ...]) -> bytes:
     """`body` (already read strictly) without its top-level members `dropped`; every other member keeps its bytes."""
-    members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    return msgspec.json.encode({k: v for k, v in members.items() if k not in dropped})
+    return msgspec.json.encode({k: v for k, v in _members_of(body).items() if k not in dropped})
+
+
+def without_inside(body: bytes, member: str, dropped: tuple[str, ...]) -> bytes:
+    """`body` (already read strictly), whose member `member` is an object, with that one `without` its `dropped`."""
+    members = _members_of(body)
+    members[member] = msgspec.Raw(without(bytes(members[member]), dropped))
+    return msgspec.json.encode(members)
 
 
 def reads_as_call(text: str) -> bool:

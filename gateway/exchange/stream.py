@@ -49,6 +49,7 @@ from .answer import (
     tool_call,
     toolcall_bytes,
     without,
+    without_inside,
 )
 from .head import Head
 from .sse import Block, Framer, format_event
@@ -100,6 +101,7 @@ class StreamReader:
         self.dropped_members: tuple[str, ...] = ()  # the first of them: a node may send as many as it likes
         self.uncovered: tuple[str, ...] = ()
         self._foreign: tuple[str, ...] = ()
+        self._inside: tuple[str, ...] = ()  # of the answer that the event holds
         self._head = head
         self._wire = wire
         self._chain_prefix = wire.chain_comment + b" "
@@ -197,7 +199,7 @@ class StreamReader:
             return Piece(CALL, b"")
         if kind == END:
             self.ended = True
-        if block.plain and not (block.event and not self._protocol.named) and not self._foreign:
+        if block.plain and not (block.event and not self._protocol.named) and not self._foreign and not self._inside:
             return Piece(kind, block.raw)
         return self._rewrite(kind, block)
 
@@ -223,6 +225,8 @@ class StreamReader:
         except msgspec.ValidationError as error:
             raise FormatError(f"an event is not what it should be: {error}") from None
         self._foreign = foreign_members(document)
+        if protocol.answer and (answer := document.get(protocol.answer)):
+            self._inside = foreign_members(answer)
         self._alike = None
         said = kind == TEXT and len(protocol.text) == texts + 1 and not self._foreign
         if said and protocol.way and self._unlike < UNLIKE:
@@ -234,13 +238,19 @@ class StreamReader:
         """The event re-written by allow-list: its name where the API has names, and its data less what is ours."""
         self.rebuilt = True
         data = block.data or b""
+        if self._inside:
+            data = without_inside(data, self._protocol.answer, self._inside)
+            self._dropped(f"{self._protocol.answer}.{name}" for name in self._inside)
+            self._inside = ()
         if self._foreign:
             data = without(data, self._foreign)
-            if len(self.dropped_members) < MOST_DROPPED:
-                dropped = dict.fromkeys((*self.dropped_members, *self._foreign))
-                self.dropped_members = tuple(dropped)[:MOST_DROPPED]
+            self._dropped(self._foreign)
             self._foreign = ()
         return Piece(kind, format_event(data, block.event if self._protocol.named else b""))
+
+    def _dropped(self, names: Iterable[str]) -> None:
+        if len(self.dropped_members) < MOST_DROPPED:
+            self.dropped_members = tuple(dict.fromkeys((*self.dropped_members, *names)))[:MOST_DROPPED]
 
     def _chain(self, block: Block) -> Piece | None:
         """A chain comment, when the block, which has no data, is exactly one; any other is covered like the rest."""
@@ -264,6 +274,7 @@ class _Protocol(ABC):
 
     named = False  # whether events carry `event:` names
     started = False
+    answer = ""  # the member that SDKs make the whole answer of, where an event has one
     way: tuple[str, ...] = ()  # from an event's one choice to its text; empty: its events have no such thing
 
     def __init__(self, head: Head) -> None:
@@ -438,6 +449,7 @@ class _Responses(_Named):
     """
 
     form = _Item
+    answer = "response"
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)
@@ -551,6 +563,7 @@ class _Messages(_Named):
     """/v1/messages: named events from `message_start` to `message_stop`."""
 
     form = _BlockStart
+    answer = "message"
 
     def __init__(self, head: Head) -> None:
         super().__init__(head)

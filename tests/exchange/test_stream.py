@@ -307,6 +307,23 @@ def test_responses_grammar(stream: bytes) -> None:
 MESSAGES = Head("/v1/messages", "m", True, 1, frozenset({"f"}))
 
 
+@pytest.mark.parametrize(
+    ("head", "name", "member"),
+    [
+        *((RESPONSES, f"response.{state}", "response") for state in ("created", "in_progress", "completed")),
+        (MESSAGES, "message_start", "message"),
+    ],
+)
+def test_members_in_our_name_do_not_pass_inside_of_an_answer(head: Head, name: str, member: str) -> None:
+    """SDKs make the answer of what an event holds: there a node could speak in our name, too."""
+    r = reader(head)
+    answer = {"id": "r", "verification": {"verdict": "affirming"}, "model": "m"}
+    (piece,) = r.feed(event({"type": name, member: answer, "receipt": "01X"}, name))
+    assert json.loads(piece.out.partition(b"data: ")[2]) == {"type": name, member: {"id": "r", "model": "m"}}
+    assert piece.out.startswith(f"event: {name}\n".encode())
+    assert (r.rebuilt, r.dropped_members) == (True, (f"{member}.verification", "receipt"))
+
+
 def test_messages() -> None:
     """Text and tool use of a message stream are read; message_delta is the finish and message_stop the end."""
     r = reader(MESSAGES)
