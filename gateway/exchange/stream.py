@@ -405,6 +405,8 @@ class _Named(_Protocol):
 
     def event(self, name: bytes, document: dict[str, Any]) -> str:
         event: Any = msgspec.convert(document, self.form)
+        if event.error is not None:  # nameless, as many servers send it: SDKs look for it in any event
+            raise UpstreamError
         if name.startswith(OURS_EVENTS) or (event.type or "").startswith(OURS_EVENTS.decode()):
             raise FormatError("an event has a name that only the gateway may use")
         found = self._read(event.type or name.decode("ascii", "replace"), event)
@@ -427,6 +429,7 @@ class _Item(msgspec.Struct):
     name: str | None = None
     arguments: str | None = None
     input: str | None = None
+    error: Any = None
 
     @property
     def place(self) -> int | str:
@@ -557,6 +560,7 @@ class _BlockStart(msgspec.Struct):
     content_block: Part | None = None
     delta: dict[str, Any] | None = None
     usage: Usage | None = None
+    error: Any = None
 
 
 class _Messages(_Named):

@@ -161,6 +161,15 @@ def test_an_error_object_in_the_stream() -> None:
         reader().feed(PLAIN + event({"error": {"message": "secret"}}))
 
 
+@pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize(("name", "kind"), [("", {}), ("ping", {}), ("", {"type": "server_error"})])
+def test_an_error_object_in_a_stream_of_named_events(endpoint: str, name: str, kind: dict[str, str]) -> None:
+    """Many servers send it without a name, and SDKs look for it in any event: its text does not go on."""
+    head = Head(endpoint, "m", True, 1, frozenset())
+    with pytest.raises(UpstreamError):
+        reader(head).feed(event({**kind, "error": {"message": "secret"}}, name))
+
+
 def test_odd_blocks_are_rewritten_or_dropped() -> None:
     """Comments, ids and retry stay here; an event with them, or with names, goes on as plain data; all is covered."""
     r = reader()
