@@ -273,21 +273,23 @@ def _moderations(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Cal
 def _responses(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     if answer.output is None:
         return "no output in the answer", "", ()
-    return None, parts_text(answer.output), parts_calls(answer.output)
+    return None, parts_text(answer.output, "output_text"), parts_calls(answer.output)
 
 
 def _messages(head: Head, answer: Answer) -> tuple[str | None, str, tuple[Call, ...]]:
     if answer.content is None:
         return "no content in the answer", "", ()
-    return None, parts_text(answer.content), parts_calls(answer.content)
+    # What a tool of the server found is in the content of its block: no text of the answer.
+    text = "".join([part.text for part in answer.content if part.type == "text" and part.text])
+    return None, text, parts_calls(answer.content)
 
 
-def parts_text(parts: list[Part], kind: str | None = None) -> str:
-    """The text of output items or content blocks; of parts of the type `kind` alone, where one is named."""
+def parts_text(parts: list[Part], kind: str) -> str:
+    """The text of those parts of output items that are of the type `kind`."""
     texts = []
     for part in parts:
         if part.text is not None:
-            if kind in (None, part.type):
+            if part.type == kind:
                 texts.append(part.text)
         elif isinstance(part.content, list):
             texts.append(parts_text(part.content, kind))

@@ -241,6 +241,39 @@ def test_text_that_reads_as_a_call(text: str, is_call: bool) -> None:
     assert read_answer(CHAT, chat({"content": text}))[0].text_is_call is is_call
 
 
+SAYS_A_CALL = '{"name":"f","arguments":{}}'
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "document"),
+    [
+        (
+            "/v1/responses",
+            {
+                "output": [
+                    {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]},
+                    {"type": "message", "content": [{"type": "output_text", "text": SAYS_A_CALL}]},
+                ]
+            },
+        ),
+        (
+            "/v1/messages",
+            {
+                "content": [
+                    {"type": "mcp_tool_result", "content": [{"type": "text", "text": "found"}]},
+                    {"type": "text", "text": SAYS_A_CALL},
+                ]
+            },
+        ),
+    ],
+)
+def test_reasoning_and_results_are_no_text_of_an_answer(endpoint: str, document: dict[str, object]) -> None:
+    """As in a stream: what stands before the text, and is none, does not hide that it reads as a call."""
+    head = Head(endpoint, "m", False, 1, frozenset({"f"}))
+    seen, content, _ = read_answer(head, json.dumps(document).encode())
+    assert (content.text, seen.text_is_call) == (SAYS_A_CALL, True)
+
+
 @given(st.binary(max_size=300), st.sampled_from(["/v1/chat/completions", "/v1/responses", "/v1/messages"]))
 @settings(max_examples=300, deadline=None)
 def test_any_bytes_give_an_observation(raw: bytes, endpoint: str) -> None:

@@ -148,7 +148,7 @@ def test_an_answer_as_it_came_is_affirming(name: str, ending: bytes):
 
 
 WHOLE = {
-    "response with reasoning": "output[0].content, the text",
+    "response with reasoning": "output[0].content",
     "two choices": "choices[1]",
     "embedding": "data",
     "moderation": "results",
