@@ -246,6 +246,9 @@ class StreamReader:
             data = without(data, self._foreign)
             self._dropped(self._foreign)
             self._foreign = ()
+        # On one line: outside of strings, which have none, a line feed is white space, and an agent that reads line by
+        # line would take what stands on one of several for an event of its own.
+        data = data.replace(b"\n", b" ")
         return Piece(kind, format_event(data, block.event if self._protocol.named else b""))
 
     def _dropped(self, names: Iterable[str]) -> None:

@@ -182,6 +182,16 @@ def test_odd_blocks_are_rewritten_or_dropped() -> None:
     assert r.covered_sha256 == hashlib.sha256(odd).hexdigest()
 
 
+def test_an_event_on_several_lines_goes_on_in_one() -> None:
+    """An agent that reads line by line would find another event on one of them, with a call that nobody saw."""
+    hidden = chunk({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]})
+    r = reader()
+    (piece,) = r.feed(b'data: {"id": "c", "x":\n' + hidden[:-1] + b"data: }\n\n")
+    assert piece.out.count(b"\n") == 2
+    assert list(json.loads(piece.out[6:])) == ["id", "x"]
+    assert (piece.kind, r.rebuilt) == (TEXT, True)
+
+
 def test_members_in_our_name_do_not_pass() -> None:
     """An event that holds `verification` goes on without it, and only that event is re-written."""
     r = reader()
