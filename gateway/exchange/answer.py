@@ -25,6 +25,17 @@ OURS = ("verification", "receipt", "x_veriroute")
 OURS_SET = frozenset(OURS)
 #: Output items of /v1/responses and content blocks of /v1/messages that make an agent act.
 EXECUTABLE_SUFFIXES = ("_call", "tool_use", "_approval_request")
+#: Members that lead to calls, and what says there what is called, with what.
+_HOLDING = frozenset(
+    {
+        *("choices", "message", "delta", "tool_calls", "function_call", "function", "custom"),
+        *("output", "item", "response", "content", "content_block"),
+    }
+)
+_READ = _HOLDING | {
+    *("type", "name", "arguments", "input", "partial_json", "index", "output_index", "item_id", "id", "call_id"),
+    *("server_label", "server_name"),
+}
 #: Of these, the items that hold the name of what is run. In any other a name runs nothing.
 NAMED = frozenset(("function_call", "custom_tool_call", "mcp_call", "mcp_approval_request"))
 
@@ -143,10 +154,30 @@ def parse_answer(body: bytes) -> tuple[dict[str, Any], Answer]:
     document = strict_json(body, max_bytes=len(body), max_depth=256)
     if not isinstance(document, dict):
         raise FormatError("the answer is not a JSON object")
+    refuse_other_case(document, body)
     try:
         return document, msgspec.convert(document, Answer)
     except msgspec.ValidationError as error:
         raise FormatError(f"the answer is not what it should be: {error}") from None
+
+
+def refuse_other_case(document: dict[str, Any], data: bytes) -> None:
+    """Raise `FormatError` when `document`, read strictly from `data`, may hold a call, and on the way to it a member
+    that is one of ours but for the case of its letters: Go's reader takes `Tool_Calls` for `tool_calls`."""
+    find = data.lower().find  # `in` on bytes is slower
+    if find(b"_call") < 0 and find(b"tool_use") < 0 and find(b"_approval_request") < 0 and find(b"\\") < 0:
+        return  # a call is named by one of these, by a member or a type, unless it is spelled with escapes
+    waiting: list[Any] = [document]
+    while waiting:
+        value = waiting.pop()
+        if type(value) is list:
+            waiting += value
+        elif type(value) is dict:
+            for name, inner in value.items():
+                if name in _HOLDING:
+                    waiting.append(inner)
+                elif name not in _READ and name.casefold() in _READ:
+                    raise FormatError(f"{name[:40]!a} differs from a member of the API by its case alone")
 
 
 def foreign_members(document: dict[str, Any]) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ from .answer import (
     parts_calls,
     parts_text,
     reads_as_call,
+    refuse_other_case,
     tool_call,
     toolcall_bytes,
     without,
@@ -220,6 +221,7 @@ class StreamReader:
         document = strict_json(data, max_bytes=len(data), max_depth=256)
         if not isinstance(document, dict):
             raise FormatError("an event is not a JSON object")
+        refuse_other_case(document, data)
         try:
             kind = protocol.event(block.event, document)
         except msgspec.ValidationError as error:

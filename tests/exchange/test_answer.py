@@ -201,6 +201,7 @@ def test_an_error_object_with_status_200_has_no_shape() -> None:
         b'{"id":7}',
         b'{"choices":{}}',
         b'{"choices":[{"index":0,"message":{"tool_calls":3}}]}',
+        b'{"choices":[{"index":0,"message":{"content":"a","Tool_Calls":[{"function":{"name":"f"}}]}}]}',
     ],
 )
 def test_what_does_not_parse_strictly_is_malformed(raw: bytes) -> None:

@@ -326,6 +326,47 @@ def test_responses_grammar(stream: bytes) -> None:
 MESSAGES = Head("/v1/messages", "m", True, 1, frozenset({"f"}))
 
 
+CALL_ITEM = {"type": "function_call", "name": "g", "arguments": "{}"}
+CALL_BLOCK = {"type": "tool_use", "name": "g", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("head", "document"),
+    [
+        (CHAT, {"choices": [{"delta": {"Tool_Calls": [{"function": {"name": "g"}}]}}]}),
+        (CHAT, {"choices": [{"delta": {"function_Call": {"name": "g"}}}]}),
+        (CHAT, {"choices": [{"Delta": {"tool_calls": [{"function": {"name": "g"}}]}}]}),
+        (CHAT, {"CHOICES": [{"delta": {"tool_calls": [{"function": {"name": "g"}}]}}]}),
+        (CHAT, {"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "Name": "g"}}]}}]}),
+        (CHAT, {"choices": [{"delta": {"tool_call\u017f": [{"function": {"name": "g"}}]}}]}),
+        (RESPONSES, {"type": "response.output_item.added", "Item": CALL_ITEM}),
+        (RESPONSES, {"type": "response.in_progress", "response": {"Output": [CALL_ITEM]}}),
+        (MESSAGES, {"type": "content_block_start", "index": 0, "Content_Block": CALL_BLOCK}),
+    ],
+)
+@pytest.mark.parametrize("spelt", ["{}", "\\u005f"])
+def test_a_call_in_a_member_of_another_case_does_not_pass(head: Head, document: dict[str, object], spelt: str) -> None:
+    """Readers that look at no case, as Go's, would find a call where none was seen: such an event is held and refused."""
+    r = reader(head)
+    data = json.dumps(document).replace("_", "_" if spelt == "{}" else spelt)
+    assert [(p.kind, p.out) for p in r.feed(event(data))] == [(CALL, b"")]
+    assert "by its case alone" in (r.observation().malformed or "")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"choices": [{"delta": {"content": "x", "tool_calls": [], "X_Name": 1}}], "Usage": "tool_calls"},
+        {"choices": [{"delta": {"tool_calls": [{"function": {"name": "f", "arguments": '{"Name":1}'}}]}}]},
+    ],
+)
+def test_members_that_are_none_of_the_api_may_have_any_case(document: dict[str, object]) -> None:
+    """Only what leads to a call, and says what is called, has one spelling."""
+    r = reader()
+    assert r.feed(event(document))[0].out == event(document)
+    assert r.observation().malformed is None
+
+
 @pytest.mark.parametrize(
     ("head", "name", "member"),
     [
