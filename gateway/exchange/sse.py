@@ -23,7 +23,8 @@ BOM = b"\xef\xbb\xbf"
 class Block(msgspec.Struct, frozen=True):
     """One block of a stream: its `raw` bytes with the blank line, and what they say.
 
-    `data` is None for a block that holds no data (comments, `retry`); `comments` are the texts after `:`.
+    `data` is None for a block that is no event, since it holds no data, or an empty one (comments, `retry`); `comments`
+    are the texts after `:`.
     """
 
     raw: bytes
@@ -62,7 +63,7 @@ class Framer:
                 # By far the most are one line of data or one comment, for which `parse_block` would say the same.
                 one_line = not self._first and end - start <= longest and find(b"\n", start, end) < 0
                 if one_line and starts(b"data: ", start):
-                    blocks.append(Block(raw, raw[6:-2]))
+                    blocks.append(Block(raw, raw[6:-2] or None))
                 elif one_line and starts(b": ", start):
                     blocks.append(Block(raw, None, b"", (raw[2:-2],), False))
                 else:
@@ -137,7 +138,7 @@ def parse_block(raw: bytes) -> Block:
     if event:
         form = b"event: " + event + b"\n" + form
     plain = plain and len(data) == 1 and raw == form
-    return Block(raw, b"\n".join(data) if data else None, event, tuple(comments), plain)
+    return Block(raw, b"\n".join(data) or None, event, tuple(comments), plain)
 
 
 def format_event(data: bytes, event: bytes = b"") -> bytes:

@@ -32,7 +32,7 @@ def test_reads_fields_by_the_rules() -> None:
         (b"a\nb", b"", False),
         (b"tight", b"", False),
         (None, b"", False),
-        (b"", b"", False),
+        (None, b"", False),
     ]
 
 

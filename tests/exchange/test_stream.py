@@ -182,6 +182,16 @@ def test_odd_blocks_are_rewritten_or_dropped() -> None:
     assert r.covered_sha256 == hashlib.sha256(odd).hexdigest()
 
 
+@pytest.mark.parametrize("empty", [b"data:\n\n", b"data: \n\n", b"event: x\ndata\n\n"])
+def test_an_event_of_no_data_is_none(empty: bytes) -> None:
+    """The rules of event streams have clients pass over it: it is covered, and goes no further."""
+    r = reader()
+    stream = empty + PLAIN + empty + DONE + empty
+    assert b"".join(p.out for p in r.feed(stream)) == PLAIN + DONE
+    assert (r.observation().malformed, r.observation().stream_grammar, r.finish()) == (None, None, None)
+    assert (r.rebuilt, r.covered_sha256) == (True, hashlib.sha256(stream).hexdigest())
+
+
 def test_an_event_on_several_lines_goes_on_in_one() -> None:
     """An agent that reads line by line would find another event on one of them, with a call that nobody saw."""
     hidden = chunk({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]})
