@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from agents import good_script
+from behind_front import ask, behind_front
+from policy_kit import write_policy
+from scripted import ScriptedNode
 
+from gateway.log.audit_rows import read_envelope
 from gateway.model.entry import Committed
 from gateway.model.verdict import Outcome, Release
+from gateway.offline.epochs import Epochs
 from gateway.recorder import Ending
 from gateway.relay.book import Book
+from gateway.storage.scan import Scan
 
 
 class Recorder:
@@ -45,3 +55,50 @@ async def test_a_receipt_that_waits_for_its_intent_outlives_who_waits_for_it() -
     recorder.intended.set_result(cast(Any, None))
     await asyncio.sleep(0)
     assert recorder.appended == ["stopped"]
+
+
+@pytest.mark.parametrize(("hangs", "ends"), [(True, "failed"), (False, "released")])
+async def test_a_stop_reveals_no_seed_before_the_receipts_that_a_slow_log_has_yet_to_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hangs: bool, ends: str
+) -> None:
+    """Else whoever recomputes the audits finds an honest gateway to have taken answers under a revealed seed."""
+    node = ScriptedNode()
+    good = good_script(node)
+
+    async def hanging(of: Any) -> Any:
+        await asyncio.sleep(30)
+        yield b""
+
+    path = write_policy(tmp_path / "policies", "sampled", durability='"async"')
+    path.write_text(path.read_text("utf-8") + "[sampled]\nrate = 1\n", "utf-8")
+    text = f"""
+    auth.mode = "none"
+    server.drain_s = 0.2
+    storage.url = "sqlite:///{tmp_path}/audit.db"
+    policy = {{dir = "{tmp_path}/policies", default = "sampled"}}
+    nodes = [{{id = "n", base_url = "{node.url}", models = ["m"], pin = "{node.pin}"}}]
+    """
+    free = threading.Event()  # set, the log's writer goes on
+    async with behind_front(text, monkeypatch) as gateway:
+        node.script = good
+        assert (await ask(gateway)).status == 200
+        node.script = hanging if hangs else good
+        gateway.sequencer.submit(lambda _: free.wait(10))
+        asking = asyncio.create_task(ask(gateway))
+        closing = asyncio.create_task(gateway.close())
+        await asyncio.sleep(1.5)  # the exchange has its last second
+        free.set()
+        await asyncio.gather(asking, closing, return_exceptions=True)
+    node.close()
+    epochs = Epochs()
+    with Scan(f"{tmp_path}/audit.db") as scan:
+        rows = scan.rows(0, scan.size, 1000)
+    for row in rows:
+        epochs.take(row)
+    assert [row.kind for row in rows][-3:] == ["audit", "reveal", "stop"]
+    assert {line.step: line.outcome.value for line in epochs.lines(0, None)} == {
+        **{"commitment": "affirming", "reveal": "affirming", "selection": "affirming"},
+        "audits": "none",
+    }
+    said = [read_envelope(row.envelope).payload for row in rows if row.kind == "receipt" and row.envelope is not None]
+    assert [json.loads(payload)["predicate"]["release"] for payload in said] == ["released", ends]
