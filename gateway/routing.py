@@ -271,7 +271,8 @@ def on_success(health: Health, first_byte_ms: float, now_mono: float) -> Health:
 def on_wait(health: Health, waited_ms: float, now_mono: float) -> Health:
     """The node was waited for so long and not to the end: it is at least that slow, so others go before it."""
     known = UNMEASURED_MS if health.ewma_ms is None else health.ewma_ms
-    return health if waited_ms <= known else msgspec.structs.replace(health, ewma_ms=waited_ms, heard_at=now_mono)
+    ewma = health.ewma_ms if waited_ms <= known else waited_ms
+    return msgspec.structs.replace(health, ewma_ms=ewma, heard_at=now_mono)
 
 
 def on_failure(health: Health, now_mono: float) -> Health:

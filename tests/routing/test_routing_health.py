@@ -42,12 +42,15 @@ def test_a_crowd_that_fails_at_once_opens_the_circuit_once() -> None:
 
 
 def test_waiting_in_vain_makes_a_node_slower_and_never_quicker() -> None:
-    """A time that a node takes at least raises its latency, and says nothing of its failures."""
+    """A time that a node takes at least raises its latency, and says nothing of its failures. Each begins its turn anew:
+    one that never answers would else fade to be the first that is asked, for ever."""
     failing = failed(2)
-    assert on_wait(failing, 150.0, 1.0) == failing  # an unmeasured node is taken to be slower than that
+    unmeasured = on_wait(failing, 150.0, 1.0)  # it is taken to be slower than that
+    assert (unmeasured.ewma_ms, unmeasured.heard_at, unmeasured.failures) == (None, 1.0, 2)
     waited = on_wait(failing, 900.0, 1.0)
     assert (waited.ewma_ms, waited.failures) == (900.0, 2)
-    assert on_wait(waited, 500.0, 2.0) == waited
+    again = on_wait(waited, 500.0, 2.0)
+    assert (again.ewma_ms, again.heard_at, again.failures) == (900.0, 2.0, 2)
 
 
 def test_only_one_probe_is_let_through() -> None:
