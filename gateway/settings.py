@@ -548,7 +548,8 @@ def _refusal(base_url: str, granted: Mapping[str, bool]) -> str | None:
 
 def _judge_collateral(settings: Settings, where: str) -> None:
     collateral, tee = settings.collateral, settings.tee
-    for name in (field for field in Collateral.__struct_fields__ if field.endswith("_url")):
+    asked = () if collateral.offline else Collateral.__struct_fields__  # nobody is asked
+    for name in (field for field in asked if field.endswith("_url")):
         refusal = _refusal(getattr(collateral, name), {"allow_private": True})
         if refusal is not None:
             raise ConfigError(f"{where}: collateral.{name}: {refusal.removeprefix('base_url').lstrip(': ')}")

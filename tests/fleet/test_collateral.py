@@ -879,6 +879,12 @@ async def test_a_url_that_is_not_safe_refuses_the_start(bench: Bench, key: str, 
         bench.open(**{key: url})
 
 
+@pytest.mark.parametrize("url", ["", "none"])
+async def test_an_address_that_is_never_asked_refuses_no_start(url: str) -> None:
+    """Where no vendor is asked, an operator may take their addresses out."""
+    assert load(f'[collateral]\noffline = true\nintel_url = "{url}"').collateral.intel_url == url
+
+
 async def test_the_vendors_own_services_are_the_default(tmp_path: Path) -> None:
     """Nobody else's: a third party that caches for us would choose what we believe to be current."""
     collateral_settings = Settings().collateral
