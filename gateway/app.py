@@ -263,8 +263,8 @@ class Gateway:
     async def _log_has_answered(self) -> None:
         """What was handed to the log is in it, or owed: what policy does not wait for, and then the receipts that wait
         for their intents. A seed that was revealed before one of them would convict us."""
-        for _ in range(2):
-            with contextlib.suppress(VerirouteError):
+        with contextlib.suppress(VerirouteError):  # then all of it is owed
+            for _ in range(2):
                 await self.sequencer.submit(lambda _: None)
 
     # -- the log's beginning ------------------------------------------------------------------------------------------
