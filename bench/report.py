@@ -23,9 +23,14 @@ def median(values: list[float | None]) -> float | None:
 
 def added(result: dict[str, Any], target: str, scenario: str, member: str, point: str) -> float | None:
     """The median over rounds of what `target` adds to `direct` in the same round, in microseconds."""
-    direct = {r["round"]: r[member][point] for r in rows_of(result, "direct", scenario)}
-    found = rows_of(result, target, scenario)
-    return median([r[member][point] - direct[r["round"]] for r in found if r["round"] in direct])
+    direct = {r["round"]: percentile(r[member], point) for r in rows_of(result, "direct", scenario)}
+    pairs = [(percentile(r[member], point), direct.get(r["round"])) for r in rows_of(result, target, scenario)]
+    return median([mine - zero for mine, zero in pairs if mine is not None and zero is not None])
+
+
+def percentile(samples: dict[str, float], point: str) -> float | None:
+    """`point` of one run's samples; none for the p99 of fewer than 100, which would be the slowest one."""
+    return None if point == "p99" and samples["n"] < 100 else samples[point]
 
 
 def middle(result: dict[str, Any], target: str, scenario: str, member: str) -> float | None:
@@ -132,7 +137,7 @@ def one_scenario(result: dict[str, Any], scenario: str) -> str:
         found = rows_of(result, name, scenario)
         if not found:
             continue
-        rates = [r["event_rate" if streaming else "rate"] for r in found]
+        rates = [r.get("chunk_rate", r["event_rate"]) if streaming else r["rate"] for r in found]
         member = "first_event_us" if streaming else "latency_us"
         body.append(
             [
@@ -140,7 +145,7 @@ def one_scenario(result: dict[str, Any], scenario: str) -> str:
                 number(median(rates)),
                 f"{number(min(rates))}–{number(max(rates))}",
                 number(median([r[member]["p50"] for r in found])),
-                number(median([r[member]["p99"] for r in found])),
+                number(median([percentile(r[member], "p99") for r in found])),
                 number(added(result, name, scenario, member, "p50")),
                 number(added(result, name, scenario, member, "p99")),
                 number(None if name == "direct" else median([r["cpu_us"] for r in found]), 1),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 
 import pytest
+import support_bench
 
 from gateway.crypto.signatures import verify_ed25519
 from gateway.verify.aci import chain_message, decode_inline, parse_chain, parse_receipt, parse_report, statement
@@ -21,11 +21,7 @@ NONCE = bytes(range(32)).hex()
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict]:
-    if not shutil.which("cc") or not shutil.which("make"):
-        pytest.skip("a C compiler and make are needed to build the benchmark's node")
-    built = subprocess.run(["make", "-C", str(ROOT / "bench"), "bin/node"], capture_output=True, text=True)
-    if built.returncode:
-        pytest.skip("the benchmark's node does not build here: " + built.stdout.strip().splitlines()[-1])
+    support_bench.build()
     seed = tmp_path_factory.mktemp("node") / "seed"
     seed.write_bytes(bytes(range(32)))
     command = [str(ROOT / "bench/bin/node"), "--seed", str(seed), "--chunks", "5", "--interval-us", "500"]

@@ -1,0 +1,103 @@
+"""The main benchmark: what it counts, what it says of that, and what it leaves behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import support_bench
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+def load(name: str) -> ModuleType:
+    sys.path.insert(0, str(BENCH))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(BENCH))
+
+
+def samples(n: int, value: float) -> dict[str, float]:
+    return {"n": n, "p50": value, "p99": 10 * value}
+
+
+def row(target: str, scenario: str = "json-16", **more: Any) -> dict[str, Any]:
+    made = {"target": target, "scenario": scenario, "round": 0, "ok": 200, "failed": 0, "rate": 100.0, "cpu_us": 500.0}
+    return made | {"latency_us": samples(200, 100.0), "others": 0.0} | more
+
+
+def result(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
+    audit = {"requests": 200, "receipts": 200, "leaves": 401, "log_size": 401, "audit_verify": "ok"}
+    info = {r["target"]: {"start_s": 1.0, "memory_idle_mb": {"rss": 2.0, "pss": 1.0}} for r in rows}
+    return {"rows": list(rows), "info": info, "machine": {"fsync_ms": 0.1}, "audit": audit} | more
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run of some tenths of a second, as it was written down."""
+    support_bench.build()
+    out = tmp_path_factory.mktemp("results")
+    short = ["--seconds", "0.05", "--rounds", "1", "--memory-requests", "40", "--chunks", "3", "--interval-us", "500"]
+    command = [sys.executable, str(BENCH / "run.py"), "--targets", "direct,veriroute", "--scenarios", "json-1,sse-1"]
+    done = subprocess.run([*command, *short, "--out", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed
+    (written,) = out.glob("*.json")
+    return json.loads(written.read_text()) | {"said": done.stdout, "out": out}
+
+
+def test_a_chunk_is_what_the_node_sent(whole: dict[str, Any]) -> None:
+    """The gateway's own event of a stream is no chunk, neither of the rate nor of what the CPU is divided by."""
+    rows = {r["target"]: r for r in whole["rows"] if r["scenario"] == "sse-1"}
+    assert rows["direct"]["events"] == 4 * rows["direct"]["ok"]
+    assert rows["veriroute"]["events"] == 5 * rows["veriroute"]["ok"]  # the last: its verification
+    for found in rows.values():
+        assert found["chunk_rate"] * found["seconds"] == pytest.approx(4 * found["ok"], rel=0.01)
+
+
+def test_cpu_of_a_thread_that_has_ended_counts() -> None:
+    """15 ms of CPU in a thread that is gone by the second reading are in the difference, every time."""
+    source = """if True:
+    import sys, threading, time
+    def burn():
+        while time.thread_time() < 0.015: pass
+    for _ in range(4):
+        sys.stdin.readline()
+        thread = threading.Thread(target=burn)
+        thread.start()
+        thread.join()
+        print(flush=True)
+    sys.stdin.readline()
+    """
+    measure = load("measure")
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        for _ in range(4):
+            before = measure.cpu_seconds([process.pid])
+            process.stdin.write("\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            assert measure.cpu_seconds([process.pid]) - before >= 0.0149
+        process.stdin.close()
+    assert measure.cpu_seconds([process.pid]) == 0.0
+
+
+def test_the_p99_of_a_few_samples_is_not_told() -> None:
+    """Below 100 samples a p99 would be the slowest one: a dash stands in its place, and in that of what is added."""
+    report = load("report")
+    few = result(row("direct", latency_us=samples(99, 50.0)), row("veriroute", latency_us=samples(99, 100.0)))
+    enough = result(row("direct", latency_us=samples(100, 50.0)), row("veriroute", latency_us=samples(100, 100.0)))
+    assert report.added(few, "veriroute", "json-16", "latency_us", "p99") is None
+    assert report.added(enough, "veriroute", "json-16", "latency_us", "p99") == 500.0
+    assert report.added(few, "veriroute", "json-16", "latency_us", "p50") == 50.0
+    assert "1,000" not in report.one_scenario(few, "json-16")
+    assert "1,000" in report.one_scenario(enough, "json-16")
