@@ -13,7 +13,12 @@ from typing import Any
 
 
 def rows_of(result: dict[str, Any], target: str, scenario: str) -> list[dict[str, Any]]:
-    return [r for r in result["rows"] if r["target"] == target and r["scenario"] == scenario and r["ok"]]
+    """The rounds that have something to measure: with a right answer."""
+    return [r for r in all_rows_of(result, target, scenario) if r["ok"]]
+
+
+def all_rows_of(result: dict[str, Any], target: str, scenario: str) -> list[dict[str, Any]]:
+    return [r for r in result["rows"] if r["target"] == target and r["scenario"] == scenario]
 
 
 def median(values: list[float | None]) -> float | None:
@@ -72,7 +77,9 @@ def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
     line("requests without exactly one receipt in the log", missing, 0, "")
     broken = None if audit is None else int(audit["audit_verify"] != "ok")
     line("audit verify refused the log", broken, 0, "")
-    wrong = sum(r["failed"] for r in result["rows"] if r["target"] == us)
+    uncovered = abs(audit["leaves"] - audit["log_size"]) if audit else None
+    line("leaves that the newest checkpoint does not count", uncovered, 0, "")
+    wrong = info.get("failed", sum(r["failed"] for r in result["rows"] if r["target"] == us))
     line("wrong or unverified answers", wrong if info and "left_out" not in info else None, 0, "")
     return lines
 
@@ -135,7 +142,8 @@ def one_scenario(result: dict[str, Any], scenario: str) -> str:
     body = []
     for name in result["info"]:
         found = rows_of(result, name, scenario)
-        if not found:
+        asked = all_rows_of(result, name, scenario)
+        if not asked:
             continue
         rates = [r.get("chunk_rate", r["event_rate"]) if streaming else r["rate"] for r in found]
         member = "first_event_us" if streaming else "latency_us"
@@ -143,13 +151,13 @@ def one_scenario(result: dict[str, Any], scenario: str) -> str:
             [
                 name,
                 number(median(rates)),
-                f"{number(min(rates))}–{number(max(rates))}",
+                f"{number(min(rates))}–{number(max(rates))}" if rates else "–",
                 number(median([r[member]["p50"] for r in found])),
                 number(median([percentile(r[member], "p99") for r in found])),
                 number(added(result, name, scenario, member, "p50")),
                 number(added(result, name, scenario, member, "p99")),
                 number(None if name == "direct" else median([r["cpu_us"] for r in found]), 1),
-                number(sum(r["failed"] for r in found)),
+                number(sum(r["failed"] for r in asked)),
             ]
         )
     unit = "chunk" if streaming else "request"

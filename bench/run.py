@@ -165,7 +165,10 @@ class Bench:
             row = self.load(target, "json-16", 600, requests)
             found = measure.memory_mb(target.pids())
             self.info[target.name][f"memory_after_{requests}_mb"] = found
-            print(f"  {target.name}: PSS {found['pss']} MB after {row['ok']} more requests", flush=True)
+            print(
+                f"  {target.name}: PSS {found['pss']} MB after {row['ok']} more requests, {row['failed']} failed",
+                flush=True,
+            )
 
     def rounds(self) -> None:
         for number in range(self.args.rounds):
@@ -181,6 +184,7 @@ class Bench:
     def stop(self) -> None:
         for target in self.targets:
             target.stop()
+            self.info[target.name]["failed"] = target.asked - target.answered
         stop(self.node.process)
 
 

@@ -91,6 +91,47 @@ def test_cpu_of_a_thread_that_has_ended_counts() -> None:
     assert measure.cpu_seconds([process.pid]) == 0.0
 
 
+def judged(found: dict[str, Any]) -> dict[str, Any]:
+    return {line["what"]: line["met"] for line in load("report").judge(found)}
+
+
+def test_a_log_that_its_checkpoint_does_not_count_is_missed() -> None:
+    """As many receipts as requests are not enough: the newest checkpoint counts every leaf, or the run has failed."""
+    assert judged(result(row("veriroute")))["leaves that the newest checkpoint does not count"] is True
+    short = {"requests": 200, "receipts": 200, "leaves": 401, "log_size": 399, "audit_verify": "ok"}
+    found = judged(result(row("veriroute"), audit=short))
+    assert found["leaves that the newest checkpoint does not count"] is False
+
+
+def test_a_wrong_answer_counts_wherever_it_was_given() -> None:
+    """One that failed while the target warmed up, or in the memory run, is in no row and in the judgement all the same."""
+    found = result(row("veriroute"))
+    assert judged(found)["wrong or unverified answers"] is True
+    found["info"]["veriroute"]["failed"] = 1
+    assert judged(found)["wrong or unverified answers"] is False
+
+
+def test_a_round_of_nothing_but_failures_is_shown() -> None:
+    """It has no figures to take a median of, and its failures are in the table."""
+    failed = row("nginx", ok=0, failed=101, cpu_us=None, latency_us={"n": 0, "p50": 0, "p99": 0})
+    report = load("report")
+    alone = report.one_scenario(result(row("direct"), failed), "json-16").splitlines()[-1].split()
+    assert (alone[0], alone[1], alone[-1]) == ("nginx", "–", "101")
+    both = report.one_scenario(result(row("nginx"), failed | {"round": 1}), "json-16").splitlines()[-1].split()
+    assert (both[1], both[-1]) == ("100", "101")
+
+
+def test_the_whole_run_is_accounted_for(whole: dict[str, Any]) -> None:
+    """Every request of every run, the checks and the warm-up too, has a receipt in a log that verifies."""
+    audit = whole["audit"]
+    measured = sum(r["ok"] for r in whole["rows"] if r["target"] == "veriroute")
+    assert audit["requests"] == audit["receipts"] == audit["answered"] > measured + 40 + 22
+    assert audit["leaves"] == audit["log_size"]
+    assert audit["ok"] is True
+    assert {info["failed"] for info in whole["info"].values()} == {0}
+    assert "wrong or unverified answers" in whole["said"]
+
+
 def test_the_p99_of_a_few_samples_is_not_told() -> None:
     """Below 100 samples a p99 would be the slowest one: a dash stands in its place, and in that of what is added."""
     report = load("report")
