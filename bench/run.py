@@ -24,11 +24,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import measure
 import report
 from peers import PEERS
-from targets import HERE, BenchError, Direct, Nginx, PassThrough, SigningNode, Target, Veriroute, share_priority, stop
+from targets import (
+    HERE,
+    BenchError,
+    Direct,
+    Nginx,
+    PassThrough,
+    SigningNode,
+    Target,
+    Veriroute,
+    interruptible,
+    share_priority,
+    stop,
+    undisturbed,
+)
 
 #: name -> mode, connections, body, seconds, most requests
 SCENARIOS = {
@@ -40,6 +55,9 @@ SCENARIOS = {
     "sse-16": ("sse", 16, "small", 3.0, 4_000),
     "sse-64": ("sse", 64, "small", 3.0, 8_000),
 }
+
+#: every target but the gateway itself
+KINDS: dict[str, type[Target]] = {"direct": Direct, "nginx": Nginx, "passthrough": PassThrough, **PEERS}
 
 
 def bodies(folder: pathlib.Path, model: str) -> dict[tuple[str, str], pathlib.Path]:
@@ -70,15 +88,15 @@ class Bench:
         self.args, self.folder, self.data = args, folder, data
         several = (os.cpu_count() or 1) > 1 and shutil.which("taskset") is not None
         self.target_core, self.load_core = (0, 1) if several else (None, None)
-        self.node = SigningNode(folder, self.load_core)
-        self.node.set(chunks=args.chunks, interval_us=args.interval_us)
         self.bodies: dict[str, dict[tuple[str, str], pathlib.Path]] = {}  # by the model that they name
         self.targets: list[Target] = []
         self.info: dict[str, dict[str, object]] = {}
         self.rows: list[dict[str, object]] = []
         self.fsync = [measure.fsync_ms(data)]
+        self.node = SigningNode(folder, self.load_core)
 
     def start_targets(self) -> None:
+        self.node.set(chunks=self.args.chunks, interval_us=self.args.interval_us)
         for name in self.args.targets.split(","):
             target = self.make(name)
             try:
@@ -94,12 +112,9 @@ class Bench:
             print(f"  {name}: ready in {target.start_s} s, PSS {idle['pss']} MB", flush=True)
 
     def make(self, name: str) -> Target:
-        kinds: dict[str, type[Target]] = {"direct": Direct, "nginx": Nginx, "passthrough": PassThrough, **PEERS}
-        if name == "veriroute":
+        if name == Veriroute.name:
             return Veriroute(self.folder, self.target_core, self.node, self.args.policy, self.data)
-        if name not in kinds:
-            raise BenchError(f"there is no target {name!r}; choose from {', '.join(kinds)}, veriroute")
-        return kinds[name](self.folder, self.target_core, self.node)
+        return KINDS[name](self.folder, self.target_core, self.node)
 
     def body(self, target: Target, size: str, mode: str) -> pathlib.Path:
         if target.model not in self.bodies:
@@ -208,9 +223,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the gateway's database, 2 KB a request, in place")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results")
     args = parser.parse_args()
-    unknown = set(args.scenarios.split(",")) - set(SCENARIOS)
-    if unknown:
-        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(SCENARIOS)}")
+    for what, given, there in (
+        ("scenario", args.scenarios, SCENARIOS),
+        ("target", args.targets, [*KINDS, "veriroute"]),
+    ):
+        unknown = set(given.split(",")) - set(there)
+        if unknown:
+            parser.error(f"no {what} {', '.join(sorted(unknown))}; there are {', '.join(there)}")
     return args
 
 
@@ -227,20 +246,65 @@ def raise_priority(nice: int) -> None:
 
 def main() -> int:
     args = parse()
-    built = subprocess.run(
-        ["make", "-s", "-C", str(HERE)], check=False
-    )  # says what to install where something is lacking
-    if built.returncode:
+    try:
+        with interruptible():
+            build()
+            if args.nice:
+                raise_priority(args.nice)
+            with folders(args) as (stamp, folder, data):
+                result = measured(args, stamp, folder, data)
+            path = args.out / f"{stamp}.json"
+            path.write_text(json.dumps(result, indent=1) + "\n")
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
         return 2
-    if args.nice:
-        raise_priority(args.nice)
-    args.out.mkdir(parents=True, exist_ok=True)
+    except KeyboardInterrupt:
+        print("bench: stopped, and everything that it started", file=sys.stderr)
+        return 130
+    print(report.text(result))
+    print(f"\nwritten to {os.path.relpath(path)}; logs in {os.path.relpath(folder)}")
+    left_out = "left_out" in result["info"].get(Veriroute.name, {})
+    return 0 if not left_out and all(line["met"] is not False for line in result["targets"]) else 1
+
+
+def build() -> None:
+    """The C programs. Raises BenchError; what has to be installed was said where a part is lacking."""
+    try:
+        built = subprocess.run(["make", "-s", "-C", str(HERE)], check=False)
+    except OSError:
+        raise BenchError("make is not installed (Debian: apt-get install make)") from None
+    if built.returncode:
+        raise BenchError("its C programs were not built")
+
+
+@contextlib.contextmanager
+def folders(args: argparse.Namespace) -> Iterator[tuple[str, pathlib.Path, pathlib.Path]]:
+    """The run's name, its folder for logs, and the one of the gateway's database, which goes however the run ends.
+
+    Raises BenchError where they cannot be made.
+    """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = (args.out / f"run-{stamp}").resolve()  # beside the results: /tmp may be memory, where fsync costs nothing
-    folder.mkdir()
-    data = pathlib.Path(tempfile.mkdtemp(prefix="veriroute-bench-", dir=args.data)) if args.data else folder
+    try:
+        folder.mkdir(parents=True)
+        data = pathlib.Path(tempfile.mkdtemp(prefix="veriroute-bench-", dir=args.data)) if args.data else folder
+    except OSError as error:
+        raise BenchError(f"{error.filename} cannot be made: {error.strerror}") from None
+    try:
+        yield stamp, folder, data
+    finally:
+        if args.keep:
+            print(f"the gateway's database is left in {data}", flush=True)
+        elif args.data:
+            shutil.rmtree(data)
+        else:
+            for path in folder.glob("veriroute.db*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def measured(args: argparse.Namespace, stamp: str, folder: pathlib.Path, data: pathlib.Path) -> dict[str, Any]:
+    """The whole run, judged. What it started has ended when this returns or raises."""
     bench = Bench(args, folder, data)
-    audit = None
     try:
         bench.start_targets()
         bench.check_each()
@@ -249,15 +313,14 @@ def main() -> int:
         if args.soak:  # at once, so that nothing but these requests lies between the two readings
             bench.memory_after(100_000)
         bench.rounds()
-    except BenchError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 2
     finally:
-        bench.stop()
+        with undisturbed():
+            bench.stop()
+    audit = None
     for target in bench.targets:
         if isinstance(target, Veriroute):
             audit = target.audit()
-    result = {
+    result: dict[str, Any] = {
         "when": stamp,
         "machine": {
             "cpus": os.cpu_count(),
@@ -269,18 +332,8 @@ def main() -> int:
         "rows": bench.rows,
         "audit": audit,
     }
-    if args.data:
-        shutil.rmtree(data)
-    elif not args.keep:
-        for path in folder.glob("veriroute.db*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
     result["targets"] = report.judge(result)
-    path = args.out / f"{stamp}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(report.text(result))
-    print(f"\nwritten to {os.path.relpath(path)}; logs in {os.path.relpath(folder)}")
-    left_out = "left_out" in bench.info.get(Veriroute.name, {})
-    return 0 if not left_out and all(line["met"] is not False for line in result["targets"]) else 1
+    return result
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from measure import tree
 
@@ -77,6 +79,34 @@ def stop(process: subprocess.Popen[str], seconds: float = 40.0) -> None:
         process.wait(5)
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Whatever asks this run to end is a KeyboardInterrupt: what it started is in sessions of its own, and would stay."""
+    asked = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    with handled(asked, signal.default_int_handler):
+        yield
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """For what must be done to its end: nobody's impatience leaves a program behind."""
+    with handled(ENDING, signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def handled(numbers: Iterable[int], handler: Any) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
+
+
 class SigningNode:
     """bench/src/node.c, the one upstream of every target."""
 
@@ -84,8 +114,14 @@ class SigningNode:
         seed = folder / "node.seed"
         seed.write_bytes(bytes(range(32)))
         command = [str(HERE / "bin/node"), "--seed", str(seed)]
+        if not (HERE / "bin/node").exists():
+            raise BenchError("the benchmark's C programs are not built: make -C bench")
         self.process = start(command, folder / "node.log", core, subprocess.PIPE)
-        line = self.process.stdout.readline() if self.process.stdout else ""
+        try:
+            line = self.process.stdout.readline() if self.process.stdout else ""
+        except BaseException:
+            stop(self.process)
+            raise
         if not line:
             raise BenchError(f"the benchmark's node did not start, see {folder / 'node.log'}")
         ready = json.loads(line)

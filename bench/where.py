@@ -29,7 +29,7 @@ import time
 from collections.abc import Iterable
 
 from run import bodies
-from targets import HERE, ROOT, BenchError, SigningNode, Veriroute, stop
+from targets import HERE, ROOT, BenchError, SigningNode, Veriroute, interruptible, stop, undisturbed
 
 CACHES = ("--I1=32768,8,64", "--D1=49152,12,64", "--LL=2097152,16,64")  # the last: a core's own second-level cache
 #: Roughly what each costs in cycles beside the others: an instruction, a first-level miss (code, data), a second-level one.
@@ -183,8 +183,9 @@ def measured(args: argparse.Namespace, folder: pathlib.Path) -> tuple[list[Costs
         names = pathlib.Path(f"/tmp/perf-{pid}.map")  # where every Python writes it
         found = Names(names.read_text(errors="replace").splitlines())
     finally:
-        target.stop()
-        stop(node.process)
+        with undisturbed():
+            target.stop()
+            stop(node.process)
     with contextlib.suppress(OSError):
         names.unlink()
     profiles = [path for path in sorted(folder.glob("callgrind*")) if path.stat().st_size > 100_000]
@@ -208,11 +209,14 @@ def main() -> int:
     try:
         fit(args.python)
         (HERE / "results").mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="where-", dir=HERE / "results") as folder:
+        with interruptible(), tempfile.TemporaryDirectory(prefix="where-", dir=HERE / "results") as folder:
             threads, exchanges = measured(args, pathlib.Path(folder))
     except BenchError as error:
         print(f"where: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("where: stopped, and everything that it started", file=sys.stderr)
+        return 130
     each = "exchange" if args.mode == "json" else "event"
     print(f"per {each}, of {exchanges}; the share is of an estimate of cycles")
     for name, costs in zip(("the event loop's thread", "the log's thread"), threads, strict=False):

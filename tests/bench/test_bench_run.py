@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +62,60 @@ def test_a_chunk_is_what_the_node_sent(whole: dict[str, Any]) -> None:
     assert rows["veriroute"]["events"] == 5 * rows["veriroute"]["ok"]  # the last: its verification
     for found in rows.values():
         assert found["chunk_rate"] * found["seconds"] == pytest.approx(4 * found["ok"], rel=0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
+    """Ctrl-C or a SIGTERM in the middle: the node has ended too, and the folder of the database is gone."""
+    support_bench.build()
+    data = tmp_path / "data"
+    data.mkdir()
+    command = [sys.executable, "-u", str(BENCH / "run.py"), "--targets", "direct", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [*command, "--data", str(data)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout
+        assert run.stderr
+        assert "direct: ready" in run.stdout.readline()
+        started = load("measure").tree(run.pid)[1:]
+        assert started
+        assert list(data.iterdir())
+        run.send_signal(number)
+        assert run.wait(60) == 130
+        assert run.stderr.read() == "bench: stopped, and everything that it started\n"
+    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    assert not list(data.iterdir())
+
+
+def test_what_cannot_run_is_said_in_a_line(tmp_path: Path) -> None:
+    """No make, no folder for results or data, no node, no such target: exit 2 and a sentence, before anything starts."""
+    support_bench.build()
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "taskset").write_text("#!/bin/sh\nexit 1\n")
+    (broken / "taskset").chmod(0o755)
+    file = tmp_path / "file"
+    file.touch()
+    path, out = os.environ["PATH"], str(tmp_path / "out")
+    cases = [
+        (["--out", out], "/nowhere", "bench: make is not installed"),
+        (["--out", str(file / "out")], path, f"bench: {file}"),
+        (["--out", out, "--data", str(file)], path, f"bench: {file}"),
+        (["--out", out, "--targets", "direct,foo"], path, "run.py: error: no target foo; there are direct, nginx"),
+    ]
+    if shutil.which("taskset") and (os.cpu_count() or 1) > 1:
+        cases.append((["--out", out], f"{broken}:{path}", "bench: the benchmark's node did not start, see "))
+    for more, where, said in cases:
+        done = subprocess.run(
+            [sys.executable, str(BENCH / "run.py"), "--targets", "direct", *more],
+            env={"PATH": where},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert done.stderr.splitlines()[-1].startswith(said)
+        assert "Traceback" not in done.stderr
 
 
 def test_cpu_of_a_thread_that_has_ended_counts() -> None:
