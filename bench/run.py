@@ -285,10 +285,14 @@ def folders(args: argparse.Namespace) -> Iterator[tuple[str, pathlib.Path, pathl
     """
     stamp = time.strftime("%Y%m%d-%H%M%S")
     folder = (args.out / f"run-{stamp}").resolve()  # beside the results: /tmp may be memory, where fsync costs nothing
+    data = folder
     try:
+        if args.data:
+            data = pathlib.Path(tempfile.mkdtemp(prefix="veriroute-bench-", dir=args.data))
         folder.mkdir(parents=True)
-        data = pathlib.Path(tempfile.mkdtemp(prefix="veriroute-bench-", dir=args.data)) if args.data else folder
     except OSError as error:
+        if data != folder:
+            data.rmdir()
         raise BenchError(f"{error.filename} cannot be made: {error.strerror}") from None
     try:
         yield stamp, folder, data

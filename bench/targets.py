@@ -38,17 +38,25 @@ def pinned(core: int | None, command: list[str]) -> list[str]:
     return command if core is None else ["taskset", "-c", str(core), *command]
 
 
+def environment() -> dict[str, str]:
+    """Where things are, and nothing else: a `VERIROUTE_STORAGE_URL` of its caller would win over the run's own file."""
+    keep = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
+    return {name: value for name, value in os.environ.items() if name in keep}
+
+
+def find_nginx() -> str | None:
+    """Debian has it in /usr/sbin, which is in root's search path and in no other user's."""
+    return shutil.which("nginx", path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
+
+
 def start(
     command: list[str], log: pathlib.Path, core: int | None, stdout=None, more: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start `command` in a session of its own, pinned to `core`; stderr goes to `log`. Its environment is small: `more`
-    and where things are."""
-    keep = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV")
-    env = {name: value for name, value in os.environ.items() if name in keep} | (more or {})
+    """Start `command` in a session of its own, pinned to `core`; stderr goes to `log`."""
     with log.open("ab") as sink:
         process = subprocess.Popen(
             pinned(core, command),
-            env=env,
+            env=environment() | (more or {}),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=stdout or sink,
@@ -231,14 +239,14 @@ class Nginx(Target):
     name, what = "nginx", "nginx, one worker, passing bytes: what the machine allows"
 
     def prepare(self) -> None:
-        if not shutil.which("nginx"):
+        if not find_nginx():
             raise BenchError("nginx is not installed (Debian: apt-get install nginx-light)")
         self.folder.chmod(0o755)  # its worker may run as another user
         text = NGINX.format(folder=self.folder, node=self.node.port, port=self.port)
         (self.folder / "nginx.conf").write_text(text)
 
     def command(self) -> list[str]:
-        return [shutil.which("nginx") or "nginx", "-c", str(self.folder / "nginx.conf")]
+        return [find_nginx() or "nginx", "-c", str(self.folder / "nginx.conf")]
 
 
 class PassThrough(Target):
@@ -315,7 +323,13 @@ class Veriroute(Target):
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run(
-            self.veriroute(*arguments), capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
+            self.veriroute(*arguments),
+            env=environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
         if done.returncode:
             said = (done.stderr or done.stdout).strip()

@@ -44,12 +44,13 @@ def result(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A run of some tenths of a second, as it was written down."""
+    """A run of some tenths of a second, as it was written down, by somebody who has a gateway of their own configured."""
     support_bench.build()
     out = tmp_path_factory.mktemp("results")
     short = ["--seconds", "0.05", "--rounds", "1", "--memory-requests", "40", "--chunks", "3", "--interval-us", "500"]
     command = [sys.executable, str(BENCH / "run.py"), "--targets", "direct,veriroute", "--scenarios", "json-1,sse-1"]
-    done = subprocess.run([*command, *short, "--out", str(out)], capture_output=True, text=True, check=False)
+    env = os.environ | {"VERIROUTE_STORAGE_URL": f"sqlite:///{out}/own.db"}
+    done = subprocess.run([*command, *short, "--out", str(out)], env=env, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr  # 1: a target was missed
     (written,) = out.glob("*.json")
     return json.loads(written.read_text()) | {"said": done.stdout, "out": out}
@@ -116,6 +117,22 @@ def test_what_cannot_run_is_said_in_a_line(tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert done.stderr.splitlines()[-1].startswith(said)
         assert "Traceback" not in done.stderr
+
+
+def test_the_database_of_whoever_runs_it_is_not_touched(whole: dict[str, Any]) -> None:
+    """Settings in the environment are for their gateway: neither a key nor a receipt of the benchmark goes there."""
+    assert not list(whole["out"].glob("own.db*"))
+    assert "left_out" not in whole["info"]["veriroute"]
+
+
+def test_nginx_is_found_where_only_root_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's search path on Debian has no /usr/sbin, where the package puts nginx."""
+    asked = []
+    targets = load("targets")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(targets.shutil, "which", lambda name, path: asked.append((name, path.split(":"))))
+    assert targets.find_nginx() is None
+    assert asked == [("nginx", ["/usr/bin", "/bin", "/usr/sbin", "/usr/local/sbin"])]
 
 
 def test_cpu_of_a_thread_that_has_ended_counts() -> None:
