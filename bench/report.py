@@ -42,6 +42,10 @@ def middle(result: dict[str, Any], target: str, scenario: str, member: str) -> f
     return median([r[member] for r in rows_of(result, target, scenario)])
 
 
+def pinned(result: dict[str, Any]) -> bool:
+    return bool(result["machine"].get("pinned", True))
+
+
 def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
     """One line for each target of the design: what was asked, what was found, and whether it was met."""
     us = "veriroute"
@@ -57,7 +61,7 @@ def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
     cpu = middle(result, us, "json-16", "cpu_us")
     line(
         "JSON requests a second, 16 connections, one core",
-        middle(result, us, "json-16", "rate"),
+        middle(result, us, "json-16", "rate") if pinned(result) else None,
         6000,
         "/s",
         least=True,
@@ -99,6 +103,8 @@ def text(result: dict[str, Any]) -> str:
             f"noise: other programs used {statistics.median(others):.2f} cores at the median, {others[-1]:.2f} at most;"
             f" a small fsync takes {result['machine']['fsync_ms']} ms here"
         )
+    if not pinned(result):
+        parts.append("nothing was pinned, for want of a second core or of taskset: no rate is that of one core")
     return "\n\n".join(parts)
 
 
@@ -115,6 +121,11 @@ def table(title: str, head: list[str], body: list[list[str]]) -> str:
 
 def number(value: float | None, digits: int = 0) -> str:
     return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def percent(rows: list[dict[str, Any]], member: str) -> str:
+    share = median([r.get(member) for r in rows])
+    return number(None if share is None else 100 * share)
 
 
 def startup(result: dict[str, Any]) -> str:
@@ -157,12 +168,15 @@ def one_scenario(result: dict[str, Any], scenario: str) -> str:
                 number(added(result, name, scenario, member, "p50")),
                 number(added(result, name, scenario, member, "p99")),
                 number(None if name == "direct" else median([r["cpu_us"] for r in found]), 1),
+                "–" if name == "direct" else percent(found, "cpu_share"),
+                percent(found, "load_share"),
                 number(sum(r["failed"] for r in asked)),
             ]
         )
     unit = "chunk" if streaming else "request"
     what = "first event" if streaming else "latency"
-    head = ["", f"{unit}s/s", "min–max", f"{what} p50 µs", "p99", "added p50", "added p99", f"CPU µs/{unit}", "failed"]
+    head = ["", f"{unit}s/s", "min–max", f"{what} p50 µs", "p99", "added p50", "added p99", f"CPU µs/{unit}"]
+    head += ["core %", "node's %", "failed"]
     return table(scenario, head, body)
 
 

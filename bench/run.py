@@ -6,7 +6,7 @@
     python bench/run.py --soak                       # also memory after 100,000 requests
     python bench/run.py --targets direct,nginx,passthrough --seconds 0.5
 
-The programs under test are pinned to core 0; node and load generator to core 1. Rounds interleave the targets, so that
+The programs under test are pinned to one core; node and load generator to another. Rounds interleave the targets, so that
 other work on the machine touches all of them. Exits 1 when a target is missed or an answer was wrong. Standard library
 only; talks to 127.0.0.1 only. bench/README.md explains every number.
 """
@@ -81,13 +81,18 @@ def bodies(folder: pathlib.Path, model: str) -> dict[tuple[str, str], pathlib.Pa
     return found
 
 
+def cores() -> tuple[int, int] | tuple[None, None]:
+    """One for the program under test and one for node and load generator, of those that this process may use."""
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 and shutil.which("taskset") else (None, None)
+
+
 class Bench:
     """One run: node and targets started once, measured in turn, stopped in the end."""
 
     def __init__(self, args: argparse.Namespace, folder: pathlib.Path, data: pathlib.Path) -> None:
         self.args, self.folder, self.data = args, folder, data
-        several = (os.cpu_count() or 1) > 1 and shutil.which("taskset") is not None
-        self.target_core, self.load_core = (0, 1) if several else (None, None)
+        self.target_core, self.load_core = cores()
         self.bodies: dict[str, dict[tuple[str, str], pathlib.Path]] = {}  # by the model that they name
         self.targets: list[Target] = []
         self.info: dict[str, dict[str, object]] = {}
@@ -134,8 +139,7 @@ class Bench:
             command += ["--header", header]
         if self.load_core is not None:
             command = ["taskset", "-c", str(self.load_core), *command]
-        own = [*target.pids(), self.node.process.pid]
-        cpu, all_own = measure.cpu_seconds(target.pids()), measure.cpu_seconds(own)
+        cpu, node = measure.cpu_seconds(target.pids()), measure.cpu_seconds([self.node.process.pid])
         children = os.times()
         machine, begun = measure.machine_busy_seconds(), time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
@@ -144,8 +148,8 @@ class Bench:
         row = json.loads(done.stdout)
         after = os.times()
         spent = measure.cpu_seconds(target.pids()) - cpu
-        ours = measure.cpu_seconds(own) - all_own
-        ours += after.children_user + after.children_system - children.children_user - children.children_system
+        beside = measure.cpu_seconds([self.node.process.pid]) - node  # and, next, the load generator's
+        beside += after.children_user + after.children_system - children.children_user - children.children_system
         wall = time.monotonic() - begun
         target.asked += row["ok"] + row["failed"]
         target.answered += row["ok"]
@@ -158,7 +162,8 @@ class Bench:
             scenario=scenario,
             cpu_us=round(spent / units * 1e6, 2) if units else None,
             cpu_share=round(spent / wall, 3),
-            others=round(max(0.0, measure.machine_busy_seconds() - machine - ours) / wall, 3),
+            load_share=round(beside / wall, 3),
+            others=round(max(0.0, measure.machine_busy_seconds() - machine - spent - beside) / wall, 3),
         )
         return row
 
@@ -328,6 +333,7 @@ def measured(args: argparse.Namespace, stamp: str, folder: pathlib.Path, data: p
         "when": stamp,
         "machine": {
             "cpus": os.cpu_count(),
+            "pinned": bench.target_core is not None,
             "fsync_ms": statistics.median(bench.fsync),
             "python": sys.version.split()[0],
         },

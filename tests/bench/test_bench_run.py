@@ -177,6 +177,39 @@ def test_a_log_that_its_checkpoint_does_not_count_is_missed() -> None:
     assert found["leaves that the newest checkpoint does not count"] is False
 
 
+def test_two_cores_are_taken_of_those_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's set need not hold 0 and 1; with one core, or no taskset, nothing is pinned."""
+    run = load("run")
+    monkeypatch.setattr(run.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(run.os, "sched_getaffinity", lambda _: {6, 2, 5})
+    assert run.cores() == (2, 5)
+    monkeypatch.setattr(run.os, "sched_getaffinity", lambda _: {3})
+    assert run.cores() == (None, None)
+    monkeypatch.setattr(run.os, "sched_getaffinity", lambda _: {2, 5})
+    monkeypatch.setattr(run.shutil, "which", lambda name: None)
+    assert run.cores() == (None, None)
+
+
+def test_a_rate_of_no_one_core_is_not_judged() -> None:
+    """A gateway that was not pinned may have used several: its rate is not held against the target, and that is said."""
+    what = "JSON requests a second, 16 connections, one core"
+    free = result(row("veriroute"), machine={"fsync_ms": 0.1, "pinned": False})
+    held = result(row("veriroute"), machine={"fsync_ms": 0.1, "pinned": True})
+    assert (judged(free)[what], judged(held)[what]) == (None, False)
+    report = load("report")
+    said = [report.text(r | {"targets": report.judge(r)}) for r in (free, held)]
+    assert ["nothing was pinned" in text for text in said] == [True, False]
+
+
+def test_a_rate_that_is_the_node_s_shows(whole: dict[str, Any]) -> None:
+    """Each line says how busy the target's core was, and that of node and load generator."""
+    nginx = row("nginx", cpu_share=0.49, load_share=0.98)
+    report = load("report")
+    head, _, line = report.one_scenario(result(nginx), "json-16").splitlines()[1:]
+    assert (head.split()[-5:], line.split()[-3:]) == (["core", "%", "node's", "%", "failed"], ["49", "98", "0"])
+    assert all(0 < r["load_share"] < 2 for r in whole["rows"])
+
+
 def test_a_wrong_answer_counts_wherever_it_was_given() -> None:
     """One that failed while the target warmed up, or in the memory run, is in no row and in the judgement all the same."""
     found = result(row("veriroute"))
