@@ -46,8 +46,8 @@ def cpu_seconds(pids: list[int]) -> float:
 
 
 def memory_mb(pids: list[int]) -> dict[str, float]:
-    """RSS and PSS of the processes together, in MB. PSS counts a shared page once."""
-    sums = {"rss": 0, "pss": 0}
+    """RSS and PSS of the processes together, in MB; empty where none can be read. PSS counts a shared page once."""
+    sums: dict[str, int] = {}
     for pid in pids:
         try:
             lines = (PROC / str(pid) / "smaps_rollup").read_text().splitlines()
@@ -55,8 +55,8 @@ def memory_mb(pids: list[int]) -> dict[str, float]:
             continue
         for line in lines:
             name = line.split(":")[0].lower()
-            if name in sums:
-                sums[name] += int(line.split()[1])
+            if name in ("rss", "pss"):
+                sums[name] = sums.get(name, 0) + int(line.split()[1])
     return {name: round(value / 1024, 1) for name, value in sums.items()}
 
 

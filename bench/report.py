@@ -73,8 +73,8 @@ def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
         line(f"CPU of one streamed chunk, {streams[4:]} streams", middle(result, us, streams, "cpu_us"), 60, "µs")
     line("time to first byte over direct, 1 stream", added(result, us, "sse-1", "first_event_us", "p50"), 2000, "µs")
     line("memory idle (PSS)", info.get("memory_idle_mb", {}).get("pss"), 80, "MB")
-    early, late = info.get("memory_after_20000_mb"), info.get("memory_after_100000_mb")
-    grown = late["pss"] - early["pss"] if early and late else None
+    early, late = [*info.get("memory_after", []), {}, {}][:2]
+    grown = late["pss"] - early["pss"] if "pss" in early and "pss" in late else None
     line("growth over 100,000 requests (PSS)", grown, 2, "MB")
     audit = result.get("audit")
     missing = abs(audit["requests"] - audit["receipts"]) if audit else None
@@ -128,13 +128,21 @@ def percent(rows: list[dict[str, Any]], member: str) -> str:
     return number(None if share is None else 100 * share)
 
 
+def sums(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """The readings of one target's memory, each with the requests until then."""
+    readings = info.get("memory_after", [])
+    return [r | {"requests": sum(x["requests"] for x in readings[: i + 1])} for i, r in enumerate(readings)]
+
+
 def startup(result: dict[str, Any]) -> str:
+    asked = sorted({reading["requests"] for info in result["info"].values() for reading in sums(info)})
     body = []
     for name, info in result["info"].items():
         if "left_out" in info:
-            body.append([name, "left out", "", "", "", ""])
+            body.append([name, "left out", "", ""] + [""] * len(asked))
             continue
-        after = [info.get(f"memory_after_{n}_mb", {}).get("pss") for n in (20_000, 100_000)]
+        found = {reading["requests"]: reading.get("pss") for reading in sums(info)}
+        after = [found.get(n) for n in asked]
         idle = info.get("memory_idle_mb", {})
         body.append(
             [
@@ -145,7 +153,7 @@ def startup(result: dict[str, Any]) -> str:
                 *[number(v, 1) for v in after],
             ]
         )
-    return table("start and memory", ["", "start s", "RSS MB", "PSS MB", "after 20k", "after 100k"], body)
+    return table("start and memory", ["", "start s", "RSS MB", "PSS MB", *[f"after {n:,}" for n in asked]], body)
 
 
 def one_scenario(result: dict[str, Any], scenario: str) -> str:

@@ -95,7 +95,7 @@ class Bench:
         self.target_core, self.load_core = cores()
         self.bodies: dict[str, dict[tuple[str, str], pathlib.Path]] = {}  # by the model that they name
         self.targets: list[Target] = []
-        self.info: dict[str, dict[str, object]] = {}
+        self.info: dict[str, dict[str, Any]] = {}
         self.rows: list[dict[str, object]] = []
         self.fsync = [measure.fsync_ms(data)]
         self.node = SigningNode(folder, self.load_core)
@@ -114,7 +114,7 @@ class Bench:
             self.info[name] = {"what": target.what, "start_s": target.start_s}
             idle = measure.memory_mb(target.pids())
             self.info[name]["memory_idle_mb"] = idle
-            print(f"  {name}: ready in {target.start_s} s, PSS {idle['pss']} MB", flush=True)
+            print(f"  {name}: ready in {target.start_s} s, PSS {idle.get('pss', '–')} MB", flush=True)
 
     def make(self, name: str) -> Target:
         if name == Veriroute.name:
@@ -184,9 +184,10 @@ class Bench:
                 continue
             row = self.load(target, "json-16", 600, requests)
             found = measure.memory_mb(target.pids())
-            self.info[target.name][f"memory_after_{requests}_mb"] = found
+            if row["ok"] == requests:  # not of one that had no time for them
+                self.info[target.name].setdefault("memory_after", []).append({"requests": requests} | found)
             print(
-                f"  {target.name}: PSS {found['pss']} MB after {row['ok']} more requests, {row['failed']} failed",
+                f"  {target.name}: PSS {found.get('pss', '–')} MB after {row['ok']} more requests, {row['failed']} failed",
                 flush=True,
             )
 

@@ -210,6 +210,27 @@ def test_a_rate_that_is_the_node_s_shows(whole: dict[str, Any]) -> None:
     assert all(0 < r["load_share"] < 2 for r in whole["rows"])
 
 
+def test_memory_is_told_after_however_many_requests(whole: dict[str, Any]) -> None:
+    """What --memory-requests asked for has its column, growth is from there on, and what cannot be read is no 0 MB."""
+    assert "after 40" in whole["said"]
+    found = result(row("veriroute"))
+    found["info"]["veriroute"]["memory_after"] = [{"requests": 500, "pss": 60.0}, {"requests": 100_000, "pss": 63.0}]
+    report = load("report")
+    assert "after 500  after 100,500" in report.startup(found)
+    assert judged(found)["growth over 100,000 requests (PSS)"] is False
+    found["info"]["veriroute"] |= {"memory_after": [], "memory_idle_mb": load("measure").memory_mb([])}
+    assert judged(found)["growth over 100,000 requests (PSS)"] is None
+    assert judged(found)["memory idle (PSS)"] is None
+
+
+def test_programs_that_are_not_built_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts the node by another way than run.py, which builds it, is told how."""
+    targets = load("targets")
+    monkeypatch.setattr(targets, "HERE", tmp_path)
+    with pytest.raises(targets.BenchError, match="make -C bench"):
+        targets.SigningNode(tmp_path, None)
+
+
 def test_a_wrong_answer_counts_wherever_it_was_given() -> None:
     """One that failed while the target warmed up, or in the memory run, is in no row and in the judgement all the same."""
     found = result(row("veriroute"))
