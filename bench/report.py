@@ -200,5 +200,17 @@ def targets(result: dict[str, Any]) -> str:
     return table("targets", ["", "asked", "found", ""], body)
 
 
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: python bench/report.py bench/results/TIME.json", file=sys.stderr)
+        return 2
+    try:
+        print(text(json.loads(pathlib.Path(sys.argv[1]).read_text())))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"report: {sys.argv[1]} holds no results of bench/run.py: {error!r}", file=sys.stderr)
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    print(text(json.loads(pathlib.Path(sys.argv[1]).read_text())))
+    sys.exit(main())

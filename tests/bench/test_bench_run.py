@@ -223,6 +223,19 @@ def test_memory_is_told_after_however_many_requests(whole: dict[str, Any]) -> No
     assert judged(found)["memory idle (PSS)"] is None
 
 
+def test_a_result_is_printed_again(whole: dict[str, Any], tmp_path: Path) -> None:
+    """report.py says of a file what the run said; of no file, or one of something else, that it is none."""
+    (written,) = whole["out"].glob("*.json")
+    other = tmp_path / "other.json"
+    other.write_text("[]")
+    for given, status in (([str(written)], 0), ([], 2), ([str(tmp_path / "none")], 2), ([str(other)], 2)):
+        done = subprocess.run(
+            [sys.executable, str(BENCH / "report.py"), *given], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (status, int(status > 0)), done.stderr
+        assert done.stdout.strip() in whole["said"]
+
+
 def test_programs_that_are_not_built_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever starts the node by another way than run.py, which builds it, is told how."""
     targets = load("targets")
