@@ -74,7 +74,7 @@ def bundle_from_answer(data: bytes) -> Bundle:
     committed = {s.name: s.digest.sha256 for s in statement.subject}
     salts = _salts(found.openings, committed)
     answer = read_saved(statement.predicate.request, document, data)
-    opened = {**_body(data, salts, committed), **_contents(answer, salts)}
+    opened = {**_body(data, salts, committed), **_contents(answer, salts, committed)}
     why = _ANEW.get(statement.predicate.delivery.form, _SAVED)
     uncovered = () if RESPONSE_BODY in opened else _uncovered(answer, opened, committed, why)
     told = _told(found, statement.predicate)
@@ -134,15 +134,20 @@ def _body(data: bytes, salts: Mapping[str, bytes], committed: Mapping[str, str])
     return {}
 
 
-def _contents(answer: Saved, salts: Mapping[str, bytes]) -> dict[str, Opened]:
+def _contents(answer: Saved, salts: Mapping[str, bytes], committed: Mapping[str, str]) -> dict[str, Opened]:
     """Text and calls as the file has them, also where it has none: a text that was taken out is no less changed."""
     if not answer.there:
         return {}
-    found = {
-        RESPONSE_CONTENT: answer.content.text.encode("utf-8", "surrogatepass"),
-        RESPONSE_TOOLCALLS: answer.content.toolcalls,
-    }
+    text, salt = _bytes(answer.content.text), salts.get(RESPONSE_CONTENT)
+    if salt is not None and answer.earlier is not None:
+        earlier = _bytes(answer.earlier)
+        text = earlier if salted(salt, earlier) == committed[RESPONSE_CONTENT] else text
+    found = {RESPONSE_CONTENT: text, RESPONSE_TOOLCALLS: answer.content.toolcalls}
     return {name: Opened(salts[name], data) for name, data in found.items() if name in salts}
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _uncovered(answer: Saved, opened: Mapping[str, Opened], committed: Mapping[str, str], why: str) -> tuple[Line, ...]:
@@ -162,10 +167,14 @@ def _uncovered(answer: Saved, opened: Mapping[str, Opened], committed: Mapping[s
 
 
 def _closed(answer: Saved, opened: Mapping[str, Opened], committed: Mapping[str, str]) -> list[str]:
-    """Text and calls that there was no salt for; without a digest of a text there is nothing to hold it against."""
+    """Text and calls that no digest shows, of themselves alone: without one there is nothing to hold them against."""
     if not answer.there:
         return []
-    closed = [] if RESPONSE_CONTENT in opened else ["the text: no salt for it"]
+    closed = []
+    if RESPONSE_CONTENT not in opened:
+        closed.append("the text: no salt for it")
+    elif opened[RESPONSE_CONTENT].data != _bytes(answer.content.text):  # and where one ends, that digest does not say
+        closed.append("the text: its digest, by an earlier version, is of reasoning and findings with it")
     if RESPONSE_TOOLCALLS in committed and RESPONSE_TOOLCALLS not in opened:
         closed.append("the calls: no salt for them")
     return closed

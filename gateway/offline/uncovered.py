@@ -36,13 +36,18 @@ ECHOED = frozenset(
     }
 )
 _OURS = "verification"
+#: Where an answer has its parts, or blocks, all of whose texts earlier versions committed to as one.
+_PARTS = {"/v1/responses": "output", "/v1/messages": "content"}
 _ANSWERS = ("choices", "output", "content", "data", "results")
 
 
 class Saved(msgspec.Struct, frozen=True):
-    """A saved answer, read. `there`: its text and calls can be compared, also where they are empty."""
+    """A saved answer, read. `there`: its text and calls can be compared, also where they are empty. `earlier`: its text
+    as earlier versions took it for their receipts, reasoning and the findings of the server's tools with it; None where
+    they took the same."""
 
     content: Content
+    earlier: str | None = None
     there: bool = True
     left: tuple[str, ...] = ()
     about: tuple[str, ...] = ()
@@ -63,7 +68,20 @@ def read_saved(request: RequestPart, document: Mapping[str, Any], data: bytes) -
         walk.left.append("the calls: they hold control characters that part one call from another")
     # The event of a stream that brought the receipt has nothing of the answer, and does not say that it was empty.
     there = not request.stream or any(document.get(name) for name in _ANSWERS)
-    return Saved(content, there, tuple(walk.left), tuple(walk.about))
+    parts = None if request.stream else document.get(_PARTS.get(request.endpoint, ""))
+    earlier = None if parts is None else _every_text(parts)
+    return Saved(content, earlier, there, tuple(walk.left), tuple(walk.about))
+
+
+def _every_text(parts: Sequence[Mapping[str, Any]]) -> str:
+    texts = []
+    for part in parts:
+        inner = part.get("content")
+        if part.get("text") is not None:
+            texts.append(part["text"])
+        elif isinstance(inner, list):
+            texts.append(_every_text(inner))
+    return "".join(texts)
 
 
 class _Walk:

@@ -97,8 +97,11 @@ GENUINE = {
 }
 
 
-def delivered(endpoint: str, answer: dict[str, Any], *, stream: bytes | None = None) -> tuple[bytes, World]:
-    """`answer` as the gateway delivers it with `attach = "full"`; with the data lines of a `stream`, behind that."""
+def delivered(
+    endpoint: str, answer: dict[str, Any], *, stream: bytes | None = None, text: str | None = None
+) -> tuple[bytes, World]:
+    """`answer` as the gateway delivers it with `attach = "full"`; with the data lines of a `stream`, behind that. `text`
+    is what its receipt commits to where that is another than our reader takes."""
     world, body = World(), json.dumps(answer).encode()
     content = read_answer(Head(endpoint, "m", False, 1, frozenset()), body)[1]
     salt = salt_for(SEED, RESPONSE_BODY)
@@ -107,7 +110,7 @@ def delivered(endpoint: str, answer: dict[str, Any], *, stream: bytes | None = N
         subject(SEED, RESPONSE_BODY, body, FORM_BYTES)
         if stream is None
         else Subject(RESPONSE_BODY, Sha256(salted(salt, stream))),
-        subject(SEED, RESPONSE_CONTENT, content.text.encode(), FORM_UTF8),
+        subject(SEED, RESPONSE_CONTENT, (content.text if text is None else text).encode(), FORM_UTF8),
     ]
     if content.toolcalls:
         subjects.append(subject(SEED, RESPONSE_TOOLCALLS, content.toolcalls, FORM_TOOLCALLS))
@@ -145,6 +148,29 @@ def test_an_answer_as_it_came_is_affirming(name: str, ending: bytes):
     code, lines = checked(data + ending, world)
     assert code == 0
     assert {line.outcome for line in lines if line.about != REQUEST_BODY} == {Outcome.AFFIRMING}
+
+
+THOUGHT = {"id": "z", "type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "2+2="}]}
+FOUND = {"type": "mcp_tool_result", "tool_use_id": "t0", "content": [{"type": "text", "text": "2+2="}]}
+EARLIER = {
+    "response": (RESPONSES, responses(THOUGHT, message_item(TEXT_PART))),
+    "message": (MESSAGES, messages(FOUND, {"type": "text", "text": "4"})),
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_an_answer_of_an_earlier_version_opens_its_receipt(name: str):
+    """Its text was committed to with the reasoning, or the findings of the server's tools, before it: kept byte for byte
+    it is as good as ever. Written anew, the digest does not say where the one ends, so the text is not vouched for."""
+    data, world = delivered(*EARLIER[name], text="2+2=4")
+    assert checked(data, world)[0] == 0
+    code, lines = checked(json.dumps(json.loads(data), indent=1).encode(), world)
+    assert (code, "the text: its digest" in unproven(lines)) == (3, True)
+    changed = data.replace(b'"4"', b'"5"')
+    assert changed != data
+    assert checked(changed, world)[0] == 1
+    data, world = delivered(*EARLIER[name], stream=b"{}\n", text="2+2=4")
+    assert checked(data, world)[0] == 1  # of a stream no version took more than its text
 
 
 WHOLE = {
