@@ -165,8 +165,9 @@ def refuse_other_case(document: dict[str, Any], data: bytes) -> None:
     """Raise `FormatError` when `document`, read strictly from `data`, may hold a call, and on the way to it a member
     that is one of ours but for the case of its letters: Go's reader takes `Tool_Calls` for `tool_calls`."""
     find = data.lower().find  # `in` on bytes is slower
-    if find(b"_call") < 0 and find(b"tool_use") < 0 and find(b"_approval_request") < 0 and find(b"\\") < 0:
-        return  # a call is named by one of these, by a member or a type, unless it is spelled with escapes
+    named = find(b"_call") >= 0 or find(b"tool_use") >= 0 or find(b"_approval_request") >= 0
+    if not named and find(b"partial_j") < 0 and find(b"\\") < 0:
+        return  # by one of these, a member or a type, a call or a piece of its input is named, unless with escapes
     waiting: list[Any] = [document]
     while waiting:
         value = waiting.pop()

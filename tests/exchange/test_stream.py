@@ -352,6 +352,9 @@ CALL_BLOCK = {"type": "tool_use", "name": "g", "input": {}}
         (RESPONSES, {"type": "response.output_item.added", "Item": CALL_ITEM}),
         (RESPONSES, {"type": "response.in_progress", "response": {"Output": [CALL_ITEM]}}),
         (MESSAGES, {"type": "content_block_start", "index": 0, "Content_Block": CALL_BLOCK}),
+        (MESSAGES, {"type": "content_block_delta", "delta": {"partial_json": "1", "Partial_json": "9"}}),
+        (MESSAGES, {"type": "content_block_delta", "delta": {"partial_j\u017fon": "9"}}),
+        (MESSAGES, {"type": "content_block_delta", "Index": 1, "delta": {"partial_json": "1"}}),
     ],
 )
 @pytest.mark.parametrize("spelt", ["{}", "\\u005f"])
