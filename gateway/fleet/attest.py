@@ -73,8 +73,22 @@ async def by_itself(work: Awaitable[T]) -> T:
 
 
 def as_promised(value: T, kind: type[T]) -> T:
-    """`value` of an adapter, when it and all that is in it have the types of `kind`. Raises `ValidationError`."""
-    return msgspec.convert(msgspec.to_builtins(value, builtin_types=(bytes,)), kind, builtin_types=(bytes,))
+    """`value` of an adapter, when it and all that is in it have the types of `kind`. Raises `ValidationError`, and
+    `TypeError` for what has no type of a document."""
+    read = msgspec.to_builtins(value, builtin_types=(bytes,), enc_hook=_mapping)
+    return msgspec.convert(read, kind, builtin_types=(bytes,))
+
+
+def _mapping(value: object) -> dict[object, object]:
+    if isinstance(value, Mapping):  # promised as one of any class
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} in what an adapter brought")
+
+
+def _own(brought: Node, read: Node) -> Node:
+    """The adapter's own object for the node `read`, which may be of a class of its own, where it says the same."""
+    same = isinstance(brought, Node) and all(getattr(brought, n) == getattr(read, n) for n in Node.__struct_fields__)
+    return brought if same else read
 
 
 async def discovered(adapter: Adapter, network: str, configured: Iterable[Node], client: EvidenceClient) -> Discovered:
@@ -82,10 +96,11 @@ async def discovered(adapter: Adapter, network: str, configured: Iterable[Node],
     discovery_timeout or adapter_failed."""
     try:
         async with asyncio.timeout(DISCOVERY_S):
-            found = as_promised(await by_itself(adapter.discover(configured, client)), Discovered)
+            brought = await by_itself(adapter.discover(configured, client))
+        found = as_promised(brought, Discovered)
         if foreign := next((node.network for node in found.nodes if node.network != network), None):
             raise ValueError(f"the adapter for {network!r} found a node of {foreign!r}")
-        return found
+        return msgspec.structs.replace(found, nodes=tuple(map(_own, brought.nodes, found.nodes)))
     except TimeoutError:
         text = f"Looking up the nodes of {network} took longer than {DISCOVERY_S:g} s."
         raise UpstreamTimeout(text, reason="discovery_timeout") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -153,6 +154,7 @@ async def test_a_registry_that_fails_takes_nothing_away(failure: BaseException, 
         cast("Discovered", None),
         Discovered(cast("tuple[Node, ...]", None)),
         Discovered((node("b"),), cast("dict[str, str]", None)),
+        Discovered((node("b"),), cast("dict[str, str]", object())),
         Discovered((node("b"),), {}, (cast("Alarm", None),)),
         Discovered((Node("b", "reg", cast("str", None), ("m",)),)),
         Discovered((node("b"), Node("c", "static", "http://127.0.0.1:9001", ("m",)))),
@@ -167,6 +169,24 @@ async def test_what_is_no_list_of_its_nodes_changes_nothing(odd: Discovered) -> 
     assert await world.look() == ["a"]
     assert await world.look() == ["a"]
     assert world.alarms == []
+
+
+class Listed(Node, frozen=True):
+    """A node with what an adapter keeps of it for itself."""
+
+    record: int = 0
+
+
+async def test_what_fits_the_contract_is_taken_as_it_came() -> None:
+    """Any mapping says what is unresolved; a node of the adapter's own class comes back to it as that. One with a list
+    where a tuple is promised is read as if it had one."""
+    listed = Listed("a", "reg", "http://127.0.0.1:9001", ("m",), record=7)
+    loose = Node("b", "reg", "http://127.0.0.1:9002", cast("tuple[str, ...]", ["m"]))
+    world = World(Discovered((listed, loose), MappingProxyType({"any": "unlisted"})))
+    assert await world.look() == ["a", "b"]
+    assert world.fleet.members["a"].node is listed
+    assert world.fleet.members["b"].node == node("b", 9002)
+    assert Rejected("any", "unlisted") in await world.reasons()
 
 
 async def test_a_lookup_that_is_cancelled_ends() -> None:
