@@ -9,6 +9,7 @@ Made on the very first start only. When a log exists and a key does not, start r
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import stat
@@ -54,7 +55,8 @@ def trust_text(keys: Keys) -> str:
 
 
 def _make(path: Path, names: tuple[tuple[str, str], ...]) -> None:
-    folders = (path,) if path.is_dir() else (path, path.parent)  # one that was there is named already
+    new = itertools.takewhile(lambda folder: not folder.is_dir(), (path, *path.parents))
+    folders = (path, *[folder.parent for folder in new])  # one that was there is named already
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file, name in names:

@@ -36,6 +36,13 @@ def test_new_keys_are_on_disk_by_name_before_there_is_a_log(tmp_path: Path, sync
     assert not synced
 
 
+def test_every_folder_made_for_the_keys_is_named_on_disk(tmp_path: Path, synced: list[Path]) -> None:
+    """Of new folders in new folders the outermost one's name is lost as easily, and all that is in it."""
+    folder = tmp_path / "new" / "er" / "keys"
+    assert load_or_make(str(folder), "test.example/log", log_exists=False).made
+    assert synced[2:] == [folder, folder.parent, folder.parent.parent, tmp_path]
+
+
 def test_the_folder_of_a_folder_that_was_there_is_left_alone(tmp_path: Path, synced: list[Path]) -> None:
     """It is somebody else's, and may not be readable."""
     assert load_or_make(str(tmp_path), "test.example/log", log_exists=False).made
