@@ -269,16 +269,18 @@ class Fleet:
         """Route one request; waits only while too few of the nodes that could serve it have a session, which is none,
         and for a quorum as many operators as have to agree."""
         choice = self._route(head, policy, sessions, pick)
-        if _enough(choice, policy):
+        if _enough(choice.order, policy):
             return choice
         if self._looking is not None and not self._looking.done():
             await asyncio.wait([self._looking], timeout=ON_DEMAND_S)
             choice = self._route(head, policy, sessions, pick)
         lacking = [self.members[r.node] for r in choice.dropped if r.reason in _WAITING and r.node in self.members]
         lacking = [m for m in lacking if m.next_try <= self.mono() or m.flight is not None or self._aged(m, policy)]
+        if not _enough((*choice.order, *lacking), policy):  # with all of their sessions there would be too few
+            return choice
         flights = {self._fly(m) for m in lacking}
         until = asyncio.get_running_loop().time() + ON_DEMAND_S
-        while flights and not _enough(choice, policy):  # one that is never answered is not waited for by all the others
+        while flights and not _enough(choice.order, policy):  # not for one that is never answered
             left = until - asyncio.get_running_loop().time()
             done, flights = await asyncio.wait(flights, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not done:
@@ -554,11 +556,11 @@ def _usable(session: AttestedSession) -> bool:
     return session.outcome is not Outcome.CONTRAINDICATED and session.expires > session.established
 
 
-def _enough(choice: Choice, policy: CompiledPolicy) -> bool:
-    """Whether there is a node to ask, or for a quorum as many operators as have to agree."""
+def _enough(members: Sequence[Member], policy: CompiledPolicy) -> bool:
+    """Whether there is one of `members` to ask, or for a quorum as many known operators as have to agree."""
     if QUORUM not in policy.plan.proofs:
-        return bool(choice.order)
-    return len({member.node.operator for member in choice.order}) >= policy.quorum.n
+        return bool(members)
+    return len({member.node.operator for member in members if member.node.operator}) >= policy.quorum.n
 
 
 __all__ = ["Choice", "Fleet", "Member"]

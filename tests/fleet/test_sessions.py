@@ -223,7 +223,17 @@ async def test_nobody_waits_for_a_node_that_does_not_answer_while_others_do() ->
     fleet.members["two"].next_try = 0.0
     again = await asyncio.wait_for(fleet.choose(head, policies["quorum"], None, 0.0), 5.0)
     assert {m.node.id for m in again.order} == {"one", "two"}
+    nameless = fleet.members["one"]
+    nameless.node = msgspec.structs.replace(nameless.node, operator=None)  # has no say in a quorum
+    fleet.members["two"].view.session, fleet.members["two"].next_try = None, 0.0
+    waiting = asyncio.ensure_future(fleet.choose(head, policies["quorum"], None, 0.0))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()  # two sessions, of one operator: the silent node is needed
+    fleet.members["two"].node = msgspec.structs.replace(NODE, id="two", operator="silent")
+    vain = await asyncio.wait_for(fleet.choose(head, policies["quorum"], None, 0.0), 1.0)
+    assert {m.node.id for m in vain.order} == {"one", "two"}  # nothing to wait for would bring a second operator
     silent.set()
+    await waiting
     await fleet.attest_all(5.0)
 
 
