@@ -14,7 +14,6 @@ import msgspec
 
 from . import __version__
 from .backlog import Backlog
-from .crypto.canonical import jcs
 from .crypto.encoding import b64
 from .errors import VerirouteError
 from .exchange.answer import Content
@@ -546,8 +545,3 @@ def _ms(start: float, end: float | None) -> float | None:
 def milliseconds(seconds: float) -> float:
     """`seconds`, at least 0, in milliseconds to three places; `round` takes twice as long."""
     return int(seconds * 1_000_000) / 1000
-
-
-def document_digest(document: dict[str, object]) -> str:
-    """Hex SHA-256 over the JCS form of a small document (settings, policies) for a `config` or `policy` entry."""
-    return hashlib.sha256(jcs(document)).hexdigest()

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 VOCABULARY, WIDTH, CONTEXT = 256, 64, 512
-VARIANTS = ("fp32", "bf16", "int8", "int4", "int3", "other")
 Floats = NDArray[np.float32]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import Any
 
-import msgspec
 from litestar import Request, Response, get
 from litestar.handlers import BaseRouteHandler
 from litestar.response import Stream
@@ -125,4 +124,3 @@ def _state(member: Member, reason: str | None) -> str:
 
 
 HANDLERS: list[BaseRouteHandler] = [info, receipts, receipt, nodes, live]
-__all__ = ["HANDLERS", "msgspec"]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gateway.errors import BadRequest, Busy, NotFound, VerirouteError
+from gateway.errors import Busy, VerirouteError
 from gateway.exchange.head import clean_request_id, parse_head
 from gateway.model.ulid import UlidFactory
 from gateway.policy.request import OURS, header_values
@@ -180,14 +180,6 @@ class Inference:
             raise Busy("This gateway has as many exchanges as it allows.")
 
 
-async def unknown_endpoint(scope: Any, receive: Any, send: Any) -> None:
-    """Every other path under /v1: a 404 that says what there is."""
-    error = NotFound(f"There is no {scope['method']} {scope['path']} here; docs/api.md lists the paths.")
-    status, headers, body = render(error)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 class AsgiSink:
     """The agent's side of one exchange (gateway.relay.Sink)."""
 
@@ -254,6 +246,3 @@ class AsgiSink:
         while (await receive())["type"] != "http.disconnect":
             pass
         self._left()
-
-
-__all__ = ["AsgiSink", "BadRequest", "Inference", "unknown_endpoint"]

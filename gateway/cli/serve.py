@@ -22,7 +22,7 @@ import socket
 import sys
 from typing import Any
 
-from gateway.errors import ConfigError, VerirouteError
+from gateway.errors import ConfigError
 from gateway.settings import Settings, read
 
 HELP = "run the gateway"
@@ -189,6 +189,3 @@ def _announce(server: Any) -> None:
     shown = f"[{host}]" if ":" in host else host
     sys.stdout.write(json.dumps({"event": "ready", "url": f"http://{shown}:{port}"}, separators=(",", ":")) + "\n")
     sys.stdout.flush()
-
-
-__all__ = ["HELP", "VerirouteError", "add_config", "configure", "run", "settings_of"]

@@ -281,7 +281,6 @@ class Reader(TreeReads, AuditReads):
 
 
 _ROW = f"SELECT {_COLUMNS} FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"  # noqa: S608
-_RECEIPT = "SELECT unpacked(CAST(envelope AS BLOB)) FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"
 _COUNTS = """
     SELECT NULL, count(*) FROM receipt
     UNION ALL SELECT verdict, count(*) FROM receipt WHERE verdict <> 'affirming' GROUP BY verdict"""

@@ -37,8 +37,6 @@ FAULTS = {
     "pay_forever": "no payment is ever enough",
 }
 
-PAYMENT = frozenset(name for name in FAULTS if name.startswith("pay_"))
-
 
 class Faults(set[str]):
     """The faults in force. A name that is none raises, so that no test passes by a misspelling."""

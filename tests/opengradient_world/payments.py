@@ -18,7 +18,7 @@ from typing import Any
 from eth_keys import keys
 from eth_keys.exceptions import BadSignature, ValidationError
 
-from .faults import PAYMENT, Faults
+from .faults import Faults
 from .wire import keccak, u256
 
 NETWORK, CHAIN = "eip155:8453", 8453
@@ -131,11 +131,6 @@ class Till:
                 raise Refused(f"the {what} is {found!s:.60}, not {expected}")
         if not int(witness["validAfter"]) <= self.clock() < int(permit["deadline"]):
             raise Refused("the authorization is not valid now")
-
-
-def dangerous(faults: Faults) -> bool:
-    """Whether what is asked for must not be signed."""
-    return any(name in faults for name in PAYMENT)
 
 
 def digest(permit: dict[str, Any]) -> bytes:

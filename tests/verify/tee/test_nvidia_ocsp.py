@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from tee_worlds import nvidia as w
@@ -23,7 +23,6 @@ CHAIN = w.device_chain()
 REVOKED, UNKNOWN = ocsp.OCSPCertStatus.REVOKED, ocsp.OCSPCertStatus.UNKNOWN
 GOOD = [w.ocsp_response(CHAIN, place) for place in range(4)]
 PLAIN_KEY = w.key_of("ocsp")
-OLD_KEY = ec.derive_private_key(9, ec.SECP256R1())
 ED_KEY = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32))
 
 
