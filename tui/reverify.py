@@ -14,15 +14,13 @@ import msgspec
 
 from gateway.errors import ConfigError, FormatError
 from gateway.log.bundle import Bundle, parse_bundle
-from gateway.log.dsse import parse_envelope
-from gateway.log.receipt import parse_receipt
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.model.admin import Row
 from gateway.model.line import RECORDED
 from gateway.model.receipt import Statement
 from gateway.model.verdict import Outcome
 from gateway.offline import Line as Step
-from gateway.offline import exit_code, verify_bundle
+from gateway.offline import exit_code, recorded, verify_bundle
 from gateway.offline.reappraise import reappraise
 
 from .chain import HERE, Line
@@ -75,7 +73,7 @@ def reverify(data: bytes, row: Row, pins: Pins, now: float) -> Findings:
     except FormatError as error:
         return Findings(error=f"the bundle cannot be read: {error}", holds=False)
     steps = tuple(verify_bundle(bundle, pins.trust, now=now, reappraise=reappraise))
-    statement = read_statement(bundle)
+    statement = recorded(bundle)
     took = (time.perf_counter() - start) * 1000
     code = exit_code(steps, authenticity_only=True)
     differs = (*_contradictions(row, statement), *_broken(steps))
@@ -88,14 +86,6 @@ def reverify(data: bytes, row: Row, pins: Pins, now: float) -> Findings:
         keys=pins.path if pins.trust is not None else None,
         differs=differs,
     )
-
-
-def read_statement(bundle: Bundle) -> Statement | None:
-    """What the receipt says, for display beside the lines that say whether it was signed; None when unreadable."""
-    try:
-        return parse_receipt(parse_envelope(bundle.receipt).payload)
-    except FormatError:
-        return None
 
 
 def step_lines(findings: Findings) -> dict[str, list[Line]]:

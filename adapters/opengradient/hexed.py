@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from gateway.verify.opengradient.response import printable
+
 from .rpc_errors import RpcMalformed
 
 _DATA = re.compile(r"0x(?:[0-9a-fA-F]{2})*")
@@ -53,10 +55,5 @@ def ox(value: bytes) -> str:
     return "0x" + value.hex()
 
 
-def inert(text: str) -> str:
-    """`text` as printable ASCII, at most 80 characters: whatever else an endpoint wrote is shown as an escape."""
-    return ascii(text[:80])[1:-1][:80]
-
-
 def _shown(value: object) -> str:
-    return inert(value) if isinstance(value, str) else type(value).__name__
+    return printable(value) if isinstance(value, str) else type(value).__name__

@@ -35,6 +35,7 @@ from gateway.model.line import exit_code
 from gateway.verify.opengradient import abi
 from gateway.verify.opengradient.ml import REQUIREMENTS, Appraisal, Evidence, appraise, digests, lines
 from gateway.verify.opengradient.ml_evidence import CONTRACT, MAX_DOCUMENT, PRECOMPILE, Document, parse_document
+from gateway.verify.opengradient.response import printable
 from gateway.verify.opengradient.tensors import ModelOutput, Number
 
 from . import hexed
@@ -93,14 +94,14 @@ async def _evidence(args: argparse.Namespace) -> Evidence:
         try:
             document = parse_document(_read(args.file))
         except FormatError as error:
-            malformed = hexed.inert(error.message)
+            malformed = printable(error.message)
     if args.tx is None:
         return Evidence(document, None, malformed)
     for name, value, form in (("tx", args.tx, _TX.fullmatch), ("contract", args.contract, hexed.is_address)):
         if not form(value):
-            raise Usage(f"--{name} {hexed.inert(value)} is not 0x and its hex digits")
+            raise Usage(f"--{name} {printable(value)} is not 0x and its hex digits")
     if not hexed.is_address(args.precompile):
-        raise Usage(f"--precompile {hexed.inert(args.precompile)} is not 0x and its hex digits")
+        raise Usage(f"--precompile {printable(args.precompile)} is not 0x and its hex digits")
     return await _with_chain(args, _table(args), document, malformed)
 
 
@@ -118,7 +119,7 @@ async def _with_chain(
         try:
             chain = await inference(quorum, tx, contract=contract, precompile=precompile)
         except FormatError as error:
-            return Evidence(document, None, malformed or hexed.inert(error.message))
+            return Evidence(document, None, malformed or printable(error.message))
     return Evidence(document, chain, malformed)
 
 
@@ -136,7 +137,7 @@ def _read(name: str) -> bytes:
         with open(name, "rb") as file:
             return file.read(MAX_DOCUMENT + 1)
     except OSError as error:
-        raise Usage(f"cannot read {hexed.inert(name)}: {error.strerror}") from None
+        raise Usage(f"cannot read {printable(name)}: {error.strerror}") from None
 
 
 def as_document(appraisal: Appraisal) -> dict[str, object]:
@@ -171,7 +172,7 @@ def _rows(appraisal: Appraisal) -> list[str]:
     """What the evidence says, as printable ASCII."""
     rows = [f"mode      {appraisal.mode.name if appraisal.mode else 'unknown'}"]
     if appraisal.request is not None:
-        rows.append(f"model     {hexed.inert(appraisal.request.model)}")
+        rows.append(f"model     {printable(appraisal.request.model)}")
     rows += [f"{name:<9} {digest}" for name, digest in digests(appraisal).items()]
     if appraisal.output is not None:
         for numbers in appraisal.output.numbers:
@@ -185,7 +186,7 @@ def _rows(appraisal: Appraisal) -> list[str]:
 
 def _row(name: str, values: list[str], count: int) -> str:
     more = f" and {count - len(values)} more" if count > len(values) else ""
-    return f"output    {hexed.inert(name)}: {', '.join(map(_cut, values))}{more}"
+    return f"output    {printable(name)}: {', '.join(map(_cut, values))}{more}"
 
 
 def _number(number: Number) -> str:
@@ -195,7 +196,7 @@ def _number(number: Number) -> str:
 
 
 def _cut(text: str) -> str:
-    shown = hexed.inert(text)
+    shown = printable(text)
     return shown if shown == ascii(text)[1:-1] else shown + "..."
 
 

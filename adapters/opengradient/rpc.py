@@ -22,6 +22,7 @@ from gateway.crypto.canonical import strict_json
 from gateway.errors import ConfigError, FormatError, VerirouteError
 from gateway.verify.opengradient import abi
 from gateway.verify.opengradient.registry_events import Log
+from gateway.verify.opengradient.response import printable
 
 from . import hexed
 from .rpc_errors import (
@@ -163,7 +164,7 @@ class RpcClient:
         try:
             answer = _object(strict_json(body, max_bytes=MAX_BODY), "the answer")
         except FormatError as error:
-            raise RpcMalformed(f"{self.name}: {hexed.inert(error.message)}") from None
+            raise RpcMalformed(f"{self.name}: {printable(error.message)}") from None
         if answer.get("jsonrpc") != "2.0" or type(answer.get("id")) is not int or answer["id"] != asked:
             raise RpcMalformed("the answer is not JSON-RPC 2.0 to our request")
         if ("result" in answer) == ("error" in answer):
@@ -238,10 +239,10 @@ def _refusal(error: object) -> RpcError:
     if code == _REVERT or message.lower().startswith("execution reverted"):
         raw = found.get("data")
         data = hexed.data(raw, "the revert's data") if raw is not None else b""
-        return Reverted(hexed.inert(_revert_text(data)), data[:1024])
+        return Reverted(printable(_revert_text(data)), data[:1024])
     if code == _METHOD_MISSING:
         return RpcRejected("the endpoint does not know the method", code, reason="rpc_method_missing")
-    return RpcRejected(f"the endpoint answers with error {code}: {hexed.inert(message)}", code)
+    return RpcRejected(f"the endpoint answers with error {code}: {printable(message)}", code)
 
 
 def _revert_text(data: bytes) -> str:

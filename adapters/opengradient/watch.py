@@ -15,6 +15,7 @@ from gateway import adapter
 from gateway.errors import FormatError
 from gateway.verify.opengradient.registry import Refused
 from gateway.verify.opengradient.registry_events import Event, Log, decode_event, topic
+from gateway.verify.opengradient.response import printable
 
 from . import hexed
 from .quorum import Round
@@ -71,7 +72,7 @@ def unreadable(refused: Sequence[Refused]) -> list[adapter.Alarm]:
     alarms: list[adapter.Alarm] = []
     for record in refused[:MAX_UNREADABLE]:
         about: dict[str, str | int] = {"severity": Severity.WARNING.value, "index": record.index}
-        about |= {"reason": record.reason, "detail": hexed.inert(record.message)}
+        about |= {"reason": record.reason, "detail": printable(record.message)}
         alarms.append(adapter.Alarm("registry_record_unreadable", about))
     if len(refused) > MAX_UNREADABLE:
         last = alarms[-1]
@@ -111,5 +112,5 @@ def _alarm(log: Log) -> Alarm:
 def _detail(event: Event) -> str:
     if event.name == "PCRApproved":
         tee_type, version = event.arguments
-        return f"type {tee_type}, version {hexed.inert(version)}"
+        return f"type {tee_type}, version {printable(version)}"
     return ""

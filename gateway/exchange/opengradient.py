@@ -140,7 +140,7 @@ def _whole(
     statement, problem = _statement(document)
     if frame.error is not None:
         read.shape, statement, problem = "an error object with a success status", None, "upstream_error"
-    observation = _observation(head, surface, frame, read)
+    observation = _observation(head, frame, read)
     answer = SignedAnswer(surface, read.outputs(), observation, read.calls_signed, read.beside())
     written = _written(surface, frame, read, beside)
     shell = {
@@ -204,7 +204,7 @@ def _message(read: _Read, message: Message) -> _Read:
     return read
 
 
-def _observation(head: Head, surface: Surface, frame: Frame, read: _Read) -> Observation:
+def _observation(head: Head, frame: Frame, read: _Read) -> Observation:
     usage = usage_of(frame.usage) or {}
     calls = observed(read.calls) + read.legacy
     return Observation(

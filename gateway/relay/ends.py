@@ -19,7 +19,7 @@ from gateway.errors import (
     VerirouteError,
 )
 from gateway.exchange.render import error_event
-from gateway.fleet.fleet import Choice, Fleet, Member
+from gateway.fleet.fleet import Fleet, Member
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import Outcome, Release
 from gateway.policy.decide import Decision
@@ -162,7 +162,7 @@ class Ends:
         await self.refuse(error, self.failure(error.status, reason), None)
         return Done()
 
-    async def none_left(self, choice: Choice) -> None:
+    async def none_left(self) -> None:
         rejected = self.x.rejected
         reasons = {r.reason for r in rejected}
         first = rejected[0].reason if rejected else "no nodes"

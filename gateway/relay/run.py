@@ -130,7 +130,7 @@ class Run(Ends):
                     return
             else:
                 return
-        await self.none_left(choice)
+        await self.none_left()
 
     async def sampled(self) -> None:
         """Under which epoch of audits the exchange falls, before anything of it leaves."""
@@ -313,7 +313,7 @@ class Run(Ends):
     async def forward(self, member: Member, pooled: Connection) -> Got:
         x = self.x
         assert x.session is not None
-        mode = self._mode(member)
+        mode = self._mode()
         x.mode = mode
         extra = member.adapter.request(x.session, self.asked.nonce, chained=mode == "chained")
         extra += self.till.headers(member)
@@ -562,7 +562,7 @@ class Run(Ends):
             log.error("adapter.failed", network=member.node.network, node=member.node.id, exc_info=error)
             return Sealed(None, "adapter_failed")
 
-    def _mode(self, member: Member) -> str:
+    def _mode(self) -> str:
         if not self.x.head.stream or self.policy.plan.proofs:
             return "buffer"
         assert self.x.session is not None

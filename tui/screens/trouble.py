@@ -25,8 +25,8 @@ class Advice:
         self.commands = commands
 
 
-def advise(source: str, error: VerirouteError) -> Advice:
-    """The sentence and the next commands for `error`, met while opening `source`."""
+def advise(error: VerirouteError) -> Advice:
+    """The sentence and the next commands for `error`, met while opening a source."""
     if isinstance(error, InvalidKey):
         return Advice(
             "The gateway does not know this key.",
@@ -87,7 +87,7 @@ class TroubleScreen(Screen[None]):
             text.update(self._content())
 
     def _content(self) -> Content:
-        advice = advise(self._source, self._error)
+        advice = advise(self._error)
         rows = [
             line(("veriroute", "bold")),
             line(("", "")),

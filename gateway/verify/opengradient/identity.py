@@ -36,10 +36,11 @@ from .attested import Keys, live_document, registered_document
 from .dossier import NONCE_BYTES, Live
 from .identity_checks import certificate_spki, checks_of
 from .identity_claims import claims_of
-from .identity_inputs import LLM_PROXY, Found, OhttpKey, Record, Registered, tee_id_of
+from .identity_inputs import LLM_PROXY, Found, OhttpKey, Record, Registered
 from .pcrs import PcrVersion
+from .registry import tee_id_of
 
-__all__ = ["KEY_ALG", "LLM_PROXY", "OhttpKey", "Record", "Registered", "appraise_identity", "tee_id_of"]
+__all__ = ["KEY_ALG", "LLM_PROXY", "OhttpKey", "Record", "Registered", "appraise_identity"]
 
 KEY_ALG = "rsa-pss-sha256"
 

@@ -11,7 +11,8 @@ from gateway.errors import FormatError
 from gateway.model.verdict import Check, Outcome
 
 from .attested import Keys
-from .identity_inputs import LLM_PROXY, Found, OhttpKey, Record, Registered, tee_id_of
+from .identity_inputs import LLM_PROXY, Found, OhttpKey, Record, Registered
+from .registry import tee_id_of
 
 #: How far the chain's clock may be ahead of ours, seconds.
 CLOCK_SKEW_S = 300.0

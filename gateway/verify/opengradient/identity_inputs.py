@@ -7,7 +7,6 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.crypto.keccak import keccak256
 from gateway.model.node import Node
 
 from .attested import Attested, Keys
@@ -88,8 +87,3 @@ class Found(msgspec.Struct, frozen=True):
         if self.best is not None:
             return self.best.pcr_hash
         return None if self.record is None else self.record.pcr_hash
-
-
-def tee_id_of(spki: bytes) -> bytes:
-    """The TEE id of a signing key: keccak256 of its SubjectPublicKeyInfo in DER, 32 bytes."""
-    return keccak256(spki)

@@ -24,6 +24,7 @@ from gateway.model.line import Line
 from gateway.model.verdict import Claim, Outcome
 
 from .ml_evidence import Document, Inference, Mode, Request
+from .response import printable
 from .tensors import ModelOutput, input_digest, output_digest
 
 REQUIREMENTS = ("chain", "tee", "zk")
@@ -138,7 +139,7 @@ def _request(chain: Found | None) -> Finding:
         return Finding("request", Outcome.NONE, "calldata_indirect", asked=False)
     if chain.request != chain.event.request:
         return Finding("request", Outcome.CONTRAINDICATED, "request_differs")
-    return Finding("request", Outcome.AFFIRMING, None, f"{chain.request.mode.name}, {_cut(chain.request.model)}")
+    return Finding("request", Outcome.AFFIRMING, None, f"{chain.request.mode.name}, {printable(chain.request.model)}")
 
 
 def _output(chain: Found | None, document: Document | None) -> Finding:
@@ -180,11 +181,7 @@ def _zk(mode: Mode | None, document: Document | None) -> Finding:
 def _beside(document: Document | None) -> str | None:
     if document is None or not document.beside:
         return None
-    return _cut("members that nothing describes: " + ", ".join(document.beside))
-
-
-def _cut(text: str) -> str:
-    return ascii(text[:80])[1:-1][:80]
+    return printable("members that nothing describes: " + ", ".join(document.beside))
 
 
 def _claims(findings: tuple[Finding, ...]) -> tuple[Claim, ...]:

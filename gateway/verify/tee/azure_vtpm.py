@@ -122,7 +122,7 @@ def _verify(
     if evidence.td_quote is None:
         report_data, hardware = _on_snp(f, evidence, arks, roots, crl, id_keys)
     else:
-        report_data, hardware = _on_tdx(f, evidence, evidence.td_quote, td)
+        report_data, hardware = _on_tdx(f, evidence.td_quote, td)
     with f.step("tee_parts"):
         _check_runtime(hcl, report_data)
         runtime = json_object(strict_json(hcl.runtime, max_bytes=MAX_HCL_BYTES, max_depth=8), "the runtime data")
@@ -174,7 +174,7 @@ def _on_snp(
     }
 
 
-def _on_tdx(f: Findings, evidence: Evidence, td_quote: bytes, td: TeeResult | None) -> tuple[bytes, dict[str, Any]]:
+def _on_tdx(f: Findings, td_quote: bytes, td: TeeResult | None) -> tuple[bytes, dict[str, Any]]:
     report_data = td_report_data(td_quote)
     if td is None:
         for check_id in _HARDWARE:

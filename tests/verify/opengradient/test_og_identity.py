@@ -40,8 +40,8 @@ from gateway.model.verdict import Outcome
 from gateway.testing.tee.nitro import DROP, debug_pcrs
 from gateway.verify.checks import CHECKS, CLAIM_SOURCES, CLAIMS, Phase
 from gateway.verify.opengradient.dossier import Live
-from gateway.verify.opengradient.identity import tee_id_of
 from gateway.verify.opengradient.identity_claims import grade
+from gateway.verify.opengradient.registry import tee_id_of
 from gateway.verify.tee.roots import VENDOR_ROOTS
 
 OK = ("affirming", None)
