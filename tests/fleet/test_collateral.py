@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import structlog
+from collateral_kit import CollateralBench, settled
 from tee_worlds import amd, intel
 from tee_worlds.vendors import Answer, Vendors, key_path, vendors
 
@@ -42,49 +43,22 @@ TCB, QE = "/tdx/certification/v4/tcb", "/tdx/certification/v4/qe/identity"
 PCK_CRL, ROOT_CRL = "/sgx/certification/v4/pckcrl", "/root.der"
 
 
-class Bench:
-    """Vendors, a clock, and services over them."""
+class Bench(CollateralBench):
+    """Intel and AMD, and services over them."""
 
     def __init__(self, service: Vendors, folder: Path) -> None:
-        self.vendors, self.folder = service, folder
-        self.now = float(NOW)
         self.intel, self.amd = intel.World(now=NOW), amd.World("Genoa")
-        self.roots = TrustRoots(self.intel.roots.anchors + self.amd.roots.anchors)
-        self.pools: list[UpstreamPool] = []
-        self.services: list[CollateralService] = []
+        roots = TrustRoots(self.intel.roots.anchors + self.amd.roots.anchors)
+        url = service.url
+        addresses = {"intel_url": url, "intel_crl_url": f"{url}/root.der", "amd_url": f"{url}/"}
+        super().__init__(service, folder, roots, float(NOW), addresses)
         service.take_intel(self.intel)
         service.take_amd(self.amd)
-
-    def settings(self, **changes: Any) -> Settings:
-        url = self.vendors.url
-        table = {
-            "directory": str(self.folder / "kept"),
-            "intel_url": url,
-            "intel_crl_url": f"{url}/root.der",
-            "amd_url": f"{url}/",
-            "timeout_s": 2.0,
-            **changes,
-        }
-        lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-        return load("[collateral]\n" + "\n".join(lines))
-
-    def open(self, **changes: Any) -> CollateralService:
-        pool = UpstreamPool()
-        self.pools.append(pool)
-        made = open_collateral(self.settings(**changes), pool, roots=self.roots, now=lambda: self.now)
-        self.services.append(made)
-        return made
 
     def snp(self, **report: Any) -> AmdNeed:
         need = need_of("snp", {"report": self.amd.report(**report)})
         assert isinstance(need, AmdNeed)
         return need
-
-    async def close(self) -> None:
-        for service in self.services:
-            await service.close()
-        for pool in self.pools:
-            await pool.close()
 
 
 @pytest.fixture
@@ -100,12 +74,6 @@ def issued(world: intel.World, at: float) -> dict[str, Any]:
     dates = {"issueDate": intel.iso(at - DAY), "nextUpdate": intel.iso(at + 29 * DAY)}
     documents = {"tcb_info": world.tcb_info(**dates), "qe_identity": world.qe_identity(**dates)}
     return {**documents, "crl_begins": at - DAY, "crl_ends": at + 29 * DAY}
-
-
-async def settled(service: CollateralService) -> None:
-    """Wait for the flights under way."""
-    while service._flights:
-        await asyncio.sleep(0.005)
 
 
 def problem(fetched: Fetched) -> tuple[str | None, str | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
+from collateral_kit import CollateralBench, settled
 from cryptography import x509
 from cryptography.x509 import ocsp
 from tee_worlds import nvidia, tokens
 from tee_worlds.vendors import Answer, Vendors, vendors
 
 from gateway.fleet.attest import Endorsements
-from gateway.fleet.collateral import RETRY_MAX_S, CollateralService, open_collateral
+from gateway.fleet.collateral import RETRY_MAX_S
 from gateway.fleet.vendor_services import files_of
-from gateway.settings import load
-from gateway.upstream.pool import UpstreamPool
 from gateway.verify.node_evidence import TeeEvidence
 from gateway.verify.tee.endorsements import roles_of
 from gateway.verify.tee.needs import NrasKeys, NvidiaPart, RimNeed, ocsp_needs
@@ -36,13 +34,13 @@ JWKS = "/.well-known/jwks.json"
 EVIDENCE = TeeEvidence("nitro", "doc", b"", nvidia.payload((nvidia.report(), nvidia.pem_of(CHAIN))))
 
 
-class Bench:
-    """NVIDIA's three services, a clock, and collateral services over them."""
+class Bench(CollateralBench):
+    """NVIDIA's three services, and collateral services over them."""
 
     def __init__(self, service: Vendors, folder: Path) -> None:
-        self.vendors, self.folder, self.now = service, folder, NOW
-        self.pools: list[UpstreamPool] = []
-        self.services: list[CollateralService] = []
+        url = service.url
+        addresses = {"nvidia_rim_url": f"{url}/", "nvidia_ocsp_url": f"{url}/ocsp", "nvidia_nras_url": url}
+        super().__init__(service, folder, nvidia.roots(), NOW, addresses)
         for name, data in RIMS.items():
             service.take_manifest(name, data)
         for place in (1, 2, 3):  # about the leaf, nobody has a word
@@ -58,28 +56,6 @@ class Bench:
         (self.folder / "kept" / "supplied" / "nvidia").mkdir(parents=True, exist_ok=True)
         return self.folder / "kept" / "supplied"
 
-    def open(self, **changes: Any) -> CollateralService:
-        url = self.vendors.url
-        table = {
-            "directory": str(self.folder / "kept"),
-            "nvidia_rim_url": f"{url}/",
-            "nvidia_ocsp_url": f"{url}/ocsp",
-            "nvidia_nras_url": url,
-            "timeout_s": 2.0,
-            **changes,
-        }
-        settings = load("[collateral]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in table.items()))
-        pool = UpstreamPool()
-        self.pools.append(pool)
-        self.services.append(open_collateral(settings, pool, roots=nvidia.roots(), now=lambda: self.now))
-        return self.services[-1]
-
-    async def close(self) -> None:
-        for service in self.services:
-            await service.close()
-        for pool in self.pools:
-            await pool.close()
-
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
@@ -87,11 +63,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
         made = Bench(service, tmp_path)
         yield made
         await made.close()
-
-
-async def settled(service: CollateralService) -> None:
-    while service._flights:
-        await asyncio.sleep(0.005)
 
 
 def claims_of(endorsed: Endorsements, now: float = NOW) -> Any:

@@ -111,7 +111,7 @@ class ModuleIdentity(msgspec.Struct, frozen=True, rename={"attributes_mask": "at
 
 
 class TcbInfo(msgspec.Struct, frozen=True, rename="camel"):
-    """TCB info of one FMSPC. Dates are text of one form; `issued` and `expires` give them in Unix seconds."""
+    """TCB info of one FMSPC. Dates are text of one form."""
 
     id: Literal["SGX", "TDX"]
     version: Literal[3]
