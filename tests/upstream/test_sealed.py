@@ -11,7 +11,6 @@ from gateway.crypto.hpke import is_weak_x25519
 from gateway.crypto.ohttp_keys import KeyConfig, parse_key_config
 from gateway.upstream.errors import ChannelClosed, ChannelError, ChannelTimeout, NotReached, SealBroken, SealRefused
 from gateway.upstream.limits import Deadlines
-from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.sealed import SealedConnection, SealedRoute
 
 TEE_ID = "0x" + "ab" * 32
@@ -26,14 +25,6 @@ ANSWER = b'{"id":"a","choices":[]}'
 EVENTS = [b"data: one\n\n", b"data: two\n\n", b"data: [DONE]\n\n"]
 PATIENT = Deadlines(first_byte_s=10, idle_s=10, total_s=20)
 JSON, WHOLE, CHUNKED = b"application/json", b"message/ohttp-res", b"message/ohttp-chunked-res"
-
-
-@pytest.fixture
-async def pool():
-    pool = UpstreamPool()
-    yield pool
-    await pool.close()
-    assert pool.open_count == 0
 
 
 def http(body, media=WHOLE, status=b"200 OK", extra=b""):

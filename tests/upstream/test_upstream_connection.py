@@ -34,14 +34,6 @@ QUICK = Deadlines(first_byte_s=0.25, idle_s=0.25, total_s=0.6)
 PATIENT = Deadlines(first_byte_s=10, idle_s=10, total_s=20)  # for exchanges that must end by themselves
 
 
-@pytest.fixture
-async def pool():
-    pool = UpstreamPool()
-    yield pool
-    await pool.close()
-    assert pool.open_count == 0
-
-
 async def ask(pool, node, deadlines=PATIENT, body=b'{"n":1}', **how):
     """One whole exchange: status and body."""
     connection = await pool.acquire(node.origin, None, 2.0)

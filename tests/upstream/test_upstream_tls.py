@@ -27,14 +27,6 @@ async def ask(pool, origin, pins):
         pool.release(connection)
 
 
-@pytest.fixture
-async def pool():
-    pool = UpstreamPool()
-    yield pool
-    await pool.close()
-    assert pool.open_count == 0
-
-
 async def test_e22_the_pinned_key_passes_whatever_the_certificate_says(pool, tmp_path):
     """A self-signed leaf for another name serves when its key is pinned, and the connection tells its key."""
     leaf = self_signed("somebody.else")

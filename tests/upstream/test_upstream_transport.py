@@ -16,13 +16,6 @@ HELLO = OK + b"Content-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
 SHORT = Deadlines(0.2, 0.2, 0.5)
 
 
-@pytest.fixture
-async def pool():
-    pool = UpstreamPool()
-    yield pool
-    await pool.close()
-
-
 def url(node, path="/a?b=c"):
     return f"{node.origin.scheme}://127.0.0.1:{node.port}{path}"
 
