@@ -335,14 +335,7 @@ class Recorder:
             ),
             caller=Caller(x.key_id, x.client_request_id),
             served=_served(x),
-            route=Route(
-                "refused"
-                if x.node is None and not x.asked_through
-                else ("primary" if x.attempts <= 1 or x.asked_through else "fallback"),
-                x.attempts,
-                x.candidates,
-                tuple(x.rejected),
-            ),
+            route=_route(x),
             verdict=end.verdict,
             release=end.release,
             reason=end.reason,
@@ -368,23 +361,7 @@ class Recorder:
         )
         payload = documents.encode_receipt(_subjects(x, end), predicate)
         leaf, sealed = self._sign("receipt", payload)
-        row = ReceiptRow(
-            id=x.receipt_id,
-            key_id=x.key_id,
-            client_request_id=x.client_request_id,
-            created_ms=x.received_ms,
-            verdict=end.verdict._value_,
-            release=end.release._value_,
-            reason=end.reason,
-            policy=x.policy.name,
-            network=x.node.network if x.node else None,
-            node=x.node.id if x.node else None,
-            model=head.model,
-            endpoint=head.endpoint,
-            stream=head.stream,
-            status=end.status,
-            latency_ms=milliseconds(self._mono() - x.t0),
-        )
+        row = _row(x, end, milliseconds(self._mono() - x.t0))
         opening = None
         if x.policy.store != "none":
             full = x.policy.store == "full"
@@ -490,6 +467,36 @@ def _served(x: Exchange) -> Served | None:
         session=x.session.id,
         keyset_digest=x.session.keyset_digest,
         evidence_digest="sha256:" + x.session.evidence_digest,
+    )
+
+
+def _route(x: Exchange) -> Route:
+    first = x.attempts <= 1 or x.asked_through
+    return Route(
+        "refused" if x.node is None and not x.asked_through else ("primary" if first else "fallback"),
+        x.attempts,
+        x.candidates,
+        tuple(x.rejected),
+    )
+
+
+def _row(x: Exchange, end: Ending, latency_ms: float) -> ReceiptRow:
+    return ReceiptRow(
+        id=x.receipt_id,
+        key_id=x.key_id,
+        client_request_id=x.client_request_id,
+        created_ms=x.received_ms,
+        verdict=end.verdict._value_,
+        release=end.release._value_,
+        reason=end.reason,
+        policy=x.policy.name,
+        network=x.node.network if x.node else None,
+        node=x.node.id if x.node else None,
+        model=x.head.model,
+        endpoint=x.head.endpoint,
+        stream=x.head.stream,
+        status=end.status,
+        latency_ms=latency_ms,
     )
 
 
