@@ -1,6 +1,6 @@
 """The composition root: settings in, everything wired, an ASGI application out. No other module builds collaborators.
 
-    settings -> keys -> log -> pool -> fleet -> recorder -> relay -> front
+    settings -> keys -> log -> recorder -> pool -> fleet -> relay -> front
 
 `Gateway.open` does it in that order and undoes it in reverse; `Gateway.close` drains: no further exchange is taken,
 those under way end within `server.drain_s`, the log is flushed with a `stop` entry, and the lock is given back.
@@ -22,7 +22,7 @@ import msgspec
 import structlog
 
 from . import __version__, aws_lc
-from .adapter import Alarm
+from .adapter import Adapter, Alarm
 from .adapter import load as load_adapters
 from .api.auth import KeyRing, StoredKey
 from .api.live import LiveFeed
@@ -39,7 +39,7 @@ from .crypto.signatures import accelerate
 from .errors import ConfigError, FormatError, VerirouteError
 from .exchange.head import Head
 from .fleet.attest import Attestation, Attester
-from .fleet.collateral import open_collateral
+from .fleet.collateral import CollateralService, open_collateral
 from .fleet.fleet import Fleet
 from .fleet.machines import Move
 from .fleet.tee_roots import trust_roots
@@ -63,6 +63,7 @@ from .storage.startup import open_log
 from .storage.writer import Job
 from .upstream.limits import Limits
 from .upstream.pool import UpstreamPool
+from .verify.tee.roots import TrustRoots
 
 log = structlog.get_logger("veriroute")
 
@@ -112,57 +113,11 @@ class Gateway:
             Limits(body_bytes=settings.upstream.max_response_bytes), on_surplus=self._surplus
         )
         prover = open_proofs(settings, pool, os.environ)
-        path = database(settings)
-        memory = memory_path(settings)
-        self._ed25519 = "aws-lc" if accelerate(aws_lc.load()) else "libsodium"  # before the first signer is made
-        signers = load_or_make(keys_dir(settings), settings.log.origin, log_exists=has_log(path, memory))
-        self.sequencer = await open_log(
-            settings.storage.url, signers.log, settings.log.origin, memory, accept_rollback=accept_rollback
-        )
-        self._stack.push_async_callback(self.sequencer.close)
-        self.signers = signers
-        self._write_trust(signers)
-        self.live = LiveFeed(self.keys.in_force)
-        self.backlog = Backlog(self._alarm, now_ms=_now_ms)
-        self.recorder = Recorder(
-            self._append,
-            signers.receipt,
-            settings.log.origin,
-            backlog=self.backlog,
-            now_ms=_now_ms,
-            mono=time.perf_counter,
-            packer=self.sequencer.packer,
-        )
-        await self._begin_log()
-        self.reader = Reader(path)
-        self._stack.callback(self.reader.close)
-        self._reload_keys()
+        await self._open_log(accept_rollback)
         self._stack.push_async_callback(pool.close)
         collateral = open_collateral(settings, pool, roots=roots, now=time.time)
         self._stack.push_async_callback(collateral.close)
-        attester = Attester(
-            pool,
-            now=time.time,
-            lifetime_s=2 * settings.upstream.refresh_s,
-            allow_http=settings.upstream.allow_http,
-            allow_private=settings.upstream.allow_private,
-            endorse=collateral.endorse,
-            roots=roots,
-        )
-        self._stack.push_async_callback(attester.close)
-        self.fleet = Fleet(
-            settings.node_values,
-            adapters,
-            attester,
-            mono=lease_clock,
-            lifetime_s=2 * settings.upstream.refresh_s,
-            allow_http=settings.upstream.allow_http,
-            allow_private=settings.upstream.allow_private,
-            archive=self._archive,
-            alarm=self._registry_alarm,
-            only_local=bool(settings.tee.dangerous_test_roots),
-            moved=self._machine_changed,
-        )
+        self._open_fleet(adapters, collateral, roots)
         self.fleet.use_policies(policies.values())
         folders = [directory] if directory else []
         own = {name: data for folder in folders for name, data in directory_files(folder).items()}
@@ -209,6 +164,67 @@ class Gateway:
         self._spawn(self.backlog.run())
         self._asking = self._begin(self.canaries.run())
         self._spawn(self.auditor.run())
+        self._warn()
+
+    async def _open_log(self, accept_rollback: bool) -> None:
+        """The log with its keys, what writes into it and what reads it."""
+        settings = self.settings
+        path = database(settings)
+        memory = memory_path(settings)
+        self._ed25519 = "aws-lc" if accelerate(aws_lc.load()) else "libsodium"  # before the first signer is made
+        signers = load_or_make(keys_dir(settings), settings.log.origin, log_exists=has_log(path, memory))
+        self.sequencer = await open_log(
+            settings.storage.url, signers.log, settings.log.origin, memory, accept_rollback=accept_rollback
+        )
+        self._stack.push_async_callback(self.sequencer.close)
+        self.signers = signers
+        self._write_trust(signers)
+        self.live = LiveFeed(self.keys.in_force)
+        self.backlog = Backlog(self._alarm, now_ms=_now_ms)
+        self.recorder = Recorder(
+            self._append,
+            signers.receipt,
+            settings.log.origin,
+            backlog=self.backlog,
+            now_ms=_now_ms,
+            mono=time.perf_counter,
+            packer=self.sequencer.packer,
+        )
+        await self._begin_log()
+        self.reader = Reader(path)
+        self._stack.callback(self.reader.close)
+        self._reload_keys()
+
+    def _open_fleet(self, adapters: dict[str, Adapter], collateral: CollateralService, roots: TrustRoots) -> None:
+        """The nodes, and what attests them."""
+        settings = self.settings
+        attester = Attester(
+            self.pool,
+            now=time.time,
+            lifetime_s=2 * settings.upstream.refresh_s,
+            allow_http=settings.upstream.allow_http,
+            allow_private=settings.upstream.allow_private,
+            endorse=collateral.endorse,
+            roots=roots,
+        )
+        self._stack.push_async_callback(attester.close)
+        self.fleet = Fleet(
+            settings.node_values,
+            adapters,
+            attester,
+            mono=lease_clock,
+            lifetime_s=2 * settings.upstream.refresh_s,
+            allow_http=settings.upstream.allow_http,
+            allow_private=settings.upstream.allow_private,
+            archive=self._archive,
+            alarm=self._registry_alarm,
+            only_local=bool(settings.tee.dangerous_test_roots),
+            moved=self._machine_changed,
+        )
+
+    def _warn(self) -> None:
+        """Say what is missing where nobody can be served."""
+        settings = self.settings
         if not settings.nodes:
             log.warning("nodes.none", notice="the settings name no node, so nobody is served: see [[nodes]], --config")
         if settings.auth.mode == "keys" and not len(self.keys):
