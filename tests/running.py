@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -172,7 +173,6 @@ class Gateway:
 
     def receipt_of(self, receipt_id: str, key: str | None) -> dict[str, Any]:
         """The same for the receipt of another key."""
-        import base64
 
         with self.http(key) as client:
             bundle = client.get(f"/v1/receipts/{receipt_id}/bundle")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gateway.upstream.origin import Origin, parse_origin
@@ -82,8 +84,6 @@ def pieces(*blobs: bytes, gap_s: float = 0.01, reset: bool = False) -> Script:
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    import socket
-    import struct
 
     sock = writer.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -14,8 +14,10 @@ import pytest
 
 from gateway import errors, logs, settings
 from gateway.api import health, reads
+from gateway.api.errors import error_object
 from gateway.cli import main
 from gateway.exchange.render import Verification
+from gateway.log.bundle import _WireBundle
 from gateway.model import admin
 from gateway.model.entry import KINDS
 from gateway.model.node import ENDPOINTS, Node
@@ -152,7 +154,6 @@ def test_every_error_code_is_documented_as_it_is() -> None:
 
 def test_every_member_of_an_error_is_documented() -> None:
     """What an error body may hold stands in docs/errors.md."""
-    from gateway.api.errors import error_object
 
     shown = error_object(errors.Busy("…", reason="r"), "01J", {})
     words = kit.ticked(ERRORS)
@@ -406,7 +407,6 @@ def test_every_field_of_an_event_is_written() -> None:
 
 def test_bundle_members_are_documented() -> None:
     """docs/api.md names each member of a bundle."""
-    from gateway.log.bundle import _WireBundle
 
     members = {field.encode_name for field in msgspec.structs.fields(_WireBundle)}
     assert members <= kit.ticked(kit.section(API, "## Receipts"))

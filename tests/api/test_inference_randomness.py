@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gateway.api.openai import Randomness, _pick
+from gateway.api.openai import Randomness, _pick, _randomness
 
 
 def test_no_byte_is_handed_out_twice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,7 +40,6 @@ def test_a_forked_child_shares_none() -> None:
 
 def test_the_module_forgets_when_it_is_forked() -> None:
     """The bytes that parent and child draw next differ."""
-    from gateway.api.openai import _randomness
 
     _randomness.take(1)
     read, write = os.pipe()

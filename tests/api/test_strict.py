@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import urllib.parse
 
 import pytest
 from hypothesis import given, settings
@@ -110,7 +111,6 @@ def test_a_slash_is_escaped_in_the_names_of_models_alone(path: bytes) -> None:
 @given(st.binary(max_size=30).map(lambda tail: b"/" + tail))
 def test_no_passed_path_has_a_second_spelling(path: bytes) -> None:
     """A path that passes decodes to segments that are plain: no empty one, no dots, no separator from an escape."""
-    import urllib.parse
 
     try:
         check_path(path)

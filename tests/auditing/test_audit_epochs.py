@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,6 @@ async def test_a_kept_epoch_and_a_running_one(desk: Make, capsys: pytest.Capture
 
 async def test_beside_a_running_gateway(desk: Make, capsys: pytest.CaptureFixture[str]) -> None:
     """An epoch of the present run is overdue by the reader's clock, or a warning, and never silently passed."""
-    import time
 
     d = desk(policy(rate=1.0))
     d.clock = time.time_ns() // 1_000_000

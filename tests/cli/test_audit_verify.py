@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,6 @@ class Copy:
 
     def audit(self, *args: str, beside: bool = False) -> tuple[int, dict[str, Any]]:
         """The exit code and the lines by step; the memory is named, unless it is left `beside` the database."""
-        from contextlib import redirect_stdout
-        from io import StringIO
 
         out = StringIO()
         named = () if beside or not os.path.exists(self.memory) else ("--memory", self.memory)

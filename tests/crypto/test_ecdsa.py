@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from tee_worlds.keys import CURVES, MESSAGE, ec_key
 
 from gateway.crypto.algorithms import Alg, verify
@@ -100,7 +101,6 @@ def foreign_keys(name: str) -> dict[str, bytes]:
 
 
 def _loads(name: str, point: bytes) -> bool:
-    from cryptography.hazmat.primitives.asymmetric import ec
 
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(CURVES[name].curve, point)

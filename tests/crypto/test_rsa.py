@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from tee_worlds.keys import MESSAGE, ec_key, genuine, rsa_key, spki
 
 from gateway.crypto.algorithms import Alg, verify
@@ -75,7 +78,6 @@ def test_other_exponents(exponent: int) -> None:
 
 def test_exponent_one_signs_nothing() -> None:
     """The padded text itself is no signature under a key whose exponent is 1."""
-    import hashlib
 
     info = bytes.fromhex("3031300d060960864801650304020105000420") + hashlib.sha256(MESSAGE).digest()
     forged = b"\0\1" + b"\xff" * (256 - 3 - len(info)) + b"\0" + info
@@ -104,7 +106,6 @@ def test_moduli(modulus: int, taken: bool) -> None:
 
 def test_one_spelling_of_a_key() -> None:
     """Trailing bytes, missing NULL parameters, BER lengths, PKCS #1 keys and other keys are no RSA keys."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     good = spki(rsa_key())
     assert load_rsa(good) is not None

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from gathering_kit import ALL, ASKED, CHAT, COMPLETIONS, calibrated, distances, margins, policy, serving
 from running import MODEL, Process
@@ -312,7 +313,6 @@ async def test_another_build(proofs: Make, answer: Any) -> None:
 
 
 def _built(calibration: Any) -> Any:
-    import msgspec
 
     return msgspec.structs.replace(calibration, revision="fingerprint:another")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import httpx
@@ -27,7 +28,6 @@ APIS = [
 @pytest.fixture(scope="module")
 def liar() -> Iterator[dict[str, Running]]:
     """Nodes are started as they are needed, one for each lie."""
-    import contextlib
 
     with contextlib.ExitStack() as stack:
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import math
@@ -333,7 +334,6 @@ def test_extras_are_asked_for(honest: Running) -> None:
 
 def test_the_noise_is_the_documented_one(engine: Engine) -> None:
     """A seeded answer at temperature 1 is the argmax of scores and the noise that the profile defines, at each place."""
-    import hashlib
 
     digest = hashlib.shake_256(b"veriroute-lm/1 7 0 3").digest(8 * 1024)
     for token, drawn in enumerate(noise(7, 0, 3, 1024)):

@@ -10,7 +10,7 @@ from receipt_world import ANSWER, NODE, NOW, ORIGIN, REQUEST, SEED, T0_MS, World
 from gateway.log.bundle import Bundle, EvidenceBlob, Logged, Opened, PolicyFile, open_all
 from gateway.log.dsse import sign_envelope
 from gateway.log.note import NoteSigner, SignatureLine
-from gateway.log.receipt import encode_receipt, event_statement
+from gateway.log.receipt import encode_receipt, event_statement, salt_for, salted, subject
 from gateway.log.trust import TrustPolicy, parse_trust
 from gateway.model.node import AttestedSession
 from gateway.model.receipt import PAYLOAD_TYPE, LogRef, PolicyRef, Sha256, Subject, Timings, Verifier, instant
@@ -577,7 +577,6 @@ def test_a_request_that_the_head_reader_refuses_is_malformed_again():
     world = World()
     bad = b"[]"
     node = NODE.receipt(request=bad)
-    from gateway.log.receipt import salt_for, salted, subject
 
     digest = Sha256(salted(salt_for(SEED, "request.body"), bad))
     base = world.predicate()

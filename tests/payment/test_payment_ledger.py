@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -476,7 +477,6 @@ async def test_what_waits_behind_a_failure_is_refused(tmp_path: Path) -> None:
 
     first = asyncio.ensure_future(ledger._do(fail))
     await first
-    from concurrent.futures import Future
 
     future: Future[object] = Future()
     ledger._queue.put((lambda connection: payments.reserve(connection, order(1), "spent"), future))

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.model.node import AttestedSession
 from gateway.model.tee import Binding, BindingStatus, Platform, Root, TcbStatus, TeeClaims
-from gateway.model.verdict import Check, Claim, Outcome
+from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy import decide, demand_verified, parse_policy, tighten
 from gateway.policy.build import with_test_roots
 from gateway.policy.machine import under
@@ -74,7 +74,6 @@ def test_without_evidence_there_is_nothing_to_ask() -> None:
 
 def test_the_answer_of_such_a_node_is_judged_with_its_machine() -> None:
     """What policy asks of the machine stands when the answer is judged too."""
-    from gateway.model.verdict import AttestationResult
 
     answer = AttestationResult((Check("key_bound", Outcome.AFFIRMING), Check("fresh", Outcome.AFFIRMING)))
     bad = decide(answer, policy(""), Phase.RESPONSE, node=session(machine(debug=True)))

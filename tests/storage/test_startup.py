@@ -21,6 +21,7 @@ from gateway.log.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
 from gateway.log.note import NoteSigner
 from gateway.storage import engine, rebuild
 from gateway.storage.memory import SLOT, decode_slot
+from gateway.storage.startup import open_log
 from gateway.storage.writes import AdminWriter
 
 Tamper = Callable[[sqlite3.Connection], object]
@@ -426,7 +427,6 @@ async def test_another_key_or_origin_is_refused(tmp_path: Path) -> None:
 
 async def test_the_key_bears_the_origins_name(tmp_path: Path) -> None:
     """A signer with another name than the origin is a settings error."""
-    from gateway.storage.startup import open_log
 
     with pytest.raises(ConfigError, match="must be the same"):
         await open_log(f"sqlite:///{tmp_path}/log.db", LOG_KEY, "another", f"{tmp_path}/memory")

@@ -14,6 +14,8 @@ import json
 from functools import cache
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from gateway.model.tee import TeeResult
 from gateway.verify.tee import dstack_inputs, nitro_history, secretvm_inputs, tinfoil_bundle
 from gateway.verify.tee.roots import TrustRoots
@@ -119,7 +121,6 @@ def secret_quote(report_data: bytes = REPORT_DATA) -> bytes:
 @cache
 def certificate() -> tuple[str, bytes]:
     """A TLS certificate as PEM, and the digest of its key."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     made = intel.certificate("router.example", intel.key_of("tls"), None, intel.key_of("tls"), begins=NOW, ends=NOW + 1)
     spki = made.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

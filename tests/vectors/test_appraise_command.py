@@ -8,6 +8,7 @@ signatures hold, the log replays, and the command still refuses: `no_collateral`
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import re
 from pathlib import Path
@@ -433,7 +434,6 @@ def _rebuilt() -> bytes:
 
 
 def _hpke(router: dict[str, Any]) -> str:
-    import gzip
 
     return gzip.decompress(base64.b64decode(router["enclaveAttestationReport"]["body"]))[0x70:0x90].hex()
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import cbor2
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from tee_worlds.keys import claims
 
 from gateway.crypto.algorithms import Alg, verify
@@ -188,8 +190,6 @@ def test_tinfoil_router() -> None:
     bundle = load("tinfoil/atc-bundle-router-2026-01/attestation-bundle.json")
     report = gzip.decompress(base64.b64decode(bundle["enclaveAttestationReport"]["body"]))
     certificate = load_pem_chain(bundle["enclaveCert"].encode())[0]
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
 
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(
         x509.DNSName

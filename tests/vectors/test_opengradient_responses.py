@@ -15,7 +15,7 @@ from gateway.exchange.stream import UpstreamError
 from gateway.model.node import SigningKey
 from gateway.model.verdict import AttestationResult, Outcome
 from gateway.verify.checks import CHECKS
-from gateway.verify.opengradient.record import parse_record, reverify
+from gateway.verify.opengradient.record import evidence_record, parse_record, reverify
 from gateway.verify.opengradient.response import appraise_opengradient, first_reason
 from gateway.verify.opengradient.statement import replay_key, tee_id_of
 
@@ -102,7 +102,6 @@ def test_every_answer_has_its_verdict_and_reason(case: dict[str, Any]) -> None:
 
 
 def evidence(extra: Any, statement: Any, answer: Any) -> bytes:
-    from gateway.verify.opengradient.record import evidence_record
 
     return evidence_record(statement, answer) if isinstance(extra, list) else extra.receipt
 

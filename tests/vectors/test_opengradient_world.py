@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from opengradient_world.abi import TEE_11, encode, selector
@@ -115,7 +116,6 @@ def test_the_registrys_bytes_are_the_recorded_ones() -> None:
 
 def test_a_recorded_signature_holds_under_this_padding() -> None:
     """The heartbeat's signature holds with the padding that the network signs with."""
-    from cryptography.hazmat.primitives import hashes
 
     beat = FILES["registry"]["heartbeat"]
     digest = keccak(bytes.fromhex(beat["tee_id"][2:]) + u256(beat["timestamp"]))

@@ -16,7 +16,7 @@ from gateway.errors import FormatError
 from gateway.model.node import AttestedSession, SigningKey
 from gateway.model.observation import Call, Observation
 from gateway.model.verdict import Outcome
-from gateway.verify import aci
+from gateway.verify import aci, response
 from gateway.verify.checks import CHECKS
 from gateway.verify.response import Exchanged, appraise_response, verify_chain
 
@@ -134,7 +134,6 @@ def test_digests_that_differ_are_refuted_whoever_signed() -> None:
 
 def test_the_short_way_and_the_long_way_agree() -> None:
     """An answer without a fault gets the same checks and claims whichever way it is judged."""
-    from gateway.verify import response
 
     for stream in (False, True):
         seen = Observation(models=("m",), stream=stream)

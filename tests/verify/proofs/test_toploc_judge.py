@@ -16,7 +16,7 @@ from gateway.errors import FormatError
 from gateway.model.verdict import Outcome
 from gateway.verify.proofs.evidence import Subject, Verdict, check_of
 from gateway.verify.proofs.spelling import Spelling
-from gateway.verify.proofs.toploc import Activations, Distance, distance, encode
+from gateway.verify.proofs.toploc import Activations, Distance, decode, distance, encode
 from gateway.verify.proofs.toploc_judge import (
     Limits,
     ToplocCalibration,
@@ -251,6 +251,5 @@ def distance_of(data: bytes) -> Distance:
 
 
 def _decoded(proof: bytes) -> Any:
-    from gateway.verify.proofs.toploc import decode
 
     return decode(proof)

@@ -22,6 +22,7 @@ from gateway.errors import FormatError
 from gateway.model.tee import Golden, Platform, TcbStatus, TeeClaims, TeeResult
 from gateway.model.verdict import Check, Outcome
 from gateway.verify.provenance.measurement import MULTIPLATFORM, RTMR3_ZERO, SEV, TDX, read_measurement
+from gateway.verify.tee import tinfoil_rules as rules
 from gateway.verify.tee.findings import NotAuthentic
 from gateway.verify.tee.roots import TrustRoots
 from gateway.verify.tee.tinfoil import (
@@ -272,7 +273,6 @@ def test_tdx_claims_that_do_not(claims: TeeClaims, policy: dict[str, Any], reaso
 
 def test_every_pin_has_a_member_and_every_member_a_rule() -> None:
     """A policy member that no rule reads would be a promise that nobody keeps."""
-    from gateway.verify.tee import tinfoil_rules as rules
 
     assert set(SevPolicy.__struct_fields__) == {
         "enforce_spec_defaults",
