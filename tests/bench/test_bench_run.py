@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -65,6 +66,15 @@ def test_a_chunk_is_what_the_node_sent(whole: dict[str, Any]) -> None:
         assert found["chunk_rate"] * found["seconds"] == pytest.approx(4 * found["ok"], rel=0.01)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """What is started heeds SIGINT, also where this runs behind a shell's `&` and inherits that nobody does."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_ended_leaves_nothing_behind(number: int, tmp_path: Path) -> None:
     """Ctrl-C or a SIGTERM in the middle: the node has ended too, and the folder of the database is gone."""
