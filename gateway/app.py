@@ -38,7 +38,7 @@ from .clock import lease_clock
 from .crypto.signatures import accelerate
 from .errors import ConfigError, FormatError, VerirouteError
 from .exchange.head import Head
-from .fleet.attest import Attestation, Attester
+from .fleet.attest import Attestation, open_attester
 from .fleet.collateral import CollateralService, open_collateral
 from .fleet.fleet import Fleet
 from .fleet.machines import Move
@@ -198,15 +198,7 @@ class Gateway:
     def _open_fleet(self, adapters: dict[str, Adapter], collateral: CollateralService, roots: TrustRoots) -> None:
         """The nodes, and what attests them."""
         settings = self.settings
-        attester = Attester(
-            self.pool,
-            now=time.time,
-            lifetime_s=2 * settings.upstream.refresh_s,
-            allow_http=settings.upstream.allow_http,
-            allow_private=settings.upstream.allow_private,
-            endorse=collateral.endorse,
-            roots=roots,
-        )
+        attester = open_attester(settings, self.pool, endorse=collateral.endorse, roots=roots)
         self._stack.push_async_callback(attester.close)
         self.fleet = Fleet(
             settings.node_values,

@@ -75,6 +75,7 @@ ADAPTERS_MAY = (
     "gateway.crypto",
     "gateway.verify",
     "gateway.adapter",
+    "gateway.durable",
     "gateway.exchange.stream",
     "gateway.api.limits",  # the front alone, which knows nothing of exchanges: the reference node is served by it, too
     "gateway.api.protocol",

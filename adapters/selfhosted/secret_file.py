@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.durable import sync_folder
+
 
 def make(path: Path, document: Mapping[str, Any]) -> None:
     """Write `document` where nothing is yet, and flush it: a node goes by it only once it is kept.
@@ -22,15 +24,7 @@ def make(path: Path, document: Mapping[str, Any]) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        _sync(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.adapter import Adapter, Discovered, load
 from gateway.errors import ConfigError
-from gateway.fleet.attest import Attestation, Attester, discovered
+from gateway.fleet.attest import Attestation, Attester, discovered, open_attester
 from gateway.fleet.collateral import open_collateral
 from gateway.fleet.tee_roots import trust_roots
 from gateway.model.node import Node
@@ -48,15 +48,7 @@ async def open_network(settings: Settings, name: str) -> AsyncIterator[Network]:
         roots = trust_roots(settings)
         collateral = open_collateral(settings, pool, roots=roots, now=time.time)
         stack.push_async_callback(collateral.close)
-        attester = Attester(
-            pool,
-            now=time.time,
-            lifetime_s=2 * settings.upstream.refresh_s,
-            allow_http=settings.upstream.allow_http,
-            allow_private=settings.upstream.allow_private,
-            endorse=collateral.endorse,
-            roots=roots,
-        )
+        attester = open_attester(settings, pool, endorse=collateral.endorse, roots=roots)
         stack.push_async_callback(attester.close)
         yield Network(name, adapter, attester, configured, pool)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from gateway.errors import ConfigError, FormatError, UpstreamFailed, UpstreamTim
 from gateway.model.node import AttestedSession, Node
 from gateway.model.tee import TeeResult
 from gateway.model.verdict import AttestationResult
+from gateway.settings import Settings
 from gateway.upstream.connection import DANGEROUS_ANY_KEY
 from gateway.upstream.errors import ChannelError
 from gateway.upstream.origin import parse_origin
@@ -243,3 +245,16 @@ class Attester:
     async def close(self) -> None:
         await self._client.aclose()
         await self.web.aclose()
+
+
+def open_attester(settings: Settings, pool: UpstreamPool, *, endorse: Endorse, roots: TrustRoots) -> Attester:
+    """The attester that `settings` ask for, for the caller to close."""
+    return Attester(
+        pool,
+        now=time.time,
+        lifetime_s=2 * settings.upstream.refresh_s,
+        allow_http=settings.upstream.allow_http,
+        allow_private=settings.upstream.allow_private,
+        endorse=endorse,
+        roots=roots,
+    )

@@ -183,11 +183,9 @@ async def test_the_probe_of_a_circuit_is_not_refused_for_being_one(
     gateway: Gateway, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A request that was let through a half-open circuit stays let in when its node is judged again."""
-    n0, n1 = gateway.fleet.members["n0"], gateway.fleet.members["n1"]
-    n1.contradicted("signature")
-    past = time.monotonic() - 1
-    n0.view.health = Health(failures=FAILURES_TO_OPEN, opened=1, circuit_until=past)
+    n0 = half_open(gateway)
     if how == "once in quarantine":
+        past = n0.view.health.circuit_until
         n0.view.health = msgspec.structs.replace(n0.view.health, quarantines=1, quarantined_until=past)
     elif how == "renewed":
         while_connecting(gateway, "n0", reattested(nodes[0], "n0"))
@@ -203,9 +201,7 @@ async def test_a_probe_that_shows_nothing_stands_in_nobody_s_way(
     gateway: Gateway, nodes: list[ScriptedNode], monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Else whoever sends such a request now and then keeps a node that works again from all the others."""
-    n0, n1 = gateway.fleet.members["n0"], gateway.fleet.members["n1"]
-    n1.contradicted("signature")
-    n0.view.health = Health(failures=FAILURES_TO_OPEN, opened=1, circuit_until=time.monotonic() - 1)
+    n0 = half_open(gateway)
     good, acquire = nodes[0].script, gateway.pool.acquire
     if how == "request at fault":
         nodes[0].script = nodes[0].raw(b"HTTP/1.1 400 X\r\ncontent-length: 2\r\n\r\n{}")
@@ -220,6 +216,14 @@ async def test_a_probe_that_shows_nothing_stands_in_nobody_s_way(
     nodes[0].script, gateway.pool.acquire = good, acquire  # type: ignore[method-assign]
     answer = await ask(gateway)
     assert (answer.status, answer.verification["node"], n0.view.health.failures) == (200, "n0", 0)
+
+
+def half_open(gateway: Gateway) -> Member:
+    """`n0`, whose circuit waits for a probe; `n1` is in quarantine."""
+    gateway.fleet.members["n1"].contradicted("signature")
+    n0 = gateway.fleet.members["n0"]
+    n0.view.health = Health(failures=FAILURES_TO_OPEN, opened=1, circuit_until=time.monotonic() - 1)
+    return n0
 
 
 def raises(error: type[BaseException]) -> Callable[..., Awaitable[Any]]:
