@@ -62,7 +62,7 @@ def opening_lines(bundle: Bundle, statement: Statement) -> list[Line]:
 
 
 def evidence_lines(bundle: Bundle, receipt: Receipt) -> list[Line]:
-    """9. Evidence is matched by digest; its name in the file is a label."""
+    """9. Evidence is matched by digest, and called by the name that the receipt gives it: the file's is a label."""
     named = {ref.digest.sha256: ref.name for ref in receipt.evidence}
     bare = receipt.served is not None and receipt.served.evidence_digest == f"sha256:{NO_BYTES}"
     if receipt.served is not None and not bare:
@@ -74,8 +74,7 @@ def evidence_lines(bundle: Bundle, receipt: Receipt) -> list[Line]:
             sentence = "its bytes do not have the digest that the file gives"
             lines.append(Line("evidence", Outcome.CONTRAINDICATED, sentence, blob.name, f"found {found}"))
         elif found in named:
-            named.pop(found)
-            lines.append(Line("evidence", Outcome.AFFIRMING, "the receipt names exactly this", blob.name, found))
+            lines.append(Line("evidence", Outcome.AFFIRMING, "the receipt names exactly this", named.pop(found), found))
         else:
             sentence = "in the file, and the receipt does not name it"
             lines.append(Line("evidence", Outcome.WARNING, sentence, blob.name, found))

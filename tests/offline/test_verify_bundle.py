@@ -309,6 +309,20 @@ def test_evidence_is_matched_by_its_bytes():
     )
 
 
+def test_evidence_has_the_name_that_was_signed():
+    """A name that only the file gives stands in no affirming line: names exchanged there are put right, others dropped."""
+    first, second = GOOD.evidence
+    exchanged = (
+        msgspec.structs.replace(first, name=second.name),
+        msgspec.structs.replace(second, name="quote of a TEE"),
+    )
+    named = {x.detail: x.about for x in check(GOOD) if x.step == "evidence"}
+    lines = [x for x in check(replaced(evidence=exchanged)) if x.step == "evidence"]
+    assert [x.outcome for x in lines] == [A, A]
+    assert {x.detail: x.about for x in lines} == named
+    assert set(named.values()) == {"aci-receipt", "the node's attestation"}
+
+
 def test_the_policy_file_is_the_one_in_force():
     """Another policy file under the same name is found."""
     other = b'name = "signed"\nversion = 2\n'
