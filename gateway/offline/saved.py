@@ -20,6 +20,7 @@ from gateway.errors import FormatError
 from gateway.exchange.render import VerificationPolicy, claims_map, executed_in
 from gateway.log.bundle import Bundle, Opened
 from gateway.log.dsse import parse_envelope
+from gateway.log.proof import parse_tlog_proof
 from gateway.log.receipt import SALT_LENGTH, parse_receipt, salted
 from gateway.model.line import Line
 from gateway.model.receipt import RESPONSE_BODY, RESPONSE_CONTENT, RESPONSE_TOOLCALLS, ProofPart, Receipt
@@ -50,6 +51,7 @@ class _Verification(msgspec.Struct):
     claims: dict[str, str] | None = None
     checks: tuple[Check, ...] | None = None
     proofs: tuple[ProofPart, ...] | None = None
+    index: int | None = None
     proof: str | None = None
     openings: dict[str, str] = {}
     envelope: msgspec.Raw = msgspec.Raw()  # empty: absent
@@ -77,7 +79,7 @@ def bundle_from_answer(data: bytes) -> Bundle:
     opened = {**_body(data, salts, committed), **_contents(answer, salts, committed)}
     why = _ANEW.get(statement.predicate.delivery.form, _SAVED)
     uncovered = () if RESPONSE_BODY in opened else _uncovered(answer, opened, committed, why)
-    told = _told(found, statement.predicate)
+    told = _told(found, statement.predicate, found.proof)
     return Bundle(receipt=envelope, proof=found.proof, openings=opened, uncovered=(*told, *uncovered))
 
 
@@ -92,8 +94,8 @@ def _read(data: bytes) -> tuple[Mapping[str, Any], _Verification]:
     return document, found
 
 
-def _told(found: _Verification, receipt: Receipt) -> tuple[Line, ...]:
-    """Where the member says other than the receipt that it carries. What it leaves out says nothing."""
+def _told(found: _Verification, receipt: Receipt, proof: str) -> tuple[Line, ...]:
+    """Where the member says other than the receipt and the proof that it carries. What it leaves out says nothing."""
     claims, served = claims_map(receipt.claims), receipt.served
     policy = receipt.verifier.policies[0] if receipt.verifier.policies else None
     signed = {
@@ -109,12 +111,21 @@ def _told(found: _Verification, receipt: Receipt) -> tuple[Line, ...]:
         "claims": claims,
         "checks": receipt.checks,
         "proofs": receipt.proofs,
+        "index": _index(proof),
     }
     other = [name for name, value in signed.items() if getattr(found, name) not in (None, value)]
     if not other:
         return ()
-    sentence = "what it says is not what the signed receipt says"
+    sentence = "what it says is not what the signed receipt, or its proof, says"
     return (Line("opening", Outcome.CONTRAINDICATED, sentence, "verification", ", ".join(other)),)
+
+
+def _index(proof: str) -> int | None:
+    """The place that `proof` proves; None of one that is malformed, which the verifier says."""
+    try:
+        return parse_tlog_proof(proof).index
+    except FormatError:
+        return None
 
 
 def _salts(openings: Mapping[str, str], committed: Mapping[str, str]) -> dict[str, bytes]:

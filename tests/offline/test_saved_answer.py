@@ -9,6 +9,7 @@ from receipt_world import ANSWER, NOW, POLICY, SEED, World, sha256, small_world
 from gateway.errors import FormatError
 from gateway.exchange.render import Verification, VerificationPolicy, splice
 from gateway.log.bundle import parse_bundle
+from gateway.log.proof import parse_tlog_proof
 from gateway.log.receipt import salt_for
 from gateway.log.trust import parse_trust
 from gateway.model.verdict import Outcome
@@ -96,11 +97,13 @@ LIES = {
     "claims": {"response_bound": "asserted", "executed_in_tee": "asserted"},
     "checks": [{"id": "signature", "outcome": "affirming"}],
     "proofs": [{"kind": "zk", "assurance": "cryptographic", "verdict": "pass"}],
+    "index": 3,
 }
 TRUTH = {
     **{"network": "aci", "node": "node-1", "model": "m", "executed_in": "unknown", "proofs": [], "reason": None},
     "claims": {"response_bound": "asserted"},
     "checks": msgspec.to_builtins(WORLD.predicate(1).checks),
+    "index": parse_tlog_proof(json.loads(SAVED)["verification"]["proof"]).index,
 }
 
 
@@ -116,6 +119,13 @@ def test_what_our_member_says_is_held_against_the_receipt(name: str):
     lines = verify_bundle(bundle_from_answer(saying(**TRUTH | {name: LIES[name]})), TRUST, now=NOW)
     assert [line.detail for line in lines if line.about == "verification"] == [name]
     assert exit_code(lines) == exit_code(lines, authenticity_only=True) == 1
+
+
+def test_a_malformed_proof_gives_no_place():
+    """Of a proof that cannot be read the verifier says so, and no `index` is the one that it proves."""
+    lines = verify_bundle(bundle_from_answer(saying(**TRUTH, proof="c2sp.org/tlog-proof@v2")), TRUST, now=NOW)
+    assert [line.detail for line in lines if line.about == "verification"] == ["index"]
+    assert [line.outcome for line in lines if line.step == "checkpoint"] == [Outcome.CONTRAINDICATED]
 
 
 def test_a_changed_text_is_found():
