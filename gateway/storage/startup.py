@@ -148,6 +148,8 @@ def _check(
     if rollback is not None and not accept_rollback:
         raise _refusal(memory, rollback, known)
     check_places(connection, size)
+    if not 0 <= settled <= size:  # or no intent that a crash leaves open would ever be closed
+        raise altered(f"it says that the intents of {settled} entries are closed, and has {size}")
     memory.open()
     if memory.note is None and rollback is None:
         memory.write(note)

@@ -244,6 +244,16 @@ TAMPERS: dict[str, tuple[Tamper, str, str]] = {
         "altered",
         "`checkpoint` has the place -1",
     ),
+    "j09 intents settled beyond the last": (
+        lambda c: c.execute("UPDATE log_state SET settled = 301"),
+        "altered",
+        "the intents of 301 entries are closed, and has 300",
+    ),
+    "j09 intents settled before the first": (
+        lambda c: c.execute("UPDATE log_state SET settled = -1"),
+        "altered",
+        "the intents of -1 entries are closed",
+    ),
     "a table dropped": (lambda c: c.execute("DROP TABLE node"), "altered", "cannot be read"),
 }
 
