@@ -79,6 +79,7 @@ ADAPTERS_MAY = (
     "gateway.exchange.stream",
     "gateway.api.limits",  # the front alone, which knows nothing of exchanges: the reference node is served by it, too
     "gateway.api.protocol",
+    "gateway.logs",  # the one form of log lines
     "gateway.policy_files",
     "gateway.testing",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 
+from gateway import logs
 from gateway.api.limits import Limits, raise_descriptor_limit
 from gateway.api.protocol import serve_config
 
@@ -31,6 +33,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if not self.should_exit:
+            # Until here uvicorn would print a traceback beside what `serve` says; from here on it is all there is.
+            logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
             self._ready()
 
     @contextlib.contextmanager
@@ -60,8 +64,9 @@ def configuration(node: Node, tls: tuple[str, str] | None, limits: Limits = LIMI
 
 
 def serve(node: Node, listener: socket.socket, tls: tuple[str, str] | None, ready: Callable[[], None]) -> int:
-    """Serve until told to stop. Raises what kept the node from starting."""
+    """Serve until told to stop; defects go to stderr as JSON lines. Raises what kept the node from starting."""
     sys.setswitchinterval(_SWITCH_S)
+    logs.configure()
     short = raise_descriptor_limit(LIMITS, reserve=_OTHER_FILES)
     if short:
         sys.stderr.write(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 
@@ -165,3 +169,34 @@ def test_a_node_without_room_says_when_to_try_again(served: Served, monkeypatch:
         answer = read(sock)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"\r\nretry-after: 1\r\n" in answer
+
+
+#: A node one of whose pages has a defect.
+_BROKEN = """
+import sys
+from adapters.selfhosted import node
+from gateway.cli import main
+
+def page(self, scope):
+    raise ZeroDivisionError("a defect")
+
+node.Node._page = page
+sys.exit(main(["node", "--port", "0", "--json"]))
+"""
+
+
+def test_a_defect_of_the_node_is_said_on_stderr_and_ends_nothing() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _BROKEN], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        url = json.loads(process.stdout.readline())["url"]  # type: ignore[union-attr]
+        with httpx.Client(trust_env=False, timeout=20) as http:
+            assert [http.get(url + "/v1/models").status_code for _ in range(2)] == [500, 500]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=10)
+    assert process.returncode == 0, errors
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert [line["level"] for line in lines] == ["error", "error"]
+    assert all("ZeroDivisionError: a defect" in line["exception"] for line in lines)
