@@ -116,7 +116,10 @@ class _Parser(argparse.ArgumentParser):
         return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
-        super().error(f"{message}; `{self.prog} --help` explains")
+        from gateway.text import plain
+
+        # It repeats arguments, and a shell's `*` makes arguments of the names of files.
+        super().error(f"{plain(message)}; `{self.prog} --help` explains")
 
 
 def _help_acts(parser: argparse.ArgumentParser, about: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 
 from gateway.settings import LISTS, PREFIX, REFERENCE, Settings, dump
@@ -44,14 +45,19 @@ def run(args: argparse.Namespace) -> int:
             continue
         if section == "networks":
             for name, table in values.items():
-                sys.stdout.write(f"\n[networks.{name}]\n" + "".join(_line(k, v) for k, v in table.items()))
+                sys.stdout.write(f"\n[networks.{_key(name)}]\n" + "".join(_line(k, v) for k, v in table.items()))
             continue
         sys.stdout.write(f"\n[{section}]\n" + "".join(_line(k, v) for k, v in values.items() if v is not None))
     return 0
 
 
 def _line(key: str, value: object) -> str:
-    return f"{key} = {json.dumps(value)}\n"
+    return f"{_key(key)} = {json.dumps(value)}\n"
+
+
+def _key(name: str) -> str:
+    """The name of a key or table as TOML has it: bare, or quoted. Those of `networks` and `payment` may be any text."""
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else json.dumps(name)
 
 
 def _reference(as_json: bool) -> str:

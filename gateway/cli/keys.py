@@ -89,7 +89,7 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
         shown = json.dumps(values) + "\n"
     else:
         shown = (
-            f"{text}\n\nid      {key.id}\nname    {key.name}\npolicy  {key.policy or settings.policy.default}\n"
+            f"{text}\n\nid      {key.id}\nname    {key.name}\npolicy  {key.policy or plain(settings.policy.default)}\n"
             f"scopes  {', '.join(scopes)}\nstored  {plain(str(Path(path).absolute()), 400)}{made}\n\n"
             "The key is shown this once; only its digest is stored.\n"
         )
@@ -156,4 +156,4 @@ def _document(event: dict[str, object]) -> bytes:
 
 def _tell(notices: list[str]) -> None:
     for notice in notices:
-        sys.stderr.write(f"note: {notice}\n")
+        sys.stderr.write(f"note: {plain(notice, 400)}\n")

@@ -142,5 +142,5 @@ def _row(policy: CompiledPolicy) -> dict[str, object]:
 
 
 def _json(value: object) -> str:
-    # A file's name need not be UTF-8; what of it is not is written as JSON's escape.
-    return json.dumps(value, indent=2, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
+    # In ASCII: a file's name may hold what steers a terminal, and need not be UTF-8.
+    return json.dumps(value, indent=2) + "\n"

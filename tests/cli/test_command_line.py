@@ -1,10 +1,13 @@
 """`veriroute` itself: what commands do about output that cannot be written, Ctrl-C, and a database that is not there."""
 
+import contextlib
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -230,3 +233,43 @@ def test_a_finding_that_is_its_reason_is_told_once():
     (told,) = doctor._check(Check("evidence", Outcome.NONE, reason="connect_failed", found="connect_failed"))
     assert told.count("connect_failed") == 1
     assert doctor._check(Check("evidence", Outcome.NONE, reason="a", found="b"))[0].endswith("a, found b")
+
+
+HOSTILE = "\x1b]52;c;ZXZpbA==\x07\x9b2J\u202egpj\u200b\x7f"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["keys", "list", HOSTILE],
+        ["verify", "file", "--x" + HOSTILE],
+        ["audit", "export", "a.db", "--from", HOSTILE, "--out", "x"],
+        ["audit", HOSTILE],
+        ["policy", "check", "missing" + HOSTILE],
+        [HOSTILE],
+    ],
+    ids=lambda args: args[0].partition("\x1b")[0],
+)
+def test_k01_no_argument_steers_the_terminal(args: list[str], capsys: pytest.CaptureFixture[str]):
+    """A shell's `*` makes arguments of names that others gave; what is said of a wrong one shows them as escapes."""
+    with pytest.raises(SystemExit) if len(args) > 1 and args[0] != "policy" else contextlib.nullcontext():
+        assert cli.main(args) == 2
+    said = capsys.readouterr().err
+    assert said.replace("\n", "").isprintable()
+    assert r"\x1b]52;c;ZXZpbA==" in said
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_k01_no_name_in_the_settings_steers_the_terminal(
+    form: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Keys and tables that an adapter may name as it likes are shown as TOML and JSON quote them."""
+    monkeypatch.setenv("VERIROUTE_NETWORKS", json.dumps({HOSTILE: {HOSTILE: HOSTILE}}))
+    monkeypatch.setenv("VERIROUTE_PAYMENT", json.dumps({HOSTILE: 1}))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["config", "show", *form]) == 0
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    found = json.loads(shown) if form else tomllib.loads(shown)
+    assert found["networks"] == {HOSTILE: {HOSTILE: HOSTILE}}
+    assert found["payment"] == {HOSTILE: 1}

@@ -140,3 +140,16 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as wrong:
         main(["policy"])
     assert wrong.value.code == 2
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_k01_no_file_name_steers_the_terminal(
+    form: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A policy file's name is shown with escapes, also where it is told of a problem in it."""
+    ours(tmp_path, "a\x9b2J\u202elmot", SIGNED.replace('name = "signed"', 'name = "ours"'))
+    ours(tmp_path, "b\x1b]0;x\x07", "version = 0")
+    assert main(["policy", "check", str(tmp_path), *form]) == 1
+    shown = capsys.readouterr().out
+    assert shown.replace("\n", "").isprintable()
+    assert "2J" in shown
