@@ -1,7 +1,8 @@
 """Logs: one JSON object a line on stderr, events by name with fields. Bodies, keys and salts never, by construction.
 
 Only fields of the list below are written, so that a new field is a decision; values are short texts, numbers or lists
-of them, never bytes. Tracebacks carry no locals. A line that cannot be written is lost, and nothing else is.
+of them, never bytes. Tracebacks carry no locals. A line that cannot be written is lost, and nothing else is. What
+libraries log or warn of comes in the same form.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ FIELDS = frozenset(
     )
 )  # fmt: skip
 _LONGEST = 2000
+_LARGEST = 2**63
 
 
 def configure(*, level: str = "info", stream: Any = None) -> None:
@@ -44,6 +46,7 @@ def configure(*, level: str = "info", stream: Any = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)  # Python would write them between the lines, as text of several lines
 
 
 def only_known(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -55,13 +58,22 @@ def only_known(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mut
 
 
 def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int | float) and abs(value) < _LARGEST:
+        return value  # not so what JSON has no number for (NaN, infinity), or has more digits than a line
     if isinstance(value, bytes | bytearray):
         return f"<{len(value)} bytes>"
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value[:32]]
-    text = str(value)
+        return [_text(item) if isinstance(item, list | tuple) else _plain(item) for item in value[:32]]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        text = str(value)
+    except Exception as error:  # noqa: BLE001 - anybody's class: of an adapter's error, for one
+        return f"<{type(value).__name__} without text: {type(error).__name__}>"
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
@@ -91,7 +103,15 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger()
-        fields: dict[str, Any] = {"logger": record.name, "error": record.getMessage()}
+        fields: dict[str, Any] = {"logger": record.name, "error": _message(record)}
         if record.exc_info and record.exc_info[1] is not None:
             fields["exc_info"] = record.exc_info[1]
         (log.error if record.levelno >= logging.ERROR else log.warning)("library.message", **fields)
+
+
+def _message(record: logging.LogRecord) -> object:
+    """What a library says; what it wanted to say where that does not take its arguments: nothing of ours fails then."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - anybody's classes are formatted here
+        return record.msg
