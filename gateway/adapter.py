@@ -10,7 +10,8 @@
 
 `node_rule` and `response_rule` name entries of closed registries (`NODE_RULES`, `gateway.exchange.rules`), whose
 functions are in `gateway.verify`. Adapters are found by the entry-point group `gateway.adapters`, ours like a
-stranger's: names are read without importing, and one is imported when a configured node names its network.
+stranger's: names are read without importing, and one is imported when a configured node names its network. One that
+raises, or does not come back from what it awaits, costs its own network; one that blocks costs the whole process.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
 
-from .errors import ConfigError, VerirouteError
+from .errors import AdapterUnusable, ConfigError, VerirouteError
 from .exchange.rules import RULES as RESPONSE_RULES
 from .exchange.stream import Wire
 from .model.node import AttestedSession, Node
@@ -135,7 +136,18 @@ class Adapter(Protocol):
 
 def load(nodes: Iterable[Node], tables: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Adapter]:
     """The adapters for the networks of `nodes`, configured from `tables`. Raises `ConfigError` for one that cannot be
-    used, and for a node that its network cannot have."""
+    used (`AdapterUnusable` where that is its own fault), and for a node that its network cannot have."""
+    adapters, unusable = load_usable(nodes, tables)
+    for error in unusable.values():
+        raise error
+    return adapters
+
+
+def load_usable(
+    nodes: Iterable[Node], tables: Mapping[str, Mapping[str, object]] | None = None
+) -> tuple[dict[str, Adapter], dict[str, AdapterUnusable]]:
+    """As `load`, but an adapter that fails by itself costs its own network alone: by network, what is wrong with each
+    such one. Raises that where no adapter is left."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[EntryPoint]] = {}
@@ -149,14 +161,20 @@ def load(nodes: Iterable[Node], tables: Mapping[str, Mapping[str, object]] | Non
     if unused:
         raise ConfigError(f"[networks.{unused[0]}] is set, and no node in [[nodes]] names that network")
     adapters: dict[str, Adapter] = {}
+    unusable: dict[str, AdapterUnusable] = {}
     for network in sorted(wanted):
         if network not in found:
             known = ", ".join(sorted(found)) or "none"
             raise ConfigError(
                 f"node {of[network][0].id!r}: no adapter is installed for the network {network!r}; installed: {known}"
             )
-        adapters[network] = _loaded(_only(found[network]), tables.get(network, {}), tuple(of[network]))
-    return adapters
+        try:
+            adapters[network] = _loaded(_only(found[network]), tables.get(network, {}), tuple(of[network]))
+        except AdapterUnusable as error:
+            unusable[network] = error
+    if unusable and not adapters:
+        raise next(iter(unusable.values()))
+    return adapters, unusable
 
 
 def _only(points: list[EntryPoint]) -> EntryPoint:
@@ -174,12 +192,12 @@ def _loaded(point: EntryPoint, table: Mapping[str, object], nodes: tuple[Node, .
     try:
         adapter: Adapter = point.load()
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{what} cannot be loaded: {error!r}") from error
+        raise AdapterUnusable(f"{what} cannot be loaded: {error!r}") from error
     if isinstance(adapter, type):
-        raise ConfigError(f"{what} is a class; an instance has to stand there")
+        raise AdapterUnusable(f"{what} is a class; an instance has to stand there")
     _has(adapter, ("api_version", "configured"), what)
     if adapter.api_version != API_VERSION:
-        raise ConfigError(f"{what} speaks version {adapter.api_version} of the contract, not {API_VERSION}")
+        raise AdapterUnusable(f"{what} speaks version {adapter.api_version} of the contract, not {API_VERSION}")
     try:
         adapter = adapter.configured(table, f"[networks.{point.name}]")
         _has(adapter, _MEMBERS, f"what configured() of {what} gives back")
@@ -187,16 +205,16 @@ def _loaded(point: EntryPoint, table: Mapping[str, object], nodes: tuple[Node, .
     except VerirouteError:
         raise
     except (Exception, SystemExit) as error:  # its words are not repeated: they may hold what a table holds
-        raise ConfigError(f"{what} failed at the settings: {type(error).__name__}") from error
+        raise AdapterUnusable(f"{what} failed at the settings: {type(error).__name__}") from error
     if adapter.node_rule not in NODE_RULES or adapter.response_rule not in tuple(RESPONSE_RULES):
-        raise ConfigError(f"{what} names a rule that is not in the registry")
+        raise AdapterUnusable(f"{what} names a rule that is not in the registry")
     return adapter
 
 
 def _has(adapter: Adapter, members: Iterable[str], what: str) -> None:
     lacking = next((name for name in members if not hasattr(adapter, name)), None)
     if lacking is not None:
-        raise ConfigError(f"{what} lacks {lacking!r} of the contract")
+        raise AdapterUnusable(f"{what} lacks {lacking!r} of the contract")
 
 
 _MEMBERS = (*Adapter.__annotations__, *(name for name in vars(Adapter) if not name.startswith("_")))

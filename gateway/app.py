@@ -23,7 +23,7 @@ import structlog
 
 from . import __version__, aws_lc
 from .adapter import Adapter, Alarm
-from .adapter import load as load_adapters
+from .adapter import load_usable as load_adapters
 from .api.auth import KeyRing, StoredKey
 from .api.live import LiveFeed
 from .api.openai import Inference
@@ -104,7 +104,9 @@ class Gateway:
         self.terms = TermsBook(policies, settings.policy.default)
         if settings.canaries.policy is not None and settings.canaries.policy not in policies:
             raise ConfigError(f"canaries.policy names {settings.canaries.policy!r}, which there is not")
-        adapters = load_adapters(settings.node_values, settings.networks)
+        adapters, unusable = load_adapters(settings.node_values, settings.networks)
+        for network, error in unusable.items():  # of whoever wrote it: the others' nodes serve
+            log.error("adapter.disabled", network=network, error=error.message)
         # Settings that cannot be used are found before the log is opened: such a start, which a supervisor makes again
         # and again, leaves no entry there.
         self._rules = Rules.of(settings.server.allowed_hosts, max_body=settings.server.max_body_bytes)

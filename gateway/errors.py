@@ -33,6 +33,7 @@
     │   └── ProofError          a well-formed proof that does not prove
     ├── PolicyError             a policy file that cannot be used; carries file, line, key
     ├── ConfigError             a setting that cannot be used; start refuses
+    │   └── AdapterUnusable     an installed adapter that fails by itself; start refuses where there is no other
     └── LogRefused              the stored log is rolled back, altered, foreign or in use; start refuses
 
 `code` is stable and documented in docs/errors.md; `status`, `type` and `retryable` follow from the class.
@@ -219,6 +220,10 @@ class ConfigError(VerirouteError):
     """A setting that cannot be used; the service refuses to start and says what to change."""
 
     code = "config_invalid"
+
+
+class AdapterUnusable(ConfigError):
+    """An installed adapter that fails by itself, whatever the settings say."""
 
 
 class LogRefused(VerirouteError):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.adapter import load
-from gateway.errors import ConfigError
+from gateway.adapter import load, load_usable
+from gateway.errors import AdapterUnusable, ConfigError
 from gateway.model.node import Node
 
 MODULE = """
@@ -48,7 +48,7 @@ class Refusing(Taking):
     def admit(self, nodes):
         raise ConfigError("not such a node")
 
-from gateway.errors import ConfigError
+from gateway.errors import AdapterUnusable, ConfigError
 older, partial, ruled, good = Older(), Partial(), Ruled(), AciAdapter()
 forgetful, raising, exiting, refusing = Forgetful(), Raising(), Exiting(), Refusing()
 """
@@ -107,3 +107,28 @@ def test_an_adapter_that_another_package_brings_too_is_not_taken(site: Path) -> 
     with pytest.raises(ConfigError, match=r"'aci': adapters\.aci:adapter of veriroute, strangers_adapters:good of str"):
         load([node("aci")])
     assert load([node("openai")])["openai"].network == "openai"
+
+
+def test_l05_an_adapter_that_fails_by_itself_costs_its_own_network(site: Path) -> None:
+    """The others are there to be used; what is wrong with it is told by its network's name."""
+    install(site, "strangers", {"net": "leaves:adapter", "other": "strangers_adapters:ruled"})
+    adapters, unusable = load_usable([node("openai"), node("net"), node("other")])
+    assert list(adapters) == ["openai"]
+    assert {name: str(error).split(") ")[1][:14] for name, error in unusable.items()} == {
+        "net": "cannot be load",
+        "other": "names a rule t",
+    }
+
+
+def test_l05_where_no_adapter_is_left_the_start_is_refused(site: Path) -> None:
+    """There would be nothing to serve with."""
+    install(site, "strangers", {"net": "leaves:adapter"})
+    with pytest.raises(AdapterUnusable, match="cannot be loaded"):
+        load_usable([node("net")])
+
+
+def test_l05_settings_that_cannot_be_used_are_refused_all_the_same(site: Path) -> None:
+    """What an adapter says of its nodes or its table is for the operator to change."""
+    install(site, "strangers", {"net": "strangers_adapters:refusing"})
+    with pytest.raises(ConfigError, match="not such a node"):
+        load_usable([node("openai"), node("net")])

@@ -237,7 +237,9 @@ class Fleet:
         self._looking: asyncio.Task[None] | None = None
         looked_up = {lookup.network for lookup in self._lookups}
         for node in nodes:
-            if node.network in looked_up:
+            if node.network not in adapters:
+                self.unresolved[node.id] = "adapter_failed"  # at the start, which said so
+            elif node.network in looked_up:
                 self.unresolved[node.id] = "discovery_pending"
             else:
                 self.members[node.id] = self._member(node)
