@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
+import stat
 import tomllib
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -48,6 +50,13 @@ _SECONDS = {
 }
 #: Thirty years: timers take no infinity.
 _MOST_S = 1_000_000_000
+#: Bytes of a settings file: a thousand times what any has.
+_LONGEST = 16 << 20
+#: Where in the document a message of msgspec's points to: the section, the table's number in it, the key.
+_AT = re.compile(r"`\$\.(\w+)(?:\[(\d+)\])?(?:\.(\w+))?")
+#: A line of TOML that begins a table, and one that begins with a key.
+_HEADER = re.compile(r"\s*\[{1,2}([^\[\]]+)\]")
+_KEY = re.compile(r"\s*([\w.\s\"'-]+?)\s*=")
 _PIN = re.compile(r"(sha256:|0x)[0-9a-f]{64}")
 #: Scheme and host of an address, around a user's name and password, and what is behind them.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#]*@)?([^/?#]*)(.*)", re.DOTALL)
@@ -286,12 +295,48 @@ def read(path: str | None, environ: Mapping[str, str]) -> Settings:
     if path is None:
         return load("", where="environment", environ=environ)
     try:
-        text = Path(path).read_text("utf-8")
+        with open(path, "rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            data = stream.read(_LONGEST + 1)
+        text = data.decode()
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"the settings file {path} is not UTF-8 (byte {error.start})") from None
-    return load(text, where=path, environ=environ)
+    if len(data) > _LONGEST:
+        raise ConfigError(f"{path} is no settings file: it has more than {_LONGEST >> 20} MiB")
+    settings = load(text, where=path, environ=environ)
+    if stat.S_ISREG(mode) and mode & 0o007:
+        _judge_secrecy(text, path, stat.S_IMODE(mode))
+    return settings
+
+
+def _judge_secrecy(text: str, path: str, mode: int) -> None:
+    """Refuse the file at `path`, which anybody can read, for what looks like a key in an address."""
+    for value in _texts(tomllib.loads(text)):
+        address = _ADDRESS.fullmatch(value)
+        if address is None or address[1].lower() not in ("http://", "https://"):
+            continue  # of a database, it is a path
+        if any(map(_like_a_key, re.split("[^A-Za-z0-9_-]", address[3]))):
+            line = next((f":{n}" for n, line in enumerate(text.split("\n"), 1) if value in line), "")
+            raise ConfigError(
+                f"{path}{line}: an address here holds what looks like a provider's key, and every user can read the "
+                f"file (mode {mode:04o}); run: chmod o= {path}"
+            )
+
+
+def _like_a_key(part: str) -> bool:
+    """Whether a piece of a path or query is long enough for a key, and is no word."""
+    return len(part) >= 16 and any(map(str.isdigit, part)) and any(map(str.isalpha, part))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in `value`, which TOML holds."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
 
 
 def database(settings: Settings) -> str:
@@ -446,23 +491,40 @@ def _meant(message: str) -> str:
 
 
 def _line(text: str, message: str) -> str:
-    """`:<line>` of the key that a msgspec message names, or nothing."""
-    name = ""
-    if "unknown field `" in message:
-        name = message.split("unknown field `", 1)[1].split("`", 1)[0]
-    elif "`$." in message:
-        name = message.rsplit("`$.", 1)[1].split("`", 1)[0].split(".")[-1].split("[")[0]
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip().lstrip("[").strip()
-        if name and (stripped.startswith(name) and stripped[len(name) :].lstrip()[:1] in ("=", "]", ".")):
-            return f":{number}"
-    return ""
+    """`:<line>` of the key that a msgspec message names, or of the table that lacks it or has it inline; or nothing."""
+    unknown, at = re.search("unknown field `([^`]*)`", message), _AT.search(message)
+    parts = [*(at.group(1, 3) if at else ()), unknown and unknown[1]]
+    wanted = ".".join(part for part in parts if part)
+    nth = int(at[2] or 0) if at else 0
+    around = ""
+    for number, table, key in _keys(text):
+        if key == wanted or key.startswith(wanted + "."):
+            if table == nth:
+                return f":{number}"
+        elif table == nth and wanted.startswith(key + "."):
+            around = f":{number}"
+    return around
+
+
+def _keys(text: str) -> Iterator[tuple[int, int, str]]:
+    """Each table and key of the file: its line, the number of its table among those of its name, its name with dots."""
+    tables: Counter[str] = Counter()
+    inside = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        header, key = _HEADER.match(line), _KEY.match(line)
+        if header:
+            inside = re.sub(r"[\s\"']", "", header[1])
+            tables[inside] += 1
+            yield number, tables[inside] - 1, inside
+        elif key:
+            name = re.sub(r"[\s\"']", "", key[1])
+            yield number, max(tables[inside] - 1, 0), f"{inside}.{name}" if inside else name
 
 
 def _line_of(text: str, key: str, value: str) -> str:
     """`:<line>` where the file gives `key` this value, or nothing."""
     line = re.compile(rf"\s*{key}\s*=\s*[\"']{re.escape(value)}[\"']")
-    return next((f":{number}" for number, found in enumerate(text.splitlines(), 1) if line.match(found)), "")
+    return next((f":{number}" for number, found in enumerate(text.split("\n"), 1) if line.match(found)), "")
 
 
 def _judge(settings: Settings, where: str) -> None:

@@ -324,3 +324,66 @@ def test_a_variable_that_is_no_utf8_is_refused() -> None:
     """The start entry of the log holds the settings, and could not be written."""
     with pytest.raises(ConfigError, match="VERIROUTE_STORAGE_URL is not UTF-8"):
         settings.load("", environ={"VERIROUTE_STORAGE_URL": "sqlite:///caf\udce9/log.db"})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("# \u2028 no line ends\n[server]\nprot = 1\n", 3),
+        ("[server]\nport = 1\n[log]\nport = 2\n", 4),
+        ("[server]\r\n'port' = 'x'\r\n", 2),
+        (NODE + NODE.replace('["m"]', "3"), 2 * NODE.count("\n") - NODE[NODE.index("models") :].count("\n") + 1),
+        (NODE + NODE + "pinn = 1\n", 2 * NODE.count("\n") + 1),
+        (NODE + "\n[[nodes]]\nid = 'b'\n", NODE.count("\n") + 2),
+        ("server = 3\n", 1),
+        ("\nserver.port = 'x'\n", 2),
+        ("\nserver = { port = 'x' }\n", 2),
+        ("\n[ 'sevrer' ]\nport = 1\n", 2),
+    ],
+)
+def test_l06_an_error_names_the_line_of_the_very_key(text: str, line: int) -> None:
+    """Not that of another table's key of the same name, and counted as editors count."""
+    with pytest.raises(ConfigError, match=rf"^x\.toml:{line}: "):
+        settings.load(text, where="x.toml")
+
+
+KEYED = "[networks.og]\n\nrpc = ['https://rpc.example', 'https://rpc.example/v2/4f0c2a9be77d41d0']\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["https://rpc.example/v2/4f0c2a9be77d41d0", "https://rpc.example/?k=AbCdEf_0123456789"]
+)
+def test_l06_a_key_in_a_file_that_everybody_can_read_is_refused(address: str, tmp_path: Path) -> None:
+    """With file and line, and without a word of the key; for its owner, and the service's group, it may stand there."""
+    path = tmp_path / "x.toml"
+    path.write_text(KEYED.replace("https://rpc.example/v2/4f0c2a9be77d41d0", address), "utf-8")
+    path.chmod(0o644)
+    with pytest.raises(ConfigError, match=r"x\.toml:3: an address here .*\(mode 0644\); run: chmod o= /") as caught:
+        settings.read(str(path), {})
+    assert "0123456789" not in str(caught.value)
+    assert "4f0c" not in str(caught.value)
+    path.chmod(0o640)
+    assert settings.read(str(path), {}).networks["og"]["rpc"][1] == address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://rpc.example/some/rather-long-path-of-words",
+        "https://rpc.example/v2",
+        "x/y1234567890123456",
+        "sqlite:////tmp/app-4f0c2a9be77d41d0/x.db",
+    ],
+)
+def test_what_is_no_key_may_be_read_by_everybody(address: str, tmp_path: Path) -> None:
+    """Words, versions, and what is no address."""
+    path = tmp_path / "x.toml"
+    path.write_text(KEYED.replace("https://rpc.example/v2/4f0c2a9be77d41d0", address), "utf-8")
+    path.chmod(0o644)
+    assert settings.read(str(path), {}).networks["og"]["rpc"][1] == address
+
+
+def test_a_file_without_an_end_is_no_settings_file() -> None:
+    """A device is not read until the memory is full."""
+    with pytest.raises(ConfigError, match="has more than 16 MiB"):
+        settings.read("/dev/zero", {})
