@@ -109,7 +109,7 @@ def test_adapters_and_the_model_are_found_from_the_wheel(installed: Path, tmp_pa
     assert Path(file).is_relative_to(installed)
 
 
-def test_another_adapters_package_is_refused(installed: Path, tmp_path: Path) -> None:
+def test_l04_another_adapters_package_is_refused(installed: Path, tmp_path: Path) -> None:
     """When a package of somebody else stands in the place of ours, `serve` says so and does not start."""
     (tmp_path / "adapters").mkdir()
     (tmp_path / "adapters" / "__init__.py").write_text("", "utf-8")
@@ -172,6 +172,22 @@ def test_nothing_committed_names_an_index_or_a_machine() -> None:
         data = (ROOT / name).read_bytes()
         assert not words.search(data), name
         assert b"\0" in data[:8000] or not places.search(data), name
+
+
+def test_l08_nothing_runs_before_ours(wheel: Path) -> None:
+    """Neither image nor wheel sets a path of modules, or brings what Python runs as it starts."""
+    starts = re.compile(r"(^|/)(site|user)customize\b|\.pth$")
+    with zipfile.ZipFile(wheel) as archive:
+        assert not [name for name in [*archive.namelist(), *committed()] if starts.search(name)]
+    for name in ("Dockerfile", "compose.yaml", "containers/setup.sh"):
+        assert not re.search(r"PYTHON(PATH|HOME|STARTUP|USERBASE)", (ROOT / name).read_text("utf-8")), name
+
+
+def test_l10_a_wheel_built_again_is_the_same(wheel: Path, tmp_path: Path) -> None:
+    """Byte for byte, with nothing set for it."""
+    run(["-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT)
+    (again,) = tmp_path.glob("*.whl")
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_generated_files_are_not_committed() -> None:

@@ -387,3 +387,35 @@ def test_a_file_without_an_end_is_no_settings_file() -> None:
     """A device is not read until the memory is full."""
     with pytest.raises(ConfigError, match="has more than 16 MiB"):
         settings.read("/dev/zero", {})
+
+
+OPEN = "[auth]\nmode = 'none'\n[server]\nhost = '{}'\n"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",
+        "::",
+        "[::]",
+        "",
+        "0",
+        "*",
+        "::ffff:0.0.0.0",
+        "10.0.0.1",
+        "2130706433",
+        "127.1",
+        "127.0.0.1.example",
+        "gateway",
+    ],
+)
+def test_l01_without_keys_no_other_machine_is_served(host: str) -> None:
+    """Unless an address is plainly of this machine alone, callers need keys."""
+    with pytest.raises(ConfigError, match=r"server\.host must be a loopback address"):
+        settings.load(OPEN.format(host))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LOCALHOST"])
+def test_l01_without_keys_this_machine_is_served(host: str) -> None:
+    """Loopback in any spelling of it."""
+    assert settings.load(OPEN.format(host)).server.host == host

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sqlite3
+import tracemalloc
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -456,3 +457,38 @@ def test_a_place_that_is_no_number_is_a_sentence(
     assert "where a place in it belongs" in capsys.readouterr().err
     with Reader(path) as reader, pytest.raises(LogRefused, match="where a place in it belongs"):
         reader.size()
+
+
+def test_k10_each_line_is_one_record(tmp_path: Path):
+    """Separators of other formats, and what some readers take for the end of a line, are inside of a record."""
+    log = StoredLog(tmp_path, 1)
+    hostile = "a|b=c\\d\n{}\r\u2028\u2029\x85\x1e,\"'<134>1 "
+    log.add_exchange(5, caller=Caller("key_1", hostile), verdict=Outcome.WARNING)
+    log.commit()
+    assert export(log, tmp_path / "x", "--json") == 0
+    assert check(log, tmp_path / "x") == 0
+    text = (tmp_path / "x" / "entries.jsonl").read_text()
+    lines = text.splitlines()
+    with Reader(log.path) as reader:
+        assert text.count("\n") == len(lines) == reader.size()
+    said = [json.loads(base64.b64decode(json.loads(line)["payload"]))["predicate"] for line in lines]
+    assert [p["caller"]["clientRequestId"] for p in said if p.get("caller", {}).get("clientRequestId")] == [hostile]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_k13_an_export_is_not_held_in_memory(
+    log: StoredLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+):
+    """A log of fifteen times as many entries takes no more memory to export, and a fraction of what is written."""
+    monkeypatch.setattr(audit_export, "PAGE", 20)
+    larger = StoredLog(tmp_path, 300)
+    peaks = []
+    for number, source in enumerate((log, log, larger)):  # the first one imports, and fills caches
+        tracemalloc.start()
+        try:
+            assert export(source, tmp_path / f"x{number}", "--format", form, "--unrecorded") == 0
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    written = sum(path.stat().st_size for path in (tmp_path / "x2").glob("[er]*"))
+    assert peaks[2] - peaks[1] < written / 3

@@ -300,3 +300,30 @@ def test_a_refusal_of_an_accepted_request_is_as_documented(client: httpx.Client)
     assert error.keys() <= kit.ticked(ERRORS)
     looser = client.post("/v1/chat/completions", json=BODY, headers={"x-veriroute-policy": "observe"})
     assert looser.json()["error"]["reason"] == "on_failure"
+
+
+def test_k15_models_that_are_asked_for_are_no_labels(client: httpx.Client, admin: httpx.Client) -> None:
+    """However many names callers make up, the samples of the metrics page stay the same."""
+
+    def names() -> set[str]:
+        return {line.rpartition(" ")[0] for line in admin.get("/metrics").text.splitlines() if line[0] != "#"}
+
+    assert client.post("/v1/chat/completions", json={**BODY, "model": "first"}).status_code == 404
+    before = names()
+    for number in range(100):
+        body = {**BODY, "model": f'hostile-{number}"}} 1\nforged{{'}
+        assert client.post("/v1/chat/completions", json=body).status_code == 404
+    assert names() == before
+    assert "hostile" not in "".join(before)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"authorization": "Bearer"}, {"authorization": ""}, {"x-api-key": ""}, {}],
+    ids=str,
+)
+def test_l02_an_empty_key_is_no_key(shared: Gateway, headers: dict[str, str]) -> None:
+    """Neither for inference nor for what administrators may see."""
+    for method, path in (("POST", "/v1/chat/completions"), ("GET", "/metrics")):
+        answer = httpx.request(method, shared.url + path, headers=headers, json=BODY, trust_env=False)
+        assert answer.status_code == 401

@@ -25,7 +25,7 @@ def test_a_row_is_as_wide_as_its_heading(width: int) -> None:
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
-def test_the_verdict_column_is_ours_alone(hostile: str) -> None:
+def test_k04_the_verdict_column_is_ours_alone(hostile: str) -> None:
     """Whatever a node calls itself, the verdict stands where it always does and only there in its style."""
     for width in (79, 119):
         columns = columns_for(width)

@@ -45,7 +45,7 @@ def _nothing_leaks(app: VerirouteApp) -> None:
         assert line.cell_length == app.size.width
 
 
-async def test_every_screen_survives_every_attack() -> None:
+async def test_k02_k03_every_screen_survives_every_attack() -> None:
     """Traffic, receipt, raw, notices and palette show the attacks as text, on lines of the right width."""
     app = _app()
     async with app.run_test(size=WIDE, notifications=True) as pilot:
@@ -89,7 +89,7 @@ async def test_every_screen_survives_every_attack() -> None:
         assert app.is_running
 
 
-async def test_a_click_on_foreign_markup_does_nothing() -> None:
+async def test_k02_a_click_on_foreign_markup_does_nothing() -> None:
     """Text that looks like an action is not one."""
     app = _app()
     async with app.run_test(size=WIDE) as pilot:
@@ -115,7 +115,7 @@ async def test_no_trouble_text_is_obeyed() -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE[:19])
-def test_no_line_of_the_tree_is_forged(text: str) -> None:
+def test_k04_no_line_of_the_tree_is_forged(text: str) -> None:
     """Every outcome in the tree comes from a check; no foreign text is drawn in a verdict's style."""
     found = reverify(
         hostile_bundle(text.encode("utf-8", "backslashreplace").decode()[:2000]),
@@ -135,7 +135,7 @@ def test_no_line_of_the_tree_is_forged(text: str) -> None:
         assert all(part.isprintable() for part, _ in parts)
 
 
-async def test_a_hundred_thousand_hostile_rows_stay_quick() -> None:
+async def test_k07_a_hundred_thousand_hostile_rows_stay_quick() -> None:
     """A key costs under 100 ms of processor time with 100 000 rows of hostile text."""
     app = _app(100_000)
     async with app.run_test(size=WIDE) as _:
@@ -166,7 +166,7 @@ _ALLOWED = re.compile(
 _MARKERS = (b"\x1b]0", b"\x1b]52", b"\x1b]8", b"\x1bP", b"\x1b[2J\x1b[H", b"\xc2\x9b", b"\xe2\x80\xae")
 
 
-def test_nothing_hostile_reaches_the_terminal() -> None:
+def test_k01_nothing_hostile_reaches_the_terminal() -> None:
     """On a real pseudo-terminal no byte is written that Textual did not mean: no title, clipboard, link or override."""
     out = _drive(["jjj", "\r", "n", "n", "x", "l", "l", "1", "G", "\r", "x", "q"])
     assert b"pwned" in out  # the attack was drawn, as text
@@ -223,3 +223,53 @@ def _drive(keys: list[str]) -> bytes:
         os.close(parent)
     assert not pending
     return bytes(out)
+
+
+async def test_k05_a_digest_beside_hostile_text_is_copied_alone() -> None:
+    """Of a line whose name is an attack, `y` takes the 64 digits and nothing else."""
+    app = _app()
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        traffic = app.screen
+        assert isinstance(traffic, TrafficScreen)
+        traffic.rows.action_choose()
+        await until(lambda: isinstance(app.screen, ReceiptScreen) and app.screen.findings is not None)
+        tree = app.screen.query_one("#tree", ProvenanceTree)
+        at = 0
+        while at < tree.length():
+            tree.move_to(at)
+            tree.fold(False)
+            at += 1
+        digests = [n for n in range(tree.length()) if re.fullmatch("[0-9a-f]{64}", _copied(tree, n) or "")]
+        assert len(digests) > 1
+        for number in digests:
+            tree.move_to(number)
+            app.copy_to_clipboard("")
+            await pilot.press("y")
+            assert app.clipboard == tree.selected.copy  # type: ignore[union-attr]
+
+
+def _copied(tree: ProvenanceTree, number: int) -> str | None:
+    tree.move_to(number)
+    return tree.selected.copy if tree.selected is not None else None
+
+
+async def test_k06_nothing_on_a_screen_can_be_opened() -> None:
+    """No drawn piece is a link or an action, so that neither a click nor the terminal offers to open what a node names."""
+    app = _app()
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        screens = [app.screen]
+        for key in ("enter", "x", "escape", "escape", "2"):
+            await pilot.press(key)
+            await pilot.pause()
+            screens.append(app.screen)
+            styles = [
+                segment.style
+                for line in app.screen._compositor.render_strips()
+                for segment in line
+                if segment.style is not None
+            ]
+            assert styles
+            assert [style for style in styles if style.link or "@click" in style.meta] == []
+        assert len({type(screen) for screen in screens}) >= 4
