@@ -27,6 +27,7 @@ from .adapter import load_usable as load_adapters
 from .api.auth import KeyRing, StoredKey
 from .api.live import LiveFeed
 from .api.openai import Inference
+from .api.refusals import Refusals
 from .api.services import Services
 from .api.strict import Rules, Strict
 from .api.terms import TermsBook
@@ -78,6 +79,7 @@ class Gateway:
         self.settings = settings
         self.ulids = UlidFactory()
         self.keys = KeyRing(open_to_local=settings.auth.mode == "none")
+        self.refusals = Refusals()
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._no_acts: set[int] = set()  # numbers of what stands among the acts of other processes and is none
@@ -153,6 +155,7 @@ class Gateway:
             max_body=settings.server.max_body_bytes,
             max_in_flight=settings.server.max_in_flight,
             max_memory=settings.server.max_body_memory_bytes,
+            refusals=self.refusals,
         )
         self.canaries = Canaries(
             settings.canaries, self.fleet, self.relay, self._canary_terms, Baselines(Path(canaries_dir(settings))),
@@ -227,7 +230,7 @@ class Gateway:
     def _front(self) -> Any:
         from .api.application import Front
 
-        return Strict(Front(self.services()), self._rules)
+        return Strict(Front(self.services()), self._rules, self.refusals)
 
     def services(self) -> Services:
         return Services(
@@ -238,6 +241,7 @@ class Gateway:
             reader=self.reader,
             sequencer=self.sequencer,
             inference=self.inference,
+            refusals=self.refusals,
             relay=self.relay,
             pool=self.pool,
             live=self.live,

@@ -22,6 +22,7 @@ FIELDS = frozenset(
         "error", "exception", "failures", "outcome", "keyset", "size", "known_size", "ed25519", "path", "url", "count",
         "open_intents", "check", "model", "state", "p", "rekeyed", "epoch", "counts", "doubted",
         "signal", "seconds", "version", "origin", "notice", "kind", "key", "seq", "nodes", "policies", "connections",
+        "code", "status", "param",
     )
 )  # fmt: skip
 _LONGEST = 2000

@@ -63,10 +63,18 @@ def application(services: Services) -> Litestar:
     async def provide() -> Services:
         return services
 
+    def ours(request: Request[Any, Any, Any], error: VerirouteError) -> Response[bytes]:
+        services.refusals.note(error, services.keys.key_id(request.scope["headers"]))
+        return _answer(error)
+
+    def litestars(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        refusal = _refusal(request.scope["path"], error)
+        return ours(request, refusal) if refusal is not None else _unexpected(request, error)
+
     return Litestar(
         route_handlers=[infer, *reads.HANDLERS, *admin.HANDLERS, *health.HANDLERS],
         dependencies={"services": Provide(provide)},
-        exception_handlers={VerirouteError: _ours, HTTPException: _litestars, Exception: _unexpected},
+        exception_handlers={VerirouteError: ours, HTTPException: litestars, Exception: _unexpected},
         # One path answers each key differently, and `x-api-key` tells no cache so, as `authorization` does (RFC 9111
         # section 3.5): a proxy's cache would hand one key's receipts to another. What is public says so itself.
         response_headers=[ResponseHeader(name="cache-control", value="no-store")],
@@ -82,19 +90,14 @@ def _answer(error: VerirouteError) -> Response[bytes]:
     return Response(body, status_code=status, headers=shown, media_type="application/json")
 
 
-def _ours(request: Request[Any, Any, Any], error: VerirouteError) -> Response[bytes]:
-    return _answer(error)
-
-
-def _litestars(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def _refusal(path: str, error: HTTPException) -> VerirouteError | None:
+    """Litestar's refusal in our words; None where it is a failure."""
     if error.status_code == 404:
-        return _answer(NotFound(f"There is nothing at this path; {_elsewhere(request.scope['path'])}"))
+        return NotFound(f"There is nothing at this path; {_elsewhere(path)}")
     if error.status_code == 405:
-        allow = "GET, OPTIONS" if request.scope["path"].rstrip("/") == _LIVE else "GET, HEAD, OPTIONS"
-        return _answer(MethodNotAllowed("This path does not take that method; docs/api.md lists them.", allow=allow))
-    if error.status_code < 500:
-        return _answer(BadRequest("The request is not valid."))
-    return _unexpected(request, error)
+        allow = "GET, OPTIONS" if path.rstrip("/") == _LIVE else "GET, HEAD, OPTIONS"
+        return MethodNotAllowed("This path does not take that method; docs/api.md lists them.", allow=allow)
+    return BadRequest("The request is not valid.") if error.status_code < 500 else None
 
 
 def _elsewhere(path: str) -> str:

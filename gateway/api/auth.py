@@ -99,3 +99,11 @@ class KeyRing:
         if found is None or not hmac.compare_digest(found[0], digest):
             raise InvalidKey(_REFUSED)
         return found[1]
+
+    def key_id(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """Whose key came with a request, by its headers; None without one that is in force."""
+        found = dict(headers)
+        try:
+            return self.principal(found.get(b"authorization"), found.get(b"x-api-key")).key_id
+        except InvalidKey:
+            return None

@@ -56,7 +56,7 @@ async def metrics(request: Request[Any, Any, Any], services: Services) -> Respon
 
     inference, sequencer = services.inference, services.sequencer
     put("veriroute_accepted_total", "counter", "Requests accepted.", [("", inference.accepted)])
-    refused = [(f'{{code="{code}"}}', float(n)) for code, n in sorted(inference.refused.items())]
+    refused = [(f'{{code="{code}"}}', float(n)) for code, n in sorted(services.refusals.counts.items())]
     put("veriroute_refused_total", "counter", "Requests refused before acceptance, by code.", refused)
     ended = [
         (f'{{verdict="{verdict}",release="{release}"}}', float(n))

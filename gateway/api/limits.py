@@ -14,6 +14,8 @@ import msgspec
 
 from gateway.errors import Busy
 
+from .refusals import Refusals
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one client may cost. Sizes in bytes, times in seconds; the defaults suit a loopback or office gateway.
@@ -76,10 +78,14 @@ class Watched(Protocol):
 
 
 class Watch:
-    """Every open connection of one server, the sweep over them, and counters for the metrics page."""
+    """Every open connection of one server, the sweep over them, and counters for the metrics page.
 
-    def __init__(self, limits: Limits) -> None:
+    `refusals` hears of requests that were no HTTP, too large or too slow.
+    """
+
+    def __init__(self, limits: Limits, refusals: Refusals | None = None) -> None:
         self.limits = limits
+        self.refusals = refusals
         self.connections: set[Watched] = set()
         self.counts = {"accepted": 0, "turned_away": 0, "refused": 0, "timed_out": 0, "cut": 0}
         self._timer: asyncio.TimerHandle | None = None

@@ -23,6 +23,7 @@ from .auth import KeyRing, Principal
 from .cycle import ClientGone
 from .errors import render
 from .limits import BodyMemory
+from .refusals import Refusals
 from .strict import read_body
 from .terms import TermsBook
 
@@ -74,6 +75,7 @@ class Inference:
         max_in_flight: int,
         max_memory: int,
         body_s: float = 60.0,
+        refusals: Refusals | None = None,
     ) -> None:
         self._relay = relay
         self._keys = keys
@@ -85,7 +87,7 @@ class Inference:
         self.bodies = BodyMemory(max_memory)
         self.in_flight = 0
         self.accepted = 0
-        self.refused: dict[str, int] = {}
+        self.refusals = refusals or Refusals()
         self.closing = False
         self._idle = asyncio.Event()
 
@@ -93,7 +95,7 @@ class Inference:
         try:
             incoming = await self._accept(scope, receive)
         except VerirouteError as error:
-            self.refused[error.code] = self.refused.get(error.code, 0) + 1
+            self.refusals.note(error, self._keys.key_id(scope["headers"]))
             status, headers, body = render(error)
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})

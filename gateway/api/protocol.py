@@ -393,6 +393,8 @@ class FrontProtocol(HttpToolsProtocol):
 
     def _write_refusal(self, error: VerirouteError) -> None:
         self.watch.counts["refused"] += 1
+        if self.watch.refusals is not None:
+            self.watch.refusals.note(error)
         status, headers, body = render(error, close=True)
         headers = [*self.server_state.default_headers, *headers]
         lines = [name + b": " + value + b"\r\n" for name, value in headers]

@@ -19,6 +19,7 @@ from gateway.upstream.pool import UpstreamPool
 from .auth import KeyRing
 from .live import LiveFeed
 from .openai import Inference
+from .refusals import Refusals
 from .terms import TermsBook
 
 
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     reader: Reader
     sequencer: Sequencer
     inference: Inference
+    refusals: Refusals
     relay: Relay
     pool: UpstreamPool
     live: LiveFeed

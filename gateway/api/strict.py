@@ -34,6 +34,7 @@ from gateway.model.node import ENDPOINTS
 
 from .errors import render
 from .limits import BodyMemory
+from .refusals import Refusals
 
 Headers = Sequence[tuple[bytes, bytes]]
 Receive = Callable[[], Awaitable[Any]]
@@ -223,15 +224,18 @@ def check(scope: Any, rules: Rules) -> None:
 class Strict:
     """The middleware. Outermost: nothing of ours runs before it, and what it refuses costs no key lookup."""
 
-    def __init__(self, app: Any, rules: Rules | None = None) -> None:
+    def __init__(self, app: Any, rules: Rules | None = None, refusals: Refusals | None = None) -> None:
         self.app = app
         self.rules = rules or Rules()
+        self.refusals = refusals
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
             try:
                 check(scope, self.rules)
             except VerirouteError as error:
+                if self.refusals is not None:
+                    self.refusals.note(error)
                 await refuse(error, send)
                 return
         elif scope["type"] != "lifespan":

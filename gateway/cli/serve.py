@@ -136,7 +136,7 @@ async def _serve(settings: Settings, accept_rollback: bool) -> int:
         gateway.app,
         host=settings.server.host,
         port=settings.server.port,
-        watch=Watch(limits),
+        watch=Watch(limits, gateway.refusals),
         shutdown_s=settings.server.drain_s,
         lifespan="off",
     )
