@@ -473,7 +473,7 @@ class Fleet:
         """What the attester finds. Where it fails at something that a node sent, it has found nothing."""
         try:
             return await self._attester.attest(member.node, member.adapter)
-        except Exception as error:  # else the next turn would ask again at once, for ever
+        except (Exception, SystemExit) as error:  # else the next turn would ask again at once, for ever
             log.error("appraisal.failed", node=member.node.id, exc_info=error)
             check = Check("evidence", Outcome.NONE, "appraisal_failed")
             return Attestation(AttestationResult((check,)), None, None)

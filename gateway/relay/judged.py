@@ -7,14 +7,27 @@ import msgspec
 from gateway.exchange.render import claims_map, executed_in
 from gateway.exchange.reply import Reply
 from gateway.model.node import AttestedSession
-from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy.decide import Decision, decide
 from gateway.policy.machine import under
 from gateway.policy.schema import CompiledPolicy
-from gateway.verify.checks import Phase
+from gateway.verify.checks import CHECKS, PROOFS, Phase
 from gateway.verify.response import BOUND, bound_claim
 
 _SIGNED = ("signature", "key_bound", "response_bound")
+_FAILED = "appraisal_failed"
+
+#: What was found of an answer at which the verifier itself failed: of no check that applies anything.
+UNJUDGED = AttestationResult(
+    tuple(
+        [
+            Check(entry.id, Outcome.NONE, _FAILED)
+            for entry in CHECKS.values()
+            if Phase.RESPONSE in entry.phases and entry.id not in PROOFS
+        ]
+    ),
+    tuple([Claim(name, "unknown", None, _FAILED) for name in BOUND]),
+)
 
 
 class Judged(msgspec.Struct, frozen=True):

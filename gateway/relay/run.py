@@ -52,7 +52,7 @@ from gateway.verify.proofs.evidence import ProofRecord
 from .book import Book
 from .chain import Chain
 from .ends import UNSUPPORTED, Done, Ends, Next
-from .judged import Facts, Got, Judged, is_signed, seen_lately, with_chain
+from .judged import UNJUDGED, Facts, Got, Judged, is_signed, seen_lately, with_chain
 from .proving import assumed, parts_of, proved
 from .terms import Sink, Terms
 from .till import OF_THE_REQUEST, Till, Unpaid
@@ -507,9 +507,12 @@ class Run(Ends):
         # this request is taken for its answer, so what was seen before is a replay only if it is older.
         dated = reply.dated() if first is not None else None
         seen = first is not None and (dated is None or dated < int(self.sent_at))
-        result = reply.appraise(
-            x.session, self.asked, now=relay.now(), skew_s=self.policy.freshness.response_skew_s, seen_before=seen
-        )
+        skew_s = self.policy.freshness.response_skew_s
+        try:
+            result = reply.appraise(x.session, self.asked, now=relay.now(), skew_s=skew_s, seen_before=seen)
+        except (Exception, SystemExit) as error:  # a verifier that raises has shown nothing
+            log.error("appraisal.failed", receipt=x.receipt_id, node=member.node.id, exc_info=error)
+            result = UNJUDGED
         if statement is not None and first is None and is_signed(result):
             journal.remember(network, statement, relay.now())
         if seen and first is not None and dated is not None and first > self.sent_at - SAME_SECOND_S:
