@@ -91,8 +91,9 @@ class KeyRing:
             return LOCAL
         key = api_key
         if authorization is not None:
-            # The scheme is a word in any case (RFC 9110 section 11.1).
-            key = authorization[7:] if authorization[:7].lower() == b"bearer " else b""
+            # One spelling, though the word is one in any case to RFC 9110 section 11.1: what filters or hides keys in
+            # front of us, or in a log, looks for this one, as every SDK sends it.
+            key = authorization[7:] if authorization.startswith(b"Bearer ") else b""
         # Hash whatever came, so that a malformed key costs what a good one does.
         digest = key_digest((key or b"")[:512])
         found = self._keys.get(digest)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.errors import LogUnavailable, NotFound
+from gateway.errors import BadRequest, LogUnavailable
 from gateway.model.admin import Row
 from gateway.model.entry import Opening
 
@@ -153,13 +153,13 @@ class Reader(TreeReads, AuditReads):
     ) -> list[Row]:
         """A key's receipts, newest first: up to `limit` that are older than its receipt `after`.
 
-        `NotFound` when `after` is no receipt of this key, whosever it may be.
+        `BadRequest` when `after` is no receipt of this key, whosever it may be.
         """
         before = None
         if after is not None:
             found = self._one("SELECT idx FROM receipt WHERE id = ? AND key_id = ?", after, key_id)
             if found is None:
-                raise NotFound("there is no receipt of yours with the id given as `after`", param="after")
+                raise BadRequest("there is no receipt of yours with the id given as `after`", param="after")
             before = found[0]
         conditions, values = ["key_id = ?"], [key_id]
         if client_request_id is not None:

@@ -13,7 +13,7 @@ import pytest
 from storage_kit import filled, opened, receipt, record, ulid
 
 from gateway.crypto.merkle import leaf_hash, node_hash, subtree_root, verify_consistency, verify_inclusion
-from gateway.errors import LogRefused, LogUnavailable, NotFound, ProofError
+from gateway.errors import BadRequest, LogRefused, LogUnavailable, NotFound, ProofError
 from gateway.log.tiles import decode_bundle, decode_tile, tiles_at
 from gateway.storage.reads import Reader
 
@@ -73,10 +73,10 @@ def test_a_key_sees_its_own_receipts_page_by_page(reader: Reader) -> None:
     assert reader.rows_of_key("key_1' OR '1'='1") == []
 
 
-def test_anothers_cursor_is_unknown(reader: Reader) -> None:
+def test_g08_anothers_cursor_is_unknown(reader: Reader) -> None:
     """A cursor of another key is refused exactly like one that never existed."""
     for cursor in (ulid(2), ulid(10**6), "%", "'; --"):
-        with pytest.raises(NotFound) as refused:
+        with pytest.raises(BadRequest) as refused:
             reader.rows_of_key("key_1", after=cursor)
         assert (str(refused.value), refused.value.param) == (
             "there is no receipt of yours with the id given as `after`",
