@@ -29,6 +29,7 @@
     │   ├── LogUnavailable      503  log_unavailable
     │   ├── Busy                503  busy
     │   └── InternalError       500  internal_error
+    │       └── PolicyFailed    503  internal_error        the policy could not be applied, so nothing may leave
     ├── FormatError             bytes that are not what their format says (parsers raise this and nothing else)
     │   └── ProofError          a well-formed proof that does not prove
     ├── PolicyError             a policy file that cannot be used; carries file, line, key
@@ -191,6 +192,12 @@ class Busy(ServiceError):
 
 class InternalError(ServiceError):
     code, status = "internal_error", 500
+
+
+class PolicyFailed(InternalError):
+    """The policy engine itself failed: what nobody could decide about does not leave."""
+
+    status = 503
 
 
 class FormatError(VerirouteError):

@@ -22,6 +22,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from gateway.errors import PolicyFailed
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.verify.checks import CHECKS, CLAIMS, Phase
@@ -80,7 +81,21 @@ def decide(
     In the phase `NODE`, `result` is the appraisal of the node. In the phase `RESPONSE`, `result` is the appraisal of
     the answer and `node` that of the node it came from: the decision is about both, since policy is. Without `node`,
     `result` must list the checks of both; a check that belongs to both phases is then listed twice.
+
+    Raises `PolicyFailed` where it cannot tell, which is a defect, and no leave to go on.
     """
+    try:
+        return _decide(result, policy, phase, node)
+    except Exception as error:
+        raise PolicyFailed(f"the policy {policy.name!r} could not be applied", reason="policy_failed") from error
+
+
+def _decide(
+    result: AttestationResult | AttestedSession,
+    policy: CompiledPolicy,
+    phase: Phase,
+    node: AttestationResult | AttestedSession | None,
+) -> Decision:
     plan = policy.plan
     if phase is Phase.NODE:
         checks = _checks(result, policy)

@@ -134,7 +134,8 @@ class Relay:
                 await asyncio.shield(run.stopped())
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the one boundary: whatever fails has its receipt
-            await run.fail(InternalError("the gateway failed; its log says how"), error)
+            ours = error if isinstance(error, InternalError) else InternalError("the gateway failed; its log says how")
+            await run.fail(ours, error)
         finally:
             self._runs.discard(run)
 

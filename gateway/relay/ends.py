@@ -268,8 +268,8 @@ class Ends:
             if self.started:
                 await _quietly(self.sink.cut(b""))
             return
-        release, reason = Release.FAILED, "internal_error"
-        ending = Ending(verdict=Outcome.NONE, release=release, status=500, reason=reason, form=self.x.form)
+        release, reason = Release.FAILED, error.reason or "internal_error"
+        ending = Ending(verdict=Outcome.NONE, release=release, status=error.status, reason=reason, form=self.x.form)
         try:
             await self.refuse(error, ending, None)
         except (Done, OSError, VerirouteError):

@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given, settings
 from policy_strategies import NODE_RESULTS, RESPONSE_RESULTS, policies, reference_verdict, with_leaf
 
+from gateway.errors import PolicyFailed
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
 from gateway.policy import CompiledPolicy, Phase, decide, parse_policy
 from gateway.policy.decide import PRECEDENCE
 from gateway.policy.tree import conjuncts, leaves
+from gateway.policy_files import read_policies
 from gateway.routing import node_at_fault
 from gateway.verify.checks import CHECKS
 
@@ -421,3 +423,11 @@ def test_order_of_checks_does_not_matter(
     """The same checks and claims in another order give the same decision."""
     turned = AttestationResult(response.checks[::-1], response.claims[::-1])
     assert decide(response, policy, Phase.RESPONSE, node=node) == decide(turned, policy, Phase.RESPONSE, node=node)
+
+
+def test_h17_what_it_cannot_decide_it_does_not_permit() -> None:
+    """An input that no verifier gives raises our error, with the cause behind it, and never a decision."""
+    with pytest.raises(PolicyFailed) as caught:
+        decide(AttestationResult((None,)), read_policies()["signed"], Phase.NODE)  # type: ignore[arg-type]
+    assert caught.value.__cause__ is not None
+    assert (caught.value.status, caught.value.reason, caught.value.retryable) == (503, "policy_failed", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,19 @@ async def test_h13_a_verifier_of_nodes_that_raises(
     assert member.last is not None
     assert [check.reason for check in member.last.result.checks] == ["appraisal_failed"]
     assert member.flight is None
+
+
+@pytest.mark.parametrize("error", RAISED[:-1], ids=lambda error: type(error).__name__)
+async def test_h17_a_policy_engine_that_raises(
+    gateway: Gateway, node: ScriptedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """503 that is not to be retried, with its receipt; nothing of the answer or the error leaves."""
+    with monkeypatch.context() as broken:
+        broken.setattr(sys.modules["gateway.policy.decide"], "_settled", raises(error))
+        answer = await ask(gateway)
+    assert (answer.status, answer.error["code"], answer.error["reason"]) == (503, "internal_error", "policy_failed")
+    assert answer.headers["x-should-retry"] == "false"
+    assert b"SECRET" not in answer.body
+    assert len(node.received) == 1
+    row = Ledger(tmp_path / "audit.db").check().of("x")
+    assert (row.verdict, row.release, row.reason) == ("none", "failed", "policy_failed")
