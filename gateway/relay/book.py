@@ -71,6 +71,7 @@ class Book:
 
     def _intent_written(self, future: asyncio.Future[Committed]) -> None:
         """Policy did not wait for the intent; when it is not durable by now, it is owed."""
+        self._pending = None  # not sooner: between the log's answer and this turn a receipt would overtake what is owed
         error = None if future.cancelled() else future.exception()
         if isinstance(error, LOG_FAILED):
             self._intent_later(error)
@@ -118,7 +119,7 @@ class Book:
     def _queue(self, ending: Ending) -> Sealed:
         """Hand the receipt to the log without waiting for it, and give it back."""
         self.degraded = True
-        if self._pending is None or self._pending.done():
+        if self._pending is None:
             future, entry, sealed = self._recorder.receipt(self.x, ending)
             future.add_done_callback(partial(self._written, entry))
         else:

@@ -15,6 +15,7 @@ from behind_front import ask, behind_front
 from policy_kit import write_policy
 from scripted import ScriptedNode
 
+from gateway.errors import LogUnavailable
 from gateway.log.audit_rows import read_envelope
 from gateway.model.entry import Committed
 from gateway.model.verdict import Outcome, Release
@@ -30,12 +31,28 @@ class Recorder:
     def __init__(self) -> None:
         self.intended: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
         self.appended: list[str] = []
+        self.kept: list[str] = []
 
     def intent(self, x: object) -> asyncio.Future[Committed]:
         return self.intended
 
     def entry(self, x: object, ending: Ending) -> tuple[str, str]:
-        return str(ending.reason), "sealed"
+        return str(ending.reason or ending.release), "sealed"
+
+    def intent_later(self, x: object, error: object) -> bool:
+        self.kept.append("intent")
+        return True
+
+    def receipt(self, x: object, ending: Ending) -> tuple[asyncio.Future[Committed], str, str]:
+        return self.append(str(ending.release)), str(ending.release), "sealed"
+
+    def receipt_later(self, x: object, ending: Ending, error: object) -> str:
+        self.kept.append(str(ending.release))
+        return "sealed"
+
+    def keep(self, entry: str, error: object) -> bool:
+        self.kept.append(entry)
+        return True
 
     def append(self, entry: str) -> asyncio.Future[Committed]:
         self.appended.append(entry)
@@ -55,6 +72,18 @@ async def test_a_receipt_that_waits_for_its_intent_outlives_who_waits_for_it() -
     recorder.intended.set_result(cast(Any, None))
     await asyncio.sleep(0)
     assert recorder.appended == ["stopped"]
+
+
+async def test_a_receipt_does_not_overtake_an_intent_that_has_just_failed() -> None:
+    """The log refuses the intent in the very turn in which the answer is recorded: both are owed, in their order."""
+    audit = SimpleNamespace(durability="async", on_log_failure="degrade")
+    recorder, policy = Recorder(), SimpleNamespace(audit=audit)
+    book = Book(cast(Any, recorder), cast(Any, None), cast(Any, policy), {})
+    assert await book.intend() is None
+    recorder.intended.set_exception(LogUnavailable("the disk is full"))
+    await book.record(Ending(verdict=Outcome.AFFIRMING, release=Release.RELEASED, status=200))
+    await asyncio.sleep(0)
+    assert (recorder.appended, recorder.kept) == ([], ["intent", "released"])
 
 
 @pytest.mark.parametrize(("hangs", "ends"), [(True, "failed"), (False, "released")])
