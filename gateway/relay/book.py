@@ -95,8 +95,13 @@ class Book:
         try:
             if released and self._policy.audit.durability == "async":
                 return None, self._queue(ending)
-            future, _, sealed = self._recorder.receipt(self.x, ending)
-            committed = await future
+            future, entry, sealed = self._recorder.receipt(self.x, ending)
+            try:
+                committed = await (future if released else asyncio.shield(future))
+            except asyncio.CancelledError:  # what the log makes of it is seen to all the same
+                future.add_done_callback(partial(self._written, entry))
+                self._count(ending)
+                raise
         except LOG_FAILED as error:
             if released and self._policy.audit.on_log_failure != "degrade":
                 raise

@@ -259,7 +259,8 @@ class Ends:
             async with asyncio.timeout(STOP_S):
                 await self.refuse(error, ending, None)
         except (Done, OSError, TimeoutError):
-            return
+            if not self.book.recorded:  # noting what was paid took all the time
+                await self.book.record(ending)
 
     async def fail(self, error: InternalError, cause: BaseException) -> None:
         """The gateway itself failed: the receipt says so and the agent hears it, if it still can."""

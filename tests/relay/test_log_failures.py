@@ -20,6 +20,7 @@ from scripted import ScriptedNode
 from gateway.app import Gateway
 from gateway.errors import Busy, InternalError, LogUnavailable, VerirouteError
 from gateway.model.entry import Entry
+from gateway.relay.till import Till
 from gateway.settings import load
 
 POLICIES = {
@@ -285,6 +286,37 @@ async def test_stopped_before_the_prompt_left(world: World) -> None:
     row = (await world.recover()).of("x")
     assert (row.release, row.reason, row.status) == ("failed", "stopped", 503)
     assert not world.node.received
+
+
+@pytest.mark.parametrize("late", ["receipt", "payment"])
+async def test_a_stop_outlasts_the_last_words(world: World, monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    """An exchange that is ended has a second to say so. However long log and ledger take, it has its receipt: what the
+    log refuses by then is owed."""
+    monkeypatch.setattr("gateway.relay.ends.STOP_S", 0.05)
+    loop = asyncio.get_running_loop()
+
+    def append(entry: Entry) -> Any:
+        future: asyncio.Future[Any] = loop.create_future()
+        error = LogUnavailable("another process keeps the log's database locked")
+        loop.call_later(0.3, lambda: future.done() or future.set_exception(error))
+        return future
+
+    async def withheld(till: Till, reason: str) -> None:
+        await asyncio.sleep(0.3)
+
+    world.gateway.sequencer.append = append  # type: ignore[method-assign]
+    if late == "payment":
+        monkeypatch.setattr(Till, "withheld", withheld)
+    asking = asyncio.create_task(world.ask("x", "refuse"))
+    await asyncio.sleep(0.1)
+    assert not await world.gateway.inference.drain(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await asyncio.sleep(0.5)
+    assert len(world.gateway.backlog) == 1
+    world.gateway.sequencer.append = world.append  # type: ignore[method-assign]
+    row = (await world.recover()).of("x")
+    assert (row.release, row.reason) == ("failed", "stopped")
 
 
 async def test_a_stop_waits_for_a_commit(world: World) -> None:
