@@ -13,6 +13,7 @@ import pytest
 from support_peer import answers, peer, pieces, read_request
 
 from gateway.clock import lease_clock
+from gateway.upstream.address import dial
 from gateway.upstream.connection import Connection, State
 from gateway.upstream.errors import (
     AnswerRefused,
@@ -1089,3 +1090,21 @@ async def test_many_exchanges_at_once_get_their_own_answers(pool):
 
         await asyncio.gather(*(worker(name) for name in range(20)))
         assert node.connections <= 20
+
+
+async def test_a_connection_given_up_as_it_is_made_frees_its_descriptor_once(pool, monkeypatch):
+    """Its socket is closed, and says so: one that took itself for open would later close another's descriptor."""
+    sockets = []
+
+    async def dialled(*to):
+        sockets.append(await dial(*to))
+        asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # as it becomes a transport
+        return sockets[0]
+
+    monkeypatch.setattr("gateway.upstream.pool.dial", dialled)
+    async with peer(answers(HELLO)) as node:
+        with pytest.raises(asyncio.CancelledError):
+            await pool.acquire(node.origin, None, 5.0)
+        await asyncio.sleep(0.05)
+        assert sockets[0].fileno() == -1
+    assert pool.open_count == 0
