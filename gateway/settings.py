@@ -317,7 +317,7 @@ def _judge_secrecy(text: str, path: str, mode: int) -> None:
         address = _ADDRESS.fullmatch(value)
         if address is None or address[1].lower() not in ("http://", "https://"):
             continue  # of a database, it is a path
-        if any(map(_like_a_key, re.split("[^A-Za-z0-9_-]", address[3]))):
+        if any(map(_like_a_key, re.split("[^A-Za-z0-9]", address[3]))):
             line = next((f":{n}" for n, line in enumerate(text.split("\n"), 1) if value in line), "")
             raise ConfigError(
                 f"{path}{line}: an address here holds what looks like a provider's key, and every user can read the "
@@ -326,7 +326,8 @@ def _judge_secrecy(text: str, path: str, mode: int) -> None:
 
 
 def _like_a_key(part: str) -> bool:
-    """Whether a piece of a path or query is long enough for a key, and is no word."""
+    """Whether a piece of a path or query is long enough for a key, and is no word. Names of models and deployments have
+    dashes, so that their pieces are short."""
     return len(part) >= 16 and any(map(str.isdigit, part)) and any(map(str.isalpha, part))
 
 

@@ -351,7 +351,7 @@ KEYED = "[networks.og]\n\nrpc = ['https://rpc.example', 'https://rpc.example/v2/
 
 
 @pytest.mark.parametrize(
-    "address", ["https://rpc.example/v2/4f0c2a9be77d41d0", "https://rpc.example/?k=AbCdEf_0123456789"]
+    "address", ["https://rpc.example/v2/4f0c2a9be77d41d0", "https://rpc.example/?k=Ab_CdEfGh0123456789"]
 )
 def test_l06_a_key_in_a_file_that_everybody_can_read_is_refused(address: str, tmp_path: Path) -> None:
     """With file and line, and without a word of the key; for its owner, and the service's group, it may stand there."""
@@ -371,12 +371,13 @@ def test_l06_a_key_in_a_file_that_everybody_can_read_is_refused(address: str, tm
     [
         "https://rpc.example/some/rather-long-path-of-words",
         "https://rpc.example/v2",
+        "https://models.example/deployments/gpt-4o-mini-2024-07-18/1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed",
         "x/y1234567890123456",
         "sqlite:////tmp/app-4f0c2a9be77d41d0/x.db",
     ],
 )
 def test_what_is_no_key_may_be_read_by_everybody(address: str, tmp_path: Path) -> None:
-    """Words, versions, and what is no address."""
+    """Words, versions, names of deployments, and what is no address."""
     path = tmp_path / "x.toml"
     path.write_text(KEYED.replace("https://rpc.example/v2/4f0c2a9be77d41d0", address), "utf-8")
     path.chmod(0o644)
