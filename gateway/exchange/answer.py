@@ -62,6 +62,8 @@ class Message(msgspec.Struct):
     tool_calls: list[ToolCall] | None = None
     function_call: Function | None = None
     refusal: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
 
 
 class Choice(msgspec.Struct):
@@ -70,6 +72,7 @@ class Choice(msgspec.Struct):
     delta: Message | None = None
     text: str | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class Usage(msgspec.Struct):

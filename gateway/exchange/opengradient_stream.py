@@ -41,7 +41,7 @@ from .opengradient_members import (
     usage_of,
 )
 from .sse import Block, Framer
-from .stream import DONE, END, Piece, UpstreamError
+from .stream import DONE, END, ERROR, Piece, UpstreamError
 
 _TEE = frozenset(MEMBERS)
 _END = Piece(END, b"data: [DONE]\n\n")
@@ -117,6 +117,8 @@ class OpenGradientReader:
             self._end(pieces)
             return
         self._data.update(data + b"\n")
+        if block.event == ERROR:
+            raise UpstreamError
         if block.event not in (b"", b"message"):
             self._beside.withheld.add("event " + block.event[:80].decode("ascii", "replace"))
             return
@@ -140,6 +142,8 @@ class OpenGradientReader:
             raise UpstreamError
         self._started = True
         if frame.model is not None and len(self._models) < 4:
+            if self._models.keys() - {frame.model}:
+                self._grammar = self._grammar or "the model changes between events"
             self._models[frame.model] = None
         if frame.usage is not None:
             self._usage = usage_of(frame.usage) or self._usage

@@ -60,6 +60,8 @@ DONE = b"[DONE]"
 MOST_DROPPED = 64
 #: How the names of events begin that only we may send.
 OURS_EVENTS = b"veriroute"
+#: How servers name the event of an error, in whatever form they tell it.
+ERROR = b"error"
 TEXT, CALL, FINISH, END, CHAIN = "text", "call", "finish", "end", "chain"
 #: After so many events that were like none before, none is looked for any more.
 UNLIKE = 8
@@ -98,6 +100,7 @@ class StreamReader:
         self.receipt: bytes | None = None
         self.receipt_problem: str | None = None
         self.ended = False
+        self._done = False  # `[DONE]` came behind the terminator of an API that has another
         self.rebuilt = False
         self.dropped_members: tuple[str, ...] = ()  # the first of them: a node may send as many as it likes
         self.uncovered: tuple[str, ...] = ()
@@ -187,8 +190,8 @@ class StreamReader:
             return chain
         covered.append(block.raw)
         if self.ended:
-            if block.data == DONE and self._protocol.named:  # some servers end the streams of all APIs with it, too
-                self.rebuilt = True
+            if block.data == DONE and self._protocol.named and not self._done:
+                self._done = self.rebuilt = True  # some servers end the streams of all APIs with it, too
             else:
                 self._grammar = self._grammar or "data after the terminator"
             return None
@@ -207,10 +210,13 @@ class StreamReader:
     def _event(self, block: Block) -> str:
         data = block.data
         assert data is not None
-        if data == DONE and not self._protocol.named:
+        if data == DONE:
             if not self._protocol.started:
                 self._grammar = self._grammar or "the terminator came first"
-            return END
+            if not self._protocol.named:
+                return END
+        elif block.event == ERROR:
+            raise UpstreamError
         self._said.append(data)
         protocol = self._protocol
         if self._alike is not None and (text := self._alike.text(data)) is not None:
@@ -307,6 +313,8 @@ class _Protocol(ABC):
 
     def _model(self, model: str | None) -> None:
         if model and model not in self.models and len(self.models) < 4:
+            if self.models:
+                self.problem = self.problem or "the model changes between events"
             self.models.append(model)
 
     def _usage(self, usage: Usage | None) -> None:
@@ -331,7 +339,7 @@ class _Chat(_Protocol):
     def event(self, name: bytes, document: dict[str, Any]) -> str:
         self.started = True
         chunk = msgspec.convert(document, Answer)
-        if chunk.error is not None:
+        if chunk.error is not None or chunk.object == "error":
             raise UpstreamError
         if chunk.id:  # empty where a server says something of the request first, as Azure does
             if self.answer_id is not None and chunk.id != self.answer_id:
@@ -348,6 +356,8 @@ class _Chat(_Protocol):
         return FINISH if kind == TEXT and self._finished else kind
 
     def _choice(self, choice: Any, kind: str) -> str:
+        if choice.error is not None:
+            raise UpstreamError
         index = choice.index
         if not 0 <= index < self.head.n:
             self.problem = self.problem or f"choice {index} where {self.head.n} were asked for"
@@ -357,8 +367,9 @@ class _Chat(_Protocol):
             kind = CALL
         delta = choice.delta
         content = None if self._chat else choice.text
-        calls = False
+        calls = more = False
         if delta is not None:
+            more = bool(delta.content or delta.refusal or delta.reasoning_content or delta.reasoning)
             if self._chat and isinstance(delta.content, str):
                 content = delta.content
             calls = bool(delta.tool_calls) or delta.function_call is not None
@@ -367,7 +378,7 @@ class _Chat(_Protocol):
             if delta.function_call is not None:
                 call = ToolCall(function=delta.function_call)
                 self._calls.setdefault((index, "function_call", 0), []).append(call)
-        if index in self._finished and (content or calls):
+        if index in self._finished and (content or calls or more):
             self.problem = self.problem or "content after the finish event"
         if content and index == 0:
             self.text.append(content)
@@ -577,6 +588,7 @@ class _Messages(_Named):
     def __init__(self, head: Head) -> None:
         super().__init__(head)
         self._blocks: list[tuple[Call | None, list[str]]] = []  # as SDKs list them; the texts are a call's input
+        self._stopped = False
 
     def _read(self, kind: str, event: _BlockStart) -> str:
         if kind == "error":
@@ -589,7 +601,10 @@ class _Messages(_Named):
         if kind == "message_stop":
             return END
         if kind == "message_delta":
+            self._stopped = self._stopped or bool(event.delta and event.delta.get("stop_reason"))
             return FINISH
+        if self._stopped and kind in ("content_block_start", "content_block_delta"):
+            self.problem = self.problem or "content after the finish event"
         return self._content(kind, event)
 
     def _start(self, message: Answer) -> str:

@@ -247,6 +247,16 @@ def test_an_error_in_the_stream_ends_it() -> None:
     reader = reader_of()
     with pytest.raises(UpstreamError):
         reader.feed(sse(text_frame("a"), {"error": "Error code: 529", "retryable": True}, done=False))
+    with pytest.raises(UpstreamError):
+        reader_of().feed(b'event: error\ndata: "Error code: 529"\n\n')
+
+
+def test_d13_a_model_that_changes_breaks_the_grammar() -> None:
+    """Also where both names could pass for the one that was asked for."""
+    reader, _ = run(sse({**text_frame("a"), "model": "m-1"}, last_frame("a", model="m-2")))
+    assert reader.observation().stream_grammar == "the model changes between events"
+    reader, _ = run(sse({**text_frame("a"), "model": "m-1"}, last_frame("a", model="m-1")))
+    assert reader.observation().stream_grammar is None
 
 
 @pytest.mark.parametrize(

@@ -90,18 +90,31 @@ def test_tool_call_deltas_are_put_together() -> None:
         (PLAIN + chunk({"content": "x"}) + DONE, "content after the finish event"),
         (PLAIN + chunk({"tool_calls": [{"index": 0}]}) + DONE, "content after the finish event"),
         (chunk({"content": "x"}, index=1) + PLAIN + DONE, "choice 1 where 1 were asked for"),
+        (PLAIN + chunk({"content": [{"type": "text", "text": "x"}]}) + DONE, "content after the finish event"),
+        (PLAIN + chunk({"refusal": "x"}) + DONE, "content after the finish event"),
+        (PLAIN + chunk({"reasoning_content": "x"}) + DONE, "content after the finish event"),
+        (PLAIN + chunk({"reasoning": "x"}) + DONE, "content after the finish event"),
         (PLAIN + event({"id": "other", "choices": []}) + DONE, "the id changes between events"),
+        (PLAIN + event({"model": "other", "choices": []}) + DONE, "the model changes between events"),
         (
             event({"choices": [{"index": 0, "delta": {"content": "x"}}, {"index": 0, "delta": {}}]}) + PLAIN + DONE,
             "an event has one choice twice",
         ),
     ],
 )
-def test_broken_grammar_is_seen(stream: bytes, problem: str) -> None:
+def test_d05_d11_d13_broken_grammar_is_seen(stream: bytes, problem: str) -> None:
     """What the protocol does not allow is an observation with its reason."""
     r = reader()
     r.feed(stream)
     assert r.observation().stream_grammar == problem
+
+
+def test_what_adds_nothing_may_stand_behind_the_finish() -> None:
+    """Servers tell of usage there, in a chunk whose delta is there and empty."""
+    r = reader()
+    empty = {"role": "assistant", "content": "", "refusal": None, "reasoning_content": "", "reasoning": None}
+    r.feed(PLAIN + chunk(empty) + chunk(empty, "stop") + DONE)
+    assert r.observation().stream_grammar is None
 
 
 def test_an_empty_text_is_no_id_no_model_and_no_finish() -> None:
@@ -161,8 +174,24 @@ def test_an_error_object_in_the_stream() -> None:
         reader().feed(PLAIN + event({"error": {"message": "secret"}}))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        event({"error": "secret"}),
+        event({"object": "error", "message": "secret", "code": 500}),
+        event({"message": "secret"}, "error"),
+        event("secret", "error"),
+        event({"choices": [{"index": 0, "delta": {}, "finish_reason": "error", "error": {"message": "secret"}}]}),
+    ],
+)
+def test_d16_an_error_is_one_in_every_form_that_servers_give_it(error: bytes) -> None:
+    """By a member of the event or of its choice, by the kind of object, or by the event's name."""
+    with pytest.raises(UpstreamError):
+        reader().feed(PLAIN + error)
+
+
 @pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/messages"])
-@pytest.mark.parametrize(("name", "kind"), [("", {}), ("ping", {}), ("", {"type": "server_error"})])
+@pytest.mark.parametrize(("name", "kind"), [("", {}), ("ping", {}), ("error", {}), ("", {"type": "server_error"})])
 def test_an_error_object_in_a_stream_of_named_events(endpoint: str, name: str, kind: dict[str, str]) -> None:
     """Many servers send it without a name, and SDKs look for it in any event: its text does not go on."""
     head = Head(endpoint, "m", True, 1, frozenset())
@@ -444,16 +473,46 @@ def test_messages_grammar_and_errors() -> None:
 def test_a_done_behind_a_named_end_stays_here(head: Head) -> None:
     """Some servers say `[DONE]` behind an end that has a name, too. It says nothing; before that end it is no event."""
     end = event({"type": "message_stop"}) if head is MESSAGES else event({"type": "response.completed"})
-    for last in (DONE, event("[DONE]", "data"), DONE + DONE):
+    for last in (DONE, event("[DONE]", "data")):
         r = reader(head)
         (piece,) = r.feed(event({"type": "ping"}) + end + last)[1:]
         assert (piece.kind, piece.out, r.rebuilt, r.finish()) == (END, end, True, None)
         assert "after the terminator" not in (r.observation().stream_grammar or "")
         assert r.covered_sha256 == hashlib.sha256(event({"type": "ping"}) + end + last).hexdigest()
-    for bad in (end + event("[DONE] "), end + event({"type": "ping"}), DONE + end):
+    for bad in (end + event("[DONE] "), end + event({"type": "ping"}), end + DONE + DONE, DONE + end):
         r = reader(head)
         r.feed(bad)
         assert r.observation().malformed or r.observation().stream_grammar == "data after the terminator"
+
+
+@pytest.mark.parametrize("head", [RESPONSES, MESSAGES])
+def test_d05_a_done_first_breaks_the_grammar_of_named_events_too(head: Head) -> None:
+    """Whatever follows it, the stream said its end before its beginning."""
+    r = reader(head)
+    r.feed(DONE + event({"type": "message_start", "message": {"id": "c"}}))
+    assert r.observation().stream_grammar == "the terminator came first"
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "late"}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "late"}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "name": "f", "input": {}}},
+    ],
+)
+def test_d11_a_message_has_no_content_behind_its_finish(late: dict[str, object]) -> None:
+    """What a client does with it is unclear; a second `message_delta`, which only counts, is none."""
+    start = event({"type": "message_start", "message": {"id": "c", "model": "m"}})
+    delta = event({"type": "message_delta", "usage": {"output_tokens": 1}})
+    finish = event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}})
+    end = event({"type": "message_stop"})
+    r = reader(MESSAGES)
+    r.feed(start + delta + event(late) + finish + delta + end)
+    assert r.observation().stream_grammar is None
+    r = reader(MESSAGES)
+    r.feed(start + finish + delta + event(late) + end)
+    assert r.observation().stream_grammar == "content after the finish event"
 
 
 @given(st.binary(max_size=300), st.sampled_from([CHAT, RESPONSES, MESSAGES]))
