@@ -28,7 +28,7 @@ class AciReply:
 
     __slots__ = ("_problem", "_sealed", "_sha256", "content", "observation", "record")
     form = FORM
-    signs_usage = True  # every byte of the answer is hashed
+    signs_body = True  # every byte of the answer is hashed
 
     def __init__(
         self, observation: Observation, content: Content, record: bytes | None, problem: str | None, sha256: str

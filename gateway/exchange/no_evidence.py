@@ -31,7 +31,7 @@ class BareReply:
 
     __slots__ = ("_sha256", "content", "observation")
     form = FORM
-    signs_usage = False
+    signs_body = False
     record = None
 
     def __init__(self, observation: Observation, content: Content, sha256: str) -> None:

@@ -32,7 +32,7 @@ class OpenGradientReply:
 
     __slots__ = ("_answer", "_document", "_problem", "_statement", "content", "observation", "record")
     form = FORM
-    signs_usage = False  # the output alone is hashed
+    signs_body = False  # the output alone is hashed
 
     def __init__(
         self,

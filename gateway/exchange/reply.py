@@ -46,7 +46,7 @@ class LeftOut(msgspec.Struct, frozen=True):
 
 class Reply(Protocol):
     """One complete answer. `record` is its evidence as it is kept beside the receipt, None when there was none;
-    `signs_usage` says whether the counts of `usage` are in what such evidence signs."""
+    `signs_body` says whether such evidence signs every byte of the answer, those of `usage` too."""
 
     @property
     def observation(self) -> Observation: ...
@@ -57,7 +57,7 @@ class Reply(Protocol):
     @property
     def form(self) -> EvidenceForm: ...
     @property
-    def signs_usage(self) -> bool: ...
+    def signs_body(self) -> bool: ...
 
     def statement(self) -> bytes | None:
         """What was signed, and by whom, for the journal of replays; None when there is nothing, or our nonce in it."""

@@ -294,7 +294,7 @@ class Ends:
             evidence_form=facts.reply.form,
             input_tokens=seen.input_tokens,
             output_tokens=seen.output_tokens,
-            covered=facts.judged.signed and facts.reply.signs_usage,
+            covered=facts.covered,
         )
 
     def failure(self, status: int, reason: str) -> Ending:

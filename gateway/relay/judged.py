@@ -67,6 +67,11 @@ class Facts(msgspec.Struct, frozen=True):
     body: bytes | None
     data_sha256: str | None
 
+    @property
+    def covered(self) -> bool:
+        """Whether a key of the session signed every byte of the answer that came."""
+        return self.judged.signed and self.reply.signs_body
+
 
 class Got(msgspec.Struct, frozen=True):
     """A complete answer and its judgement, not released yet. `body` is what leaves then: the answer in one piece, or

@@ -42,7 +42,7 @@ from gateway.policy.schema import CompiledPolicy
 from gateway.recorder import Ending, Exchange, milliseconds
 from gateway.routing import stream_mode
 from gateway.upstream.connection import Connection
-from gateway.upstream.errors import ChannelError, ChannelRefused, NotReached, TooManyConnections
+from gateway.upstream.errors import ChannelClosed, ChannelError, ChannelRefused, NotReached, TooManyConnections
 from gateway.upstream.head import ResponseHead
 from gateway.upstream.limits import Deadlines
 from gateway.upstream.sealed import Channel, SealedConnection, SealedRoute
@@ -363,6 +363,8 @@ class Run(Ends):
         found = self._evidence(member, head)
         read = RULES[member.adapter.response_rule].whole(self.asked, found.receipt, found.problem, body)
         facts = Facts(self.appraise(member, read.reply), read.reply, body, None)
+        if head.delimited_by_close:
+            await self.hold_whole(member, facts)
         form = "verbatim" if read.verbatim else "rebuilt"
         return Got(facts, form, read.body, None, read.dropped, read.uncovered, read.body)
 
@@ -380,6 +382,7 @@ class Run(Ends):
         # Checking a signature costs more than all else that is done for an event, so events share one.
         kept = bytearray() if self.policy.plan.proofs or x.audit is not None else None
         gather_s = self.policy.release.gather_ms / 1000 if mode == "chained" else 0.0
+        unended = head.delimited_by_close
         try:
             while data := await connection.read_some(gather_s):
                 pieces = reader.feed(data)
@@ -403,18 +406,31 @@ class Run(Ends):
         except FormatError as error:
             member.failed("too_large")
             raise await self.upstream(member, "too_large", str(error)) from None
+        except ChannelClosed as error:
+            if error.reason != "truncated" or self.sink.gone or reader.finish() is not None:
+                raise
+            unended = True  # it broke off behind its terminator, and may be whole
         x.t_done = relay.mono()
-        cut = reader.finish()
-        if cut is not None:
+        missing = reader.finish()
+        if missing is not None:
             member.failed("truncated")
-            raise await self.upstream(member, "truncated", cut)
+            raise await self.upstream(member, "truncated", missing)
         reply = reader.reply()
         judged = self.appraise(member, reply, chain.broken or chain.unused(mode))
         facts = Facts(judged, reply, None, reader.data_sha256)
+        if unended:
+            await self.hold_whole(member, facts)
         form = "rebuilt" if reader.rebuilt else "verbatim"
         rest = hold.flush()
         answer = None if kept is None else assembled(bytes(kept) + rest)
         return Got(facts, form, rest, hold.end, reader.dropped_members, reader.uncovered, answer)
+
+    async def hold_whole(self, member: Member, facts: Facts) -> None:
+        """An answer whose end HTTP did not say: whole if a signature covers all of it. Raises `Next` or `Done` else."""
+        if not facts.covered:
+            member.failed("truncated")
+            detail = "the answer ended with its connection, and no signature covers all of it"
+            raise await self.upstream(member, "truncated", detail)
 
     async def conclude(self, member: Member, got: Got) -> None:
         """What follows from the verdict: the receipt, and with it the answer. Raises `Next`, and `Done` behind an

@@ -203,7 +203,7 @@ class SealedConnection:
             limit = Limits().body_bytes if max_body is None else max_body
             self._opener = sealed.exchange.opener(max_chunk=limit, max_total=limit)
             self.opened = True
-            return _head(200, SSE, Framing.CLOSE, None)
+            return _head(200, SSE, Framing.CHUNKED, None)  # the seal marks its last chunk
         raise self._broken("ohttp_plaintext" if media in (JSON, SSE) else "ohttp_media_type")
 
     async def read_some(self, gather_s: float = 0.0) -> bytes:

@@ -248,6 +248,54 @@ def test_a_stream_cut_in_the_middle(world: tuple[Gateway, ScriptedNode], how: st
     assert len(receipt["delivery"]["sentDigest"]["sha256"]) == 64
 
 
+def unended(node: ScriptedNode, stream: bool, *, chunked: bool, receipt: bool = True, end: bytes = b"") -> Any:
+    """An answer whose end only the end of the connection tells; `end` is what there is of a last chunk."""
+    body = STREAM + DONE if stream else ANSWER
+
+    async def script(of: Received) -> Any:
+        signed = base64.b64encode(node.receipt(of, body))
+        media = b"text/event-stream" if stream else b"application/json\r\nx-aci-receipt: " + signed * receipt
+        yield b"HTTP/1.1 200 X\r\ncontent-type: %b\r\n%b\r\n" % (media, b"transfer-encoding: chunked\r\n" * chunked)
+        sent = body + b"event: aci.receipt\ndata: %b\n\n" % signed if stream and receipt else body
+        yield b"%x\r\n%b\r\n%b" % (len(sent), sent, end) if chunked else sent
+
+    return script
+
+
+@pytest.mark.parametrize("end", [b"", b"0\r\n"])
+@pytest.mark.parametrize("optimistic", [False, True])
+def test_d04_without_a_last_chunk_a_signed_stream_is_whole_and_no_other(
+    world: tuple[Gateway, ScriptedNode], optimistic: bool, end: bytes
+) -> None:
+    """Behind the terminator nothing of the answer can be missing, if a signature covers all that came."""
+    gateway, node = world
+    key = gateway.optimistic if optimistic else None  # type: ignore[attr-defined]
+    node.script = unended(node, True, chunked=True, end=end)
+    answer = post(gateway, {**ASK, "stream": True}, key)
+    assert answer.status_code == 200
+    assert answer.content.endswith(DONE)
+    node.script = unended(node, True, chunked=True, receipt=False, end=end)
+    answer = post(gateway, {**ASK, "stream": True})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["reason"]) == (502, "upstream_failed", "truncated")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_e10_without_a_length_a_signed_answer_is_whole_and_no_other(
+    world: tuple[Gateway, ScriptedNode], stream: bool
+) -> None:
+    """A cut cannot be told from an end where the connection's is the only one."""
+    gateway, node = world
+    node.script = unended(node, stream, chunked=False)
+    assert post(gateway, {**ASK, "stream": stream}).status_code == 200
+    node.script = unended(node, stream, chunked=False, receipt=False)
+    answer = post(gateway, {**ASK, "stream": stream})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["reason"]) == (502, "upstream_failed", "truncated")
+    receipt = gateway.receipt(error["receipt"])
+    assert (receipt["verdict"], receipt["release"], receipt["delivery"]["bytes"]) == ("none", "withheld", 0)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_ends_the_generation(world: tuple[Gateway, ScriptedNode], stream: bool) -> None:
     """The node sees its peer leave well within a second, and the receipt says abandoned."""

@@ -75,7 +75,7 @@ def test_an_aci_answer_goes_on_verbatim() -> None:
     assert (read.body, read.verbatim, read.dropped, read.uncovered) == (BODY, True, (), ())
     assert (read.reply.record, read.reply.form.name) == (made, "aci-receipt")
     assert (read.reply.statement(), read.reply.dated()) == (None, None)
-    assert read.reply.signs_usage
+    assert read.reply.signs_body
     assert judged(read.reply)["signature"] == ("affirming", None)
     assert ACI.left_out(ASKED) == LeftOut()
 
@@ -189,7 +189,7 @@ def test_an_opengradient_answer_is_written_anew() -> None:
     read, asked = og(text_answer())
     assert not read.verbatim
     assert "usage" in read.uncovered
-    assert not read.reply.signs_usage
+    assert not read.reply.signs_body
     checks = judged(read.reply, asked, at=OG_SESSION)
     assert checks["request_bound"][0] == checks["response_bound"][0] == checks["signature"][0] == "affirming"
     assert read.reply.record is not None
@@ -258,7 +258,7 @@ def test_an_answer_that_nobody_signed_is_judged_by_its_form() -> None:
     assert (read.body, read.verbatim, read.uncovered) == (BODY, True, ())
     assert (read.reply.record, read.reply.statement(), read.reply.dated()) == (None, None, None)
     assert (BARE.left_out(ASKED), read.reply.form.name) == (LeftOut(), "none")
-    assert not read.reply.signs_usage
+    assert not read.reply.signs_body
 
 
 CALLING = BODY.replace(

@@ -406,11 +406,11 @@ async def test_a_stream_that_is_cut_never_counts(make: Callable[..., Any]) -> No
              "finish_reason": None, "logprobs": scored(WORDS)}]}  # fmt: skip
     last = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
     events = b"".join(b"data: %b\n\n" % json.dumps(event).encode() for event in (chunk, last)) + b"data: [DONE]\n\n"
-    head = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    head = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
 
     def streams(data: bytes) -> Script:
         async def script(of: Received) -> AsyncIterator[bytes | float]:
-            yield head + data
+            yield head % len(data) + data
 
         return script
 
