@@ -334,12 +334,13 @@ class Run(Ends):
         if head.status == 402 and self.till.pays(member):
             raise Unpaid(head.headers, await connection.read_all(MAX_TERMS))
         await self.told(member, connection, head)
-        media = (head.get(b"content-type") or b"").split(b";")[0].strip().lower()
+        content_type = head.get(b"content-type") or b""
+        media = content_type.split(b";")[0].strip().lower() if _charset_ok(content_type) else None
         if head.status != 200:
             await self.bad_status(member, connection, head)
         if x.head.stream and media == SSE and x.head.endpoint in STREAMABLE:
             return await self.stream(member, connection, head, mode)
-        if media == JSON and _charset_ok(head.get(b"content-type") or b""):
+        if media == JSON:
             x.mode = "buffer"
             return await self.whole(member, connection, head)
         member.failed("content_type")
@@ -386,14 +387,15 @@ class Run(Ends):
         try:
             while data := await connection.read_some(gather_s):
                 pieces = reader.feed(data)
-                out = b""
+                out, useful = b"", False
                 now = relay.mono() * 1000
                 for piece in pieces:
                     if piece.kind != CHAIN:
+                        useful = True
                         out += hold.offer(piece, now)
                     elif mode == "chained" and chain.holds(piece):
                         out += hold.covered()
-                if pieces:
+                if useful:  # running signatures alone are comments, and could come for ever
                     connection.progress()
                 if kept is not None:
                     kept += out

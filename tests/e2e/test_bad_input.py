@@ -136,6 +136,7 @@ SLOW: list[tuple[str, bool, tuple[bytes | float, ...], str]] = [
     ("body stops", False, (b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{", 5.0), "timeout_idle"),
     ("stream stops", True, (SSE + piece(CHUNK), 5.0), "timeout_idle"),
     ("only comments", True, (SSE, *((piece(b": still here\n\n"), 0.2) * 20)), "timeout_progress"),
+    ("only signatures", True, (SSE, *((piece(b": aci.chain 1 " + b"0" * 128 + b"\n\n"), 0.2) * 20)), "timeout_progress"),
     ("for ever", True, (SSE, *((piece(CHUNK), 0.2) * 30)), "timeout_total"),
 ]  # fmt: skip
 

@@ -326,6 +326,16 @@ def test_a_client_that_leaves_ends_the_generation(world: tuple[Gateway, Scripted
     assert (row["release"], row["verdict"]) == ("abandoned", "none")
 
 
+def test_c11_a_stream_in_another_charset(world: tuple[Gateway, ScriptedNode]) -> None:
+    """An event stream is UTF-8: one that says that it is something else has two readings."""
+    gateway, node = world
+    event = b"event: stream\r\n"  # no event of any API: what is refused is the head
+    head = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream; charset=utf-16\r\ncontent-length: %d\r\n\r\n"
+    node.script = node.raw(head % len(event) + event)
+    error = post(gateway, {**ASK, "stream": True}).json()["error"]
+    assert (error["code"], error["reason"]) == ("upstream_failed", "content_type")
+
+
 def no_receipt(node: ScriptedNode) -> Any:
     async def script(of: Received) -> Any:
         yield node.head(200, ANSWER) + ANSWER
