@@ -6,6 +6,7 @@ appraisal and `Content` for the receipt; the bytes are not changed here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,8 @@ from gateway.model.observation import Call, Observation
 
 from .head import Head
 
+#: Ids that a person, a header and a log line can bear.
+_ID = re.compile(r"[!-~]{0,512}")
 _members_of = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _members_of_each = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 _OF_CALLS = frozenset(("name", "function", "tool_calls"))
@@ -158,10 +161,22 @@ def parse_answer(body: bytes) -> tuple[dict[str, Any], Answer]:
     if not isinstance(document, dict):
         raise FormatError("the answer is not a JSON object")
     refuse_other_case(document, body)
+    refuse_bad_id(document)
     try:
         return document, msgspec.convert(document, Answer)
     except msgspec.ValidationError as error:
         raise FormatError(f"the answer is not what it should be: {error}") from None
+
+
+def refuse_bad_id(answer: dict[str, Any]) -> None:
+    """Raise `FormatError` when `answer` has an id that is no text of up to 512 visible ASCII characters, or that climbs
+    as a path does: agents write it into file names, paths and logs."""
+    if "id" in answer:
+        value = answer["id"]
+        if not isinstance(value, str) or _ID.fullmatch(value) is None:
+            raise FormatError("the id of the answer is not a text of at most 512 visible ASCII characters")
+        if ".." in value and ".." in value.replace("\\", "/").split("/"):
+            raise FormatError("the id of the answer is a path")
 
 
 def refuse_other_case(document: dict[str, Any], data: bytes) -> None:

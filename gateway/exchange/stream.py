@@ -46,6 +46,7 @@ from .answer import (
     parts_calls,
     parts_text,
     reads_as_call,
+    refuse_bad_id,
     refuse_other_case,
     tool_call,
     toolcall_bytes,
@@ -233,7 +234,10 @@ class StreamReader:
         except msgspec.ValidationError as error:
             raise FormatError(f"an event is not what it should be: {error}") from None
         self._foreign = foreign_members(document)
-        if protocol.answer and (answer := document.get(protocol.answer)):
+        if not protocol.answer:
+            refuse_bad_id(document)
+        elif answer := document.get(protocol.answer):
+            refuse_bad_id(answer)
             self._inside = foreign_members(answer)
         self._alike = None
         said = kind == TEXT and len(protocol.text) == texts + 1 and not self._foreign

@@ -38,6 +38,25 @@ def test_an_empty_model_is_none() -> None:
         assert (seen.models, seen.shape) == ((), None)
 
 
+#: Ids that no agent can put into a path, a header or a line without harm.
+BAD_IDS = ("../../x", "a/../b", "..\\x", "a\r\nb: c", "x" * 200_000, "x" * 513, None, 7, "\x1b[2J", "é", "a b", ["c"])
+
+
+@pytest.mark.parametrize("value", BAD_IDS)
+def test_c20_an_id_that_is_none_is_malformed(value: object) -> None:
+    """Whoever signed it: agents write it into file names, paths and logs."""
+    seen, content, _ = read_answer(CHAT, chat({"content": "x"}, id=value))
+    assert seen.malformed is not None
+    assert content == Content()
+
+
+@pytest.mark.parametrize("value", ["", "chatcmpl-1", "resp_bGl0/ZWxsbTo+Y3VzdG9t==", "gen-1..2", "a:b|c", "x" * 512])
+def test_c20_the_ids_of_servers_are_read(value: str) -> None:
+    """Among them base64, where a slash stands for a digit."""
+    seen, _, _ = read_answer(CHAT, chat({"content": "x"}, id=value))
+    assert (seen.malformed, seen.answer_id) == (None, value)
+
+
 @pytest.mark.parametrize(
     ("message", "kind", "name", "arguments"),
     [

@@ -168,6 +168,20 @@ def test_a_cut_stream_is_never_an_end(stream: bytes, says: str) -> None:
     assert says in (r.finish() or "")
 
 
+@pytest.mark.parametrize("bad", ["../../x", "a\r\nb", "x" * 513, None, 7])
+@pytest.mark.parametrize(
+    ("endpoint", "member"),
+    [("/v1/chat/completions", ""), ("/v1/completions", ""), ("/v1/responses", "response"), ("/v1/messages", "message")],
+)
+def test_c20_an_event_with_an_id_that_is_none_does_not_leave(endpoint: str, member: str, bad: object) -> None:
+    """The answer is malformed, and of the event no byte goes on."""
+    r = reader(Head(endpoint, "m", True, 1, frozenset()))
+    name = {"response": "response.created", "message": "message_start"}.get(member, "")
+    (piece,) = r.feed(event({"type": name, member: {"id": bad}} if member else {"id": bad, "choices": []}, name))
+    assert (piece.kind, piece.out) == (CALL, b"")
+    assert r.observation().malformed is not None
+
+
 def test_an_error_object_in_the_stream() -> None:
     """The node's own error ends the reading; its text is not kept."""
     with pytest.raises(UpstreamError):
