@@ -271,6 +271,8 @@ def _receipt(document: dict[str, Any]) -> Receipt:
     missing = _REQUIRED - document.keys()
     if missing:
         raise FormatError(f"receipt: {min(missing)} is missing")
+    if type(document["served_at"]) is not int:  # `1.0` is the same number in JCS, and no count of seconds
+        raise FormatError("receipt: served_at is not a time in whole seconds")
     try:
         return _judge(msgspec.convert(document, Receipt))
     except msgspec.ValidationError as error:

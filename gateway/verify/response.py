@@ -48,6 +48,8 @@ _PASS = {
         "fresh", "model_echo", "executable_uncovered", "tool_undeclared", "tool_arguments", "output_kind", "coverage",
     )
 }  # fmt: skip
+#: How the problem of a receipt begins that was had, and one of whose members is not of its form.
+_BAD_MEMBER = "malformed: receipt: "
 #: Kinds of calls whose input is text, whatever stands in it.
 _CUSTOM = ("custom", "custom_tool_call")
 _NOT_A_STREAM = Check("stream_grammar", Outcome.NONE, "not_a_stream")
@@ -87,6 +89,8 @@ def appraise_response(
     checks = [*_form(observation)]
     if sealed is None:
         malformed = problem is not None and problem.startswith("malformed")
+        if problem is not None and problem.startswith(_BAD_MEMBER) and observation.malformed is None:
+            checks[0] = Check("malformed", Outcome.CONTRAINDICATED, "malformed", problem)
         for index, name in enumerate(_RECEIPT_CHECKS):
             outcome = Outcome.CONTRAINDICATED if malformed and index == 0 else Outcome.NONE
             checks.append(Check(name, outcome, problem or "no_receipt"))

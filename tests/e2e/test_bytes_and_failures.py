@@ -369,6 +369,7 @@ FAULTS: list[tuple[str, Any, int, str, str]] = [
     ("duplicate members", lambda n: n.json(ANSWER[:-1] + b',"model":"m"}'), 502, "evidence_rejected", "malformed"),
     ("html", lambda n: n.raw(n.head(200, b"<html>", media="text/html") + b"<html>"), 502, "upstream_failed", "content_type"),
     ("utf-16", lambda n: n.raw(n.head(200, ANSWER, media="application/json; charset=utf-16") + ANSWER), 502, "upstream_failed", "content_type"),
+    ("signed, and a time in a text", lambda n: n.json(ANSWER, served_at="1800000000"), 502, "evidence_rejected", "malformed"),
     ("an id that is a path", lambda n: n.json(ANSWER.replace(b"chatcmpl-ORIG", b"../../chatcmpl-ORIG")), 502, "evidence_rejected", "malformed"),
     ("sse for json", lambda n: n.sse(STREAM + DONE), 502, "upstream_failed", "content_type"),
     ("gzip", gzip_claimed, 502, "upstream_failed", "content_encoding"),

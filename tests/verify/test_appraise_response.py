@@ -157,13 +157,15 @@ def test_replays() -> None:
     assert outcomes(sealed(request_nonce=None))["replay"] == (Outcome.WARNING, "no_nonce")
 
 
-@pytest.mark.parametrize("problem", ["no_receipt", "malformed: not JSON", None])
+@pytest.mark.parametrize("problem", ["no_receipt", "malformed: not JSON", "malformed: receipt: served_at", None])
 def test_without_a_receipt_nothing_is_bound(problem: str | None) -> None:
     """An answer without a receipt affirms none of what a receipt shows."""
     found = outcomes(None, problem=problem)
     for check in ("signature", "key_bound", "request_bound", "response_bound", "replay", "fresh"):
         assert found[check][0] is not Outcome.AFFIRMING
     assert (found["signature"][0] is Outcome.CONTRAINDICATED) == ("malformed" in (problem or ""))
+    # C22: of a receipt that was had each member has to be of its form; one that was not had is no signature
+    assert (found["malformed"][0] is Outcome.CONTRAINDICATED) == ("receipt:" in (problem or ""))
     no_model = Observation()
     assert outcomes(None, seen=no_model)["model_echo"] == (Outcome.NONE, "no_model")
 
@@ -314,6 +316,7 @@ def test_receipts_in_other_spellings_are_canonicalised() -> None:
         raw(request_nonce="xyz"),
         raw(served_at="1"),
         raw(served_at=1.5),
+        raw(served_at=0).replace(b'"served_at":0', b'"served_at":0.0'),
         raw(served_at=True),
         raw(served_at=-1),
         raw(served_at=0).replace(b'"served_at":0', b'"served_at":9007199254740992'),
