@@ -233,6 +233,19 @@ def test_every_altered_consistency_proof_is_refused():
                     verify_consistency(*altered)
 
 
+def test_a_path_ends_at_the_root_that_the_sizes_say():
+    """A hash more or less is refused also where it leads to the root that is given: one above or beneath the tree's."""
+    more, above = LEAVES[0], [node_hash(LEAVES[0], ROOTS[size]) for size in (3, 5)]
+    with pytest.raises(ProofError, match="too many"):
+        verify_inclusion(LEAVES[2], 2, 3, (*path(2, LEAVES[:3]), more), above[0])
+    with pytest.raises(ProofError, match="too many"):
+        verify_consistency(3, 5, (*consistency_proof(3, 5, read), more), *above)
+    with pytest.raises(ProofError, match="too few"):
+        verify_inclusion(LEAVES[0], 0, 4, (LEAVES[1],), ROOTS[2])
+    with pytest.raises(ProofError, match="too few"):
+        verify_consistency(2, 4, (), ROOTS[2], ROOTS[2])
+
+
 def test_the_empty_tree_is_consistent_with_everything_by_nothing():
     """From size 0 an empty proof and the empty root are asked for, and nothing can be said of the new root."""
     verify_consistency(0, 5, (), EMPTY_ROOT, ROOTS[5])
