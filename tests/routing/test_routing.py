@@ -232,6 +232,7 @@ def test_required_nonce_leaves_out_nodes_that_cannot_sign_it() -> None:
         ('warnings = "refuse"', '["evidence", {all = ["signature", "replay"]}]', True),
         ('warnings = "refuse"', '["evidence", {at_least = 2, of = ["signature", "replay"]}]', True),
         ('warnings = "refuse"', '["evidence", {at_least = 1, of = ["signature", "replay"]}]', False),
+        ('warnings = "refuse"', '["evidence", {at_least = 2, of = ["signature", "key_bound", "replay"]}]', False),
         ('warnings = "refuse"', '["evidence", {any = ["signature", "replay"]}]', False),
         ('warnings = "refuse"', '["evidence", {any = ["replay", {all = ["signature", "replay"]}]}]', True),
         ('warnings = "refuse"', '["evidence", "signature"]', False),
