@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,10 @@ def test_good_calls_need_cover() -> None:
     )
     found = outcomes(sealed(), seen=seen)
     assert {o for o, _ in found.values()} == {Outcome.AFFIRMING}
+    # cover is a matter of signature, key and bytes: what else is open or wrong does not uncover
+    for whole, receipt in ((SEEN, sealed()), (seen, sealed(served_at=0))):
+        called = msgspec.structs.replace(whole, calls=seen.calls, declared=seen.declared)
+        assert outcomes(receipt, seen=called)["executable_uncovered"][0] is Outcome.AFFIRMING
     for receipt in (None, sealed(OTHER), sealed(event_log=document()["event_log"][:1])):
         assert outcomes(receipt, seen=seen)["executable_uncovered"] == (
             Outcome.CONTRAINDICATED, "executable_uncovered",
