@@ -297,6 +297,11 @@ UNDECIDED: dict[str, tuple[str, str, Callable[[dict[str, Any]], Any]]] = {
         "choices[0].message.tool_calls[0].custom",
         lambda d: message_of(d)["tool_calls"][0].update(custom={"name": "rm", "input": "/"}),
     ),
+    "a member of a call's function": (
+        "chat with calls",
+        "choices[0].message.tool_calls[0].function.x",
+        lambda d: message_of(d)["tool_calls"][0]["function"].update(x="FORGED"),
+    ),
     "a member of a function": (
         "chat with a function call",
         "choices[0].message.function_call.x",
@@ -309,6 +314,7 @@ UNDECIDED: dict[str, tuple[str, str, Callable[[dict[str, Any]], Any]]] = {
         "the text",
         lambda d: d["output"].insert(0, FORGED_ITEM | {"text": ""}),
     ),
+    "a member beside the parts": ("response", "output[0].x", lambda d: d["output"][0].update(x="FORGED")),
     "a content that is text": (
         "response",
         "output[1].content",
