@@ -134,6 +134,13 @@ def test_each_fault_is_named(bad: StoredRow, first: int, step: str):
     assert report.first_bad[step][0] == (first if step == "leaves" else RECEIPT)
 
 
+def test_an_entry_that_only_unknown_keys_signed_is_counted():
+    """A signature by a key that the reader does not trust shows nothing, and is no fault of the row."""
+    report = check_rows([row(RECEIPT)], RECEIPT, {})
+    assert (report.bad, report.unknown_keys) == ({}, 1)
+    assert report.first_bad["unknown_keys"][0] == RECEIPT
+
+
 def test_a_signed_document_that_is_not_of_its_kind_is_said():
     """A document under a receipt's leaf that has no predicate is a fault of the document."""
     world = World()
