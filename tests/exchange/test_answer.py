@@ -180,9 +180,10 @@ def test_other_apis(endpoint: str, document: dict[str, object], text: str, calls
     ["/v1/completions", "/v1/embeddings", "/v1/moderations", "/v1/responses", "/v1/messages", CHAT.endpoint],
 )
 def test_an_answer_without_its_main_member_has_no_shape(endpoint: str) -> None:
-    """An object that holds none of what was asked for is not an answer."""
-    seen, _, _ = read_answer(Head(endpoint, "m", False, 1, frozenset()), b"{}")
-    assert seen.shape is not None
+    """An object that holds none of what was asked for is not an answer, nor is one that holds an empty list of it."""
+    for body in (b"{}", b'{"choices":[],"data":[],"results":[]}'):
+        seen, _, _ = read_answer(Head(endpoint, "m", False, 1, frozenset()), body)
+        assert seen.shape is not None
 
 
 def test_wrong_choices_have_no_shape() -> None:
