@@ -17,6 +17,7 @@ from gateway.errors import FormatError
 from gateway.model.observation import Call, Observation
 
 from .head import Head
+from .strays import EXECUTABLE_SUFFIXES, IN_ANSWER, NOWHERE, stray_calls
 
 #: Ids that a person, a header and a log line can bear.
 _ID = re.compile(r"[!-~]{0,512}")
@@ -26,20 +27,7 @@ _OF_CALLS = frozenset(("name", "function", "tool_calls"))
 #: Members that only we may put on an answer. A node that sends one has it taken off.
 OURS = ("verification", "receipt", "x_veriroute")
 OURS_SET = frozenset(OURS)
-#: Output items of /v1/responses and content blocks of /v1/messages that make an agent act.
-EXECUTABLE_SUFFIXES = ("_call", "tool_use", "_approval_request")
-#: Members that lead to calls, and what says there what is called, with what.
-_HOLDING = frozenset(
-    {
-        *("choices", "message", "delta", "tool_calls", "function_call", "function", "custom"),
-        *("output", "item", "response", "content", "content_block"),
-    }
-)
-_READ = _HOLDING | {
-    *("type", "name", "arguments", "input", "partial_json", "index", "output_index", "item_id", "id", "call_id"),
-    *("server_label", "server_name"),
-}
-#: Of these, the items that hold the name of what is run. In any other a name runs nothing.
+#: Of the items that make an agent act, those that hold the name of what is run. In any other a name runs nothing.
 NAMED = frozenset(("function_call", "custom_tool_call", "mcp_call", "mcp_approval_request"))
 
 
@@ -133,13 +121,14 @@ def read_answer(head: Head, body: bytes) -> tuple[Observation, Content, tuple[st
     Total: a bad body is an observation that says so.
     """
     try:
-        document, answer = parse_answer(body)
+        document, answer, strays = parse_answer(body, IN_ANSWER.get(head.endpoint, NOWHERE))
     except FormatError as error:
         return Observation(malformed=str(error), declared=head.tools), Content(), ()
     if answer.error is not None:
         seen = Observation(shape="an error object with a success status", declared=head.tools)
         return seen, Content(), foreign_members(document)
     shape, text, calls = _READERS[head.endpoint](head, answer)
+    calls += strays
     usage = answer.usage or Usage()
     observation = Observation(
         shape=shape,
@@ -155,15 +144,16 @@ def read_answer(head: Head, body: bytes) -> tuple[Observation, Content, tuple[st
     return observation, Content(text, toolcall_bytes(calls)), foreign_members(document)
 
 
-def parse_answer(body: bytes) -> tuple[dict[str, Any], Answer]:
-    """The whole document, and the members we read. Raises `FormatError` for anything but one strict JSON object."""
+def parse_answer(body: bytes, read: frozenset[str]) -> tuple[dict[str, Any], Answer, tuple[Call, ...]]:
+    """The whole document, the members we read, and calls at other places than `read`. Raises `FormatError` for anything
+    but one strict JSON object."""
     document = strict_json(body, max_bytes=len(body), max_depth=256)
     if not isinstance(document, dict):
         raise FormatError("the answer is not a JSON object")
-    refuse_other_case(document, body)
     refuse_bad_id(document)
+    strays = stray_calls(document, body, read)
     try:
-        return document, msgspec.convert(document, Answer)
+        return document, msgspec.convert(document, Answer), strays
     except msgspec.ValidationError as error:
         raise FormatError(f"the answer is not what it should be: {error}") from None
 
@@ -177,26 +167,6 @@ def refuse_bad_id(answer: dict[str, Any]) -> None:
             raise FormatError("the id of the answer is not a text of at most 512 visible ASCII characters")
         if ".." in value and ".." in value.replace("\\", "/").split("/"):
             raise FormatError("the id of the answer is a path")
-
-
-def refuse_other_case(document: dict[str, Any], data: bytes) -> None:
-    """Raise `FormatError` when `document`, read strictly from `data`, may hold a call, and on the way to it a member
-    that is one of ours but for the case of its letters: Go's reader takes `Tool_Calls` for `tool_calls`."""
-    find = data.lower().find  # `in` on bytes is slower
-    named = find(b"_call") >= 0 or find(b"tool_use") >= 0 or find(b"_approval_request") >= 0
-    if not named and find(b"partial_j") < 0 and find(b"\\") < 0:
-        return  # by one of these, a member or a type, a call or a piece of its input is named, unless with escapes
-    waiting: list[Any] = [document]
-    while waiting:
-        value = waiting.pop()
-        if type(value) is list:
-            waiting += value
-        elif type(value) is dict:
-            for name, inner in value.items():
-                if name in _HOLDING:
-                    waiting.append(inner)
-                elif name not in _READ and name.casefold() in _READ:
-                    raise FormatError(f"{name[:40]!a} differs from a member of the API by its case alone")
 
 
 def foreign_members(document: dict[str, Any]) -> tuple[str, ...]:

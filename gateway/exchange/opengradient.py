@@ -40,6 +40,7 @@ from .opengradient_members import (
     usage_of,
 )
 from .opengradient_stream import OpenGradientReader
+from .strays import IN_ANSWER, NOWHERE, stray_calls
 
 __all__ = ["OpenGradientReader", "Whole", "read_opengradient"]
 
@@ -81,7 +82,7 @@ class _Read(msgspec.Struct):
     shape: str | None = None
     text: str | None = None
     calls: tuple[SignedCall, ...] = ()
-    legacy: tuple[Call, ...] = ()
+    legacy: tuple[Call, ...] = ()  # and those that stand where no API has one
     others: bool = False
     finish: str | None = None
 
@@ -94,8 +95,7 @@ class _Read(msgspec.Struct):
 
     def beside(self) -> tuple[str, ...]:
         found = ["choices"] if self.others else []
-        if self.legacy:
-            found.append("function_call")
+        found += dict.fromkeys(call.kind for call in self.legacy)
         if self.calls and not self.calls_signed:
             found.append("tool_calls")
         if self.calls_signed and (self.text or "").strip():
@@ -116,18 +116,28 @@ def read_opengradient(
         document = strict_json(body, max_bytes=MAX_ANSWER, max_depth=MAX_DEPTH)
         if not isinstance(document, dict):
             raise FormatError("the answer is not a JSON object")
-        frame = msgspec.convert(document, Frame)
-    except msgspec.ValidationError as error:
-        return _unread(head, surface, f"the answer is not what it should be: {error}")
     except FormatError as error:
         return _unread(head, surface, str(error))
+    try:
+        frame = msgspec.convert(document, Frame)
+    except msgspec.ValidationError as error:
+        calls = stray_calls(document, body, NOWHERE, any_case=True)
+        return _unread(head, surface, f"the answer is not what it should be: {error}", calls)
     if answer_id is None:
         answer_id = _PREFIX[surface] + hashlib.sha256(body).hexdigest()[:24]
-    return _whole(head, surface, document, frame, uncovered, answer_id, created)
+    strays = stray_calls(document, body, IN_ANSWER.get(head.endpoint, NOWHERE), any_case=True)
+    return _whole(head, surface, document, frame, strays, uncovered, answer_id, created)
 
 
 def _whole(
-    head: Head, surface: Surface, document: dict[str, Any], frame: Frame, uncovered: Uncovered, name: str, created: int
+    head: Head,
+    surface: Surface,
+    document: dict[str, Any],
+    frame: Frame,
+    strays: tuple[Call, ...],
+    uncovered: Uncovered,
+    name: str,
+    created: int,
 ) -> Whole:
     beside = Sorted(uncovered)
     beside.top(document, search=surface is Surface.WEB_SEARCH)
@@ -137,6 +147,7 @@ def _whole(
         read = _choices(head, surface, frame)
         if frame.choices:
             beside.choice(document["choices"][0])
+    read.legacy += strays
     statement, problem = _statement(document)
     if frame.error is not None:
         read.shape, statement, problem = "an error object with a success status", None, "upstream_error"
@@ -156,8 +167,8 @@ def _whole(
     )  # fmt: skip
 
 
-def _unread(head: Head, surface: Surface, problem: str) -> Whole:
-    observation = Observation(malformed=problem, declared=head.tools)
+def _unread(head: Head, surface: Surface, problem: str, calls: tuple[Call, ...] = ()) -> Whole:
+    observation = Observation(malformed=problem, calls=calls, declared=head.tools)
     shell = {"id": _PREFIX[surface] + "unread", "object": _OBJECT[surface], "created": 0, "model": head.model}
     deliver = _encode(shell | {"choices": []})
     return Whole(observation, Content(), None, "malformed_encoding", SignedAnswer(surface, None, observation), deliver)

@@ -41,6 +41,7 @@ from .opengradient_members import (
     usage_of,
 )
 from .sse import Block, Framer
+from .strays import IN_EVENT, NOWHERE, stray_calls
 from .stream import DONE, END, ERROR, Piece, UpstreamError
 
 _TEE = frozenset(MEMBERS)
@@ -89,6 +90,7 @@ class OpenGradientReader:
         self._waits = bool(head.tools) and not self._beside.label
         self._calls = Calls()
         self._legacy: Function | None = None
+        self._strays: list[Call] = []
 
     # -- bytes in, pieces out -----------------------------------------------------------------------------------------
 
@@ -126,13 +128,16 @@ class OpenGradientReader:
             document = strict_json(data, max_bytes=len(data), max_depth=MAX_DEPTH)
             if not isinstance(document, dict):
                 raise FormatError("an event is not a JSON object")
-            frame = msgspec.convert(document, Frame)
-        except msgspec.ValidationError as error:
-            self._malformed = self._malformed or f"an event is not what it should be: {error}"
-            return
         except FormatError as error:
             self._malformed = self._malformed or str(error)
             return
+        try:
+            frame = msgspec.convert(document, Frame)
+        except msgspec.ValidationError as error:
+            self._malformed = self._malformed or f"an event is not what it should be: {error}"
+            self._strays += stray_calls(document, data, NOWHERE, any_case=True)
+            return
+        self._strays += stray_calls(document, data, IN_EVENT[self._head.endpoint], any_case=True)
         self._frame(document, frame, pieces)
 
     # -- one frame ----------------------------------------------------------------------------------------------------
@@ -280,6 +285,7 @@ class OpenGradientReader:
         calls = observed(self._calls.signed())
         if self._legacy is not None:
             calls += (Call("function_call", self._legacy.name or "", self._legacy.arguments),)
+        calls += tuple(self._strays)
         usage = self._usage or {}
         return Observation(
             malformed=self._malformed,
@@ -314,6 +320,7 @@ class OpenGradientReader:
         found = ["choices"] if self._others else []
         if self._legacy is not None:
             found.append("function_call")
+        found += dict.fromkeys(call.kind for call in self._strays)
         if self._calls and not self._calls_signed():
             found.append("tool_calls")
         if self._calls_signed() and "".join(self._text).strip():

@@ -47,7 +47,6 @@ from .answer import (
     parts_text,
     reads_as_call,
     refuse_bad_id,
-    refuse_other_case,
     tool_call,
     toolcall_bytes,
     without,
@@ -55,6 +54,7 @@ from .answer import (
 )
 from .head import Head
 from .sse import Block, Framer, format_event
+from .strays import IN_EVENT, stray_calls
 
 DONE = b"[DONE]"
 #: As many names of members as a receipt holds.
@@ -117,6 +117,7 @@ class StreamReader:
         self._alike: Alike | None = None
         self._unlike = 0
         self._protocol: _Protocol = _PROTOCOLS[head.endpoint](head)
+        self._strays: list[Call] = []
         self._malformed: str | None = None
         self._grammar: str | None = None
 
@@ -160,7 +161,7 @@ class StreamReader:
     def observation(self) -> Observation:
         p = self._protocol
         text = "".join(p.text)
-        calls = tuple(p.finished_calls())
+        calls = self._calls()
         return Observation(
             malformed=self._malformed,
             shape=p.shape(),
@@ -177,7 +178,10 @@ class StreamReader:
         )
 
     def content(self) -> Content:
-        return Content("".join(self._protocol.text), toolcall_bytes(tuple(self._protocol.finished_calls())))
+        return Content("".join(self._protocol.text), toolcall_bytes(self._calls()))
+
+    def _calls(self) -> tuple[Call, ...]:
+        return (*self._protocol.finished_calls(), *self._strays)
 
     def _block(self, block: Block, covered: list[bytes]) -> Piece | None:
         if block.event == self._wire.receipt_event:
@@ -228,11 +232,14 @@ class StreamReader:
         document = strict_json(data, max_bytes=len(data), max_depth=256)
         if not isinstance(document, dict):
             raise FormatError("an event is not a JSON object")
-        refuse_other_case(document, data)
+        strays = stray_calls(document, data, IN_EVENT[self._head.endpoint])
         try:
             kind = protocol.event(block.event, document)
         except msgspec.ValidationError as error:
             raise FormatError(f"an event is not what it should be: {error}") from None
+        if strays:
+            self._strays += strays
+            kind = CALL if kind == TEXT else kind
         self._foreign = foreign_members(document)
         if not protocol.answer:
             refuse_bad_id(document)

@@ -136,7 +136,7 @@ def appraise_opengradient(
     held = statement is not None and all(
         c.outcome is _AFFIRMING for c in checks if c.id in ("signature", "key_bound", "response_bound")
     )
-    checks += _calls(seen, held and answer.calls_signed)
+    checks += _calls(seen, held and answer.calls_signed and {"content"}.issuperset(answer.beside))
     checks.append(_coverage(answer, checks, (problem or "evidence_missing") if statement is None else "signature"))
     return AttestationResult(tuple(checks), _claims(checks))
 

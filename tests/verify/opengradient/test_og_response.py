@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from support_og_answers import KEYS, NOW, OTHER, OTHER_SPKI, REQUEST, SPKI, TEE_ID, canonical, members
 
@@ -179,6 +180,10 @@ def test_signed_calls_are_covered_only_under_a_signature() -> None:
     assert outcomes(answer=answer) == {"stream_grammar": (N, "not_a_stream"), **NO_NONCE}
     for statement in (None, signed(tee_signature="0x")):
         assert outcomes(statement, answer)["executable_uncovered"] == (C, "executable_uncovered")
+    for beside, covered in ((("content",), True), (("content", "mcp_call"), False), (("choices",), False)):
+        found = outcomes(answer=msgspec.structs.replace(answer, beside=beside))
+        assert found["coverage"] == (C, "unsigned_content")
+        assert ("executable_uncovered" not in found) is covered
 
 
 PARTS = {
