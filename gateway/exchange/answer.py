@@ -82,7 +82,7 @@ class Part(msgspec.Struct):
     text: str | None = None
     name: str | None = None
     arguments: str | dict[str, Any] | None = None
-    input: Any = None
+    input: Any = msgspec.UNSET  # null is an input, and no object
     content: list[Part] | str | dict[str, Any] | None = None
     server_label: str | None = None
     server_name: str | None = None
@@ -238,7 +238,7 @@ def part_call(part: Part) -> Call | None:
     if kind is None or not kind.endswith(EXECUTABLE_SUFFIXES):
         return None
     if kind.endswith("tool_use"):
-        given = None if part.input is None else msgspec.json.encode(part.input).decode()
+        given = None if part.input is msgspec.UNSET else msgspec.json.encode(part.input).decode()
         return Call(kind, part.name or "", given, part.server_name if kind == "mcp_tool_use" else None)
     if kind == "custom_tool_call":
         return Call(kind, part.name or "", part.input if isinstance(part.input, str) else None)

@@ -406,7 +406,7 @@ class _Chat(_Protocol):
         found = []
         for (_, kind, _), deltas in self._calls.items():
             call = tool_call(_joined(deltas))
-            found.append(Call(call.kind if kind == "tool_calls" else kind, call.name, call.arguments or ""))
+            found.append(Call(call.kind if kind == "tool_calls" else kind, call.name, call.arguments))
         return found
 
 
@@ -414,14 +414,20 @@ def _joined(deltas: list[ToolCall]) -> ToolCall:
     """The call that `deltas` amount to, as SDKs put it together: texts one behind the other, of types the last."""
     call = ToolCall(type=next((d.type for d in reversed(deltas) if d.type), None))
     if functions := [d.function for d in deltas if d.function is not None]:
-        call.function = Function(_text(f.name for f in functions), _text(f.arguments for f in functions))
+        call.function = Function(_text(f.name for f in functions), _said(f.arguments for f in functions))
     if customs := [d.custom for d in deltas if d.custom is not None]:
-        call.custom = Custom(_text(c.name for c in customs), _text(c.input for c in customs))
+        call.custom = Custom(_text(c.name for c in customs), _said(c.input for c in customs))
     return call
 
 
 def _text(parts: Iterable[str | None]) -> str:
-    return "".join([part or "" for part in parts])
+    return _said(parts) or ""
+
+
+def _said(parts: Iterable[str | None]) -> str | None:
+    """`parts` as one text; None where there is none, which to an agent is no text, and not an empty one."""
+    texts = [part for part in parts if part is not None]
+    return "".join(texts) if texts else None
 
 
 class _Named(_Protocol):

@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import FormatError
+from gateway.exchange.answer import read_answer
 from gateway.exchange.head import Head
 from gateway.exchange.release import MODES, Hold
 from gateway.exchange.render import error_event
 from gateway.exchange.stream import CALL, CHAIN, END, FINISH, TEXT, Piece, StreamReader, UpstreamError, Wire
+from gateway.verify.response import arguments_ok
 
 WIRE = Wire(b"aci.receipt", b"aci.chain")
 CHAT = Head("/v1/chat/completions", "m", True, 1, frozenset({"f"}))
@@ -60,6 +62,40 @@ def test_a_plain_chat_stream() -> None:
     assert r.content().text == "hello"
 
 
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [{"name": "f", "arguments": None}],
+        [{"name": "f"}, {"arguments": None}],
+        [{"name": "f", "arguments": "null"}],
+        [{"name": "f", "arguments": '{"a":1,'}, {"arguments": '"a":2}'}],
+    ],
+)
+@pytest.mark.parametrize("member", ["tool_calls", "function_call"])
+def test_a14_arguments_that_are_no_object_in_a_stream(member: str, deltas: list[dict[str, object]]) -> None:
+    """What the agent puts together is judged: null, and no text at all, are no empty text."""
+    r = reader()
+    for function in deltas:
+        said: object = function if member == "function_call" else [{"index": 0, "function": function}]
+        r.feed(chunk({member: said}))
+    (found,) = r.observation().calls
+    assert not arguments_ok(found.arguments)
+    assert r.content().toolcalls == b"f\0" + (found.arguments or "").encode() + b"\n"
+
+
+def test_a14_an_input_that_is_null() -> None:
+    """An input that a block leaves out is an empty object; null is none, in a stream as in one piece."""
+    for told, good in (({}, True), ({"input": None}, False), ({"input": {}}, True)):
+        r = reader(MESSAGES)
+        block = {"type": "tool_use", "name": "f", **told}
+        start = event({"type": "message_start", "message": {"id": "m1"}})
+        r.feed(start + event({"type": "content_block_start", "index": 0, "content_block": block}))
+        (found,) = r.observation().calls
+        assert arguments_ok(found.arguments) is good
+    seen, _, _ = read_answer(MESSAGES, json.dumps({"content": [{"type": "tool_use", "input": None}]}).encode())
+    assert not arguments_ok(seen.calls[0].arguments)
+
+
 def test_tool_call_deltas_are_put_together() -> None:
     """Deltas of a call are pieces of kind call, and make one call with its whole arguments; also the legacy form."""
     r = reader()
@@ -74,7 +110,7 @@ def test_tool_call_deltas_are_put_together() -> None:
     calls = r.observation().calls
     assert [(c.kind, c.name, c.arguments) for c in calls] == [
         ("tool_calls", "f", '{"a":1}'),
-        ("custom", "g", ""),
+        ("custom", "g", None),
         ("function_call", "h", "{}"),
     ]
     assert r.content().toolcalls == b'f\0{"a":1}\ng\0\nh\0{}\n'
