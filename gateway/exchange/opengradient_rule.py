@@ -6,6 +6,8 @@ time that the node leaves out. The statement covers the canonical request and th
 
 from __future__ import annotations
 
+import msgspec
+
 from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
 from gateway.model.node import AttestedSession
@@ -87,8 +89,9 @@ class OpenGradientStream(OpenGradientReader):
 
     def reply(self) -> OpenGradientReply:
         return OpenGradientReply(
-            self._asked, self.observation(), self.content(), self.statement, self.receipt_problem, self.answer()
-        )
+            self._asked, self.observation(), self.content(), self.statement, self.receipt_problem,
+            _delivered(self.answer(), self.uncovered),
+        )  # fmt: skip
 
 
 class OpenGradientRule:
@@ -96,7 +99,8 @@ class OpenGradientRule:
 
     def whole(self, asked: Question, receipt: bytes | None, problem: str | None, body: bytes) -> Read:
         whole = read_opengradient(asked.head, body, uncovered=_uncovered(asked), created=asked.received_s)
-        reply = OpenGradientReply(asked, whole.observation, whole.content, whole.statement, whole.problem, whole.answer)
+        answer = _delivered(whole.answer, whole.uncovered)
+        reply = OpenGradientReply(asked, whole.observation, whole.content, whole.statement, whole.problem, answer)
         return Read(reply, whole.deliver, verbatim=False, dropped=whole.withheld, uncovered=whole.uncovered)
 
     def reader(self, asked: Question, wire: Wire, body_salt: bytes, *, max_event: int) -> OpenGradientStream:
@@ -104,6 +108,16 @@ class OpenGradientRule:
 
     def left_out(self, asked: Question) -> LeftOut:
         return left_out(asked.head.endpoint, asked.body)
+
+
+def _delivered(answer: SignedAnswer, uncovered: tuple[str, ...]) -> SignedAnswer:
+    """`answer` as the agent gets it, in which no text stands beside the calls where that is not among `uncovered`.
+
+    Models say something before they call a tool, and the network signs the calls alone: it is left out, and no lie.
+    """
+    if "content" in uncovered:
+        return answer
+    return msgspec.structs.replace(answer, beside=tuple([name for name in answer.beside if name != "content"]))
 
 
 def _uncovered(asked: Question) -> Uncovered:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from support_og_answers import KEYS, NOW, REQUEST, call_answer, dumps, head, text_answer
+from support_og_answers import KEYS, NOW, REQUEST, WITH_TOOL, call_answer, dumps, head, text_answer
 
 from gateway.crypto.canonical import jcs
 from gateway.crypto.signatures import Ed25519Signer
@@ -200,6 +200,19 @@ def test_an_opengradient_answer_is_written_anew() -> None:
     assert read.reply.dated() == parse_record(read.reply.record).statement.timestamp
     assert read.reply.form.name == "opengradient-statement"
     assert json.loads(og({k: v for k, v in text_answer().items() if k != "created"})[0].body)["created"] == 7
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [(False, ("affirming", None)), (True, ("contraindicated", "unsigned_content"))],
+)
+def test_a16_text_beside_signed_calls(label: bool, expected: tuple[str, str | None]) -> None:
+    """The network signs the calls alone: what a model says beside them is left out and named, and no lie. Where it is
+    to go on all the same, no evidence covers it."""
+    read, asked = og(call_answer(content="evil"), WITH_TOOL, label=label)
+    assert judged(read.reply, asked, at=OG_SESSION)["coverage"] == expected
+    assert (b"evil" in read.body) is label
+    assert ("content" in read.dropped) is not label
 
 
 def test_an_opengradient_answer_without_a_statement() -> None:

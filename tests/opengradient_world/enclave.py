@@ -71,6 +71,9 @@ class Enclave:
         self.keys = Keys(nitro.label, clock())
         self.pcrs = default_pcrs()
         self.url = ""
+        self.edit: Callable[[Json], Json] = lambda answer: (
+            answer
+        )  # of what is sent of a chat's answer, signed as it was
         self._said: dict[bytes, Any] = {}
         self._document: bytes | None = None
 
@@ -159,7 +162,7 @@ class Enclave:
             choices.append({"index": 1, "message": evil, "finish_reason": "stop"})
         head = {"id": f"chatcmpl-{uuid.uuid4()}", "object": "chat.completion", "created": int(self.clock())}
         tail = {**signed, "usage": USAGE, "opengradient": COST}
-        return json.dumps({**head, "model": body["model"], "choices": choices, **tail}).encode()
+        return json.dumps(self.edit({**head, "model": body["model"], "choices": choices, **tail})).encode()
 
     def _tampered(self, text: str) -> str:
         return text + "!" if "tamper" in self.faults else text
@@ -199,7 +202,7 @@ class Enclave:
             "model": model,
         }
         end |= {name: final[name] for name in order if name in final}
-        return [*map(sse, frames), sse({**end, "usage": USAGE, "opengradient": COST}), DONE]
+        return [*(sse(self.edit(item)) for item in (*frames, {**end, "usage": USAGE, "opengradient": COST})), DONE]
 
     def completion(self, body: Json) -> bytes:
         """The JSON answer to a text completion."""
