@@ -399,3 +399,24 @@ def test_what_a_node_may_do_wrong(make_gateway: Any, script: Any, status: int, c
         assert (receipt["release"], receipt["reason"]) == ("withheld", reason)
     finally:
         node.close()
+
+
+def test_a17_a_lie_among_many_honest_answers(make_gateway: Any) -> None:
+    """Fifty good answers earn a node no trust: the one that it changes, where the request has a certain tool, is refused."""
+    node = ScriptedNode()
+    tools = [{"type": "function", "function": {"name": "bash", "parameters": {"type": "object"}}}]
+
+    def script(of: Received) -> Any:
+        lies = len(node.received) == 51 and b'"bash"' in of.body
+        return node.json(ANSWER, covered=ANSWER + b" " if lies else None)(of)
+
+    node.script = script
+    try:
+        gateway = make_gateway([node.table()]).start()
+        answers = [post(gateway, {**ASK, "tools": tools}) for _ in range(51)]
+    finally:
+        node.close()
+    assert [answer.status_code for answer in answers] == [200] * 50 + [502]
+    error = answers[-1].json()["error"]
+    assert (error["code"], error["reason"]) == ("evidence_rejected", "response_bound")
+    assert answers[-1].headers["x-should-retry"] == "false"
