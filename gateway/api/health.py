@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterable
 from typing import Any
 
 from litestar import Request, Response, get
@@ -99,12 +100,7 @@ def sample(value: float) -> str:
 async def models(request: Request[Any, Any, Any], services: Services) -> dict[str, Any]:
     """One entry a model, with what evidence its nodes can give."""
     policy = _policy(request, services)
-    found: dict[str, list[Member]] = {}
-    for member in services.fleet.members.values():
-        for model in sorted(member.view.models):
-            found.setdefault(model, []).append(member)
-    data = [_model(name, members, policy) for name, members in sorted(found.items())]
-    return {"object": "list", "data": data, **_marked(services)}
+    return {"object": "list", "data": _models(services.fleet.members.values(), policy), **_marked(services)}
 
 
 @get("/v1/models/{model:path}")
@@ -114,7 +110,7 @@ async def model(request: Request[Any, Any, Any], services: Services, model: str)
     members = [member for member in services.fleet.members.values() if name in member.view.models]
     if not members:
         raise ModelUnknown("No node offers this model; GET /v1/models lists those that nodes offer.", param="model")
-    return {**_model(name, members, policy), **_marked(services)}
+    return {**_model(name, _offer(members, policy)), **_marked(services)}
 
 
 def _policy(request: Request[Any, Any, Any], services: Services) -> CompiledPolicy | None:
@@ -128,16 +124,36 @@ def _marked(services: Services) -> dict[str, str]:
     return {"root": "TEST"} if services.settings.tee.dangerous_test_roots else {}
 
 
-def _model(name: str, members: list[Member], policy: Any) -> dict[str, Any]:
+def _models(members: Iterable[Member], policy: CompiledPolicy | None) -> list[dict[str, Any]]:
+    """The entries of all models. Those that the same nodes offer have the same to say, and it is worked out once: for a
+    thousand models of three hundred nodes that is the difference between milliseconds and seconds, in which nobody else
+    is served."""
+    found: dict[str, list[Member]] = {}
+    for member in members:
+        for model in member.view.models:
+            found.setdefault(model, []).append(member)
+    offers: dict[tuple[Member, ...], dict[str, Any]] = {}
+    data = []
+    for name, offering in sorted(found.items()):
+        together = tuple(offering)
+        if together not in offers:
+            offers[together] = _offer(offering, policy)
+        data.append(_model(name, offers[together]))
+    return data
+
+
+def _model(name: str, offer: dict[str, Any]) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, **offer}
+
+
+def _offer(members: list[Member], policy: CompiledPolicy | None) -> dict[str, Any]:
+    """What `members` make of each model that all of them offer and no other does."""
     sessions = [m.session for m in members if m.session is not None]
     claims: dict[str, set[str]] = {}
     for session in sessions:
         for claim in session.claims:
             claims.setdefault(claim.name, set()).add(claim.status)
     return {
-        "id": name,
-        "object": "model",
-        "created": 0,
         "owned_by": members[0].node.operator or members[0].node.network,
         "veriroute": {
             "nodes": len(members),
@@ -159,9 +175,11 @@ def _evidence(member: Member) -> str:
     return found.found or "none" if found is not None else "none"
 
 
-def _permitted(member: Member, policy: Any) -> bool:
+def _permitted(member: Member, policy: CompiledPolicy) -> bool:
     session = member.current
-    return session is not None and denied(member.view, policy) is None and prospect(session, policy).permit
+    if session is None or denied(member.view, policy) is not None:
+        return False
+    return (member.view.decisions.get(policy.digest) or prospect(session, policy)).permit
 
 
 def _resident() -> int:
