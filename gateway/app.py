@@ -82,7 +82,7 @@ class Gateway:
         self.refusals = Refusals()
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
-        self._no_acts: set[int] = set()  # numbers of what stands among the acts of other processes and is none
+        self._acted = 0  # acts of other processes up to this number have their entry in the log, or are none
         self.sequencer: Sequencer
         self.fleet: Fleet
         self.inference: Inference
@@ -412,17 +412,15 @@ class Gateway:
 
     async def _log_events(self) -> None:
         """Put what other processes asked for into the log, each once. What none of them leaves is not signed."""
-        for event in self.reader.pending_events():
-            if event.seq in self._no_acts:
-                continue
+        for event in self.reader.pending_events(after=self._acted):
             try:
                 document = read_document(event.kind, event.document)
             except FormatError as error:
-                self._no_acts.add(event.seq)
                 log.error("act.refused", seq=event.seq, kind=str(event.kind), error=str(error))
-                continue
-            await self.recorder.event(event.kind, self._id(), document)
-            await self.sequencer.submit(mark_done(event.seq))
+            else:
+                await self.recorder.event(event.kind, self._id(), document)
+                await self.sequencer.submit(mark_done(event.seq))
+            self._acted = event.seq  # behind both: what failed is tried again
 
     def _canary_terms(self, head: Head) -> Terms:
         return self.terms.resolve(self.settings.canaries.policy, [], head)

@@ -272,10 +272,15 @@ class Reader(TreeReads, AuditReads):
             for id, name, digest, policy, scopes, created_ms, revoked_ms, last4 in found
         ]
 
-    def pending_events(self, limit: int = PAGE) -> list[Event]:
-        """Events that have no entry in the log yet, oldest first."""
+    def pending_events(self, limit: int = PAGE, *, after: int = 0) -> list[Event]:
+        """Events with a number above `after` that have no entry in the log yet, oldest first.
+
+        Numbers only rise, so who has seen to all up to one need not have the database look through them again.
+        """
         found = self._all(
-            "SELECT seq, kind, document, created_ms FROM admin_event WHERE done = 0 ORDER BY seq LIMIT ?", limit
+            "SELECT seq, kind, document, created_ms FROM admin_event WHERE seq > ? AND done = 0 ORDER BY seq LIMIT ?",
+            after,
+            limit,
         )
         return [Event(*row) for row in found]
 

@@ -37,7 +37,7 @@ class Database:
             raise self.error
         return self.keys
 
-    def pending_events(self) -> list[Any]:
+    def pending_events(self, *, after: int) -> list[Any]:
         return []
 
     def revoke(self) -> None:
