@@ -10,6 +10,7 @@ when they scroll back into view. So a million rows cost eight megabytes, and a r
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
@@ -35,6 +36,7 @@ class Feed:
         self._next: int | None = None
         self.complete = False  # whether the oldest selected row is known
         self._settled = -1  # up to this index nothing that the filter selects is missing
+        self._reading = asyncio.Lock()  # two that read on at once would read the same page
 
     def __len__(self) -> int:
         return len(self._newer) + len(self._older)
@@ -76,7 +78,7 @@ class Feed:
             await self.want(0, PAGE)
         else:
             await self._read_older()
-        self._settled = self.index_at(0) if len(self) else -1
+        self._settled = max(-1 if self._next is None else self._next, self.index_at(0) if len(self) else -1)
 
     async def want(self, start: int, stop: int) -> bool:
         """Bring positions `start` to `stop` into memory, reading further back when they lie beyond what is known.
@@ -84,10 +86,11 @@ class Feed:
         True when something came in. Bounded: with a filter that hits rarely it returns after `BARREN_PAGES` pages.
         """
         changed = False
-        for _ in range(BARREN_PAGES):
-            if self.complete or stop <= len(self):
-                break
-            changed |= await self._read_older()
+        async with self._reading:
+            for _ in range(BARREN_PAGES):
+                if self.complete or stop <= len(self):
+                    break
+                changed |= await self._read_older()
         missing = [p for p in range(max(start, 0), min(stop, len(self))) if self.index_at(p) not in self._rows]
         while missing:
             first = missing[0]
@@ -116,15 +119,19 @@ class Feed:
         """Read back to where the rows were last complete: what a lossy or broken tail left out comes in now."""
         before: int | None = None
         found: list[Row] = []
-        for _ in range(pages):
+        looked = -1  # the first page was of everything from here on, whatever of it the filter selects
+        for number in range(pages):
             page = await self.source.page(self.chosen, before=before, limit=PAGE)
             found.extend(page.rows)
             before = page.next
-            if before is None or before <= self._settled:
+            if before is None:
+                break
+            if not number:
+                looked = before
+            if before <= self._settled:
                 break
         positions = self.add(reversed(found))
-        if found:
-            self._settled = max(self._settled, found[0].index)
+        self._settled = max(self._settled, looked, found[0].index if found else -1)
         return positions
 
     async def _read_older(self) -> bool:

@@ -18,7 +18,7 @@ from gateway.storage.bundles import assemble
 from gateway.storage.reads import Reader
 
 from .filters import Filter
-from .source import PAGE, Info, NodeView, Page, Row
+from .source import PAGE, Info, NodeView, Page, Row, select
 
 POLL_S = 1.0
 
@@ -59,9 +59,7 @@ class FileSource:
     def _page(self, chosen: Filter, before: int | None, limit: int) -> Page:
         verdict = chosen.verdicts[0].value if len(chosen.verdicts) == 1 else None
         found = self._reader.rows(before=before, limit=limit, verdict=verdict, node=chosen.exact("node"))
-        return Page(
-            tuple(row for row in found if chosen.matches(row)), found[-1].index if len(found) == limit else None
-        )
+        return select(chosen, found, found[-1].index if len(found) == limit else None)
 
     async def indexes(self, chosen: Filter) -> array[int] | None:
         return None

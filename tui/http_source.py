@@ -9,7 +9,7 @@ from gateway.admin_client import AdminClient
 from gateway.errors import FormatError, NotFound, ServiceError
 
 from .filters import Filter
-from .source import NO_GATEWAY, PAGE, Info, NodeView, Page, Row
+from .source import NO_GATEWAY, PAGE, Info, NodeView, Page, Row, select
 
 
 class HttpSource:
@@ -31,10 +31,7 @@ class HttpSource:
     async def page(self, chosen: Filter, *, before: int | None = None, limit: int = PAGE) -> Page:
         verdict = chosen.verdicts[0].value if len(chosen.verdicts) == 1 else None
         page = await self._client.receipts(before=before, limit=limit, verdict=verdict, node=chosen.exact("node"))
-        rows = tuple(sorted((row for row in page.rows if chosen.matches(row)), key=lambda row: -row.index))
-        if page.rows and chosen.since_ms is not None and page.rows[-1].created_ms < chosen.since_ms - _SLACK_MS:
-            return Page(rows, None)  # everything older is older than what was asked for
-        return Page(rows, page.next)
+        return select(chosen, sorted(page.rows, key=lambda row: -row.index), page.next)
 
     async def indexes(self, chosen: Filter) -> array[int] | None:
         return None
@@ -50,7 +47,3 @@ class HttpSource:
 
     async def close(self) -> None:
         await self._client.close()
-
-
-#: Rows stand in the order of their receipts, and a slow exchange is logged long after it began.
-_SLACK_MS = 3_600_000

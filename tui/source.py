@@ -6,7 +6,7 @@ A source never judges. Rows are the claims of whoever wrote them; a bundle is wh
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from gateway.model.admin import Info, NodeView, Page, Row
@@ -19,6 +19,18 @@ __all__ = ["Filter", "Info", "NodeView", "Page", "Row", "Source"]
 PAGE = 500
 #: The `reason` of a ServiceError: something answered, and it is no gateway.
 NO_GATEWAY = "no_gateway"
+#: Rows stand in the order of their receipts, and a slow exchange is logged long after it began.
+_SLACK_MS = 3_600_000
+
+
+def select(chosen: Filter, rows: Sequence[Row], following: int | None) -> Page:
+    """The page of what `chosen` selects of `rows`, newest first, which are followed by those below `following`.
+
+    It is the last one where all that follow are older than what is asked for.
+    """
+    found = tuple(row for row in rows if chosen.matches(row))
+    over = rows and chosen.since_ms is not None and rows[-1].created_ms < chosen.since_ms - _SLACK_MS
+    return Page(found, None if over else following)
 
 
 class Source(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from array import array
 
 import pytest
@@ -27,6 +28,7 @@ class Paged:
 
     async def page(self, chosen: Filter, *, before: int | None = None, limit: int = 0) -> Page:
         self.asked.append(before)
+        await asyncio.sleep(0)
         found = [n for n in sorted(self.numbers, reverse=True) if before is None or n < before]
         rows = tuple(r for n in found[: self.size] if chosen.matches(r := _row(n)))
         return Page(rows, found[self.size - 1] if len(found) > self.size else None)
@@ -76,6 +78,31 @@ async def test_older_rows_are_read_when_wanted() -> None:
     assert len(feed) == 30
     assert _known(feed) == list(range(99, 69, -1))
     assert not await feed.want(0, 20)
+
+
+async def test_two_that_read_on_at_once_read_each_page_once() -> None:
+    """Whoever asks while older rows are being read waits for them, and reads no page again."""
+    source = Paged(list(range(100)))
+    feed = Feed(source, Filter())
+    await feed.open()
+    await asyncio.gather(*[feed.want(0, stop) for stop in (40, 60, 50)])
+    assert (len(feed), source.asked) == (60, [None, 90, 80, 70, 60, 50])
+
+
+async def test_catching_up_under_a_sparse_filter_looks_at_what_is_new() -> None:
+    """What was looked through and not selected is not looked through again, each time that rows come in."""
+    source = Paged([0, *range(1, 1000, 7)], page=5)
+    feed = Feed(source, parse_filter("verdict:fail", 0))
+    await feed.open()
+    assert (len(feed), feed.complete) == (0, False)
+    for number in range(3):
+        source.numbers += [1002 + 7 * number, 1003 + 7 * number]
+        source.asked.clear()
+        assert await feed.catch_up() == []
+        assert len(source.asked) <= 3
+    source.numbers += [1050]
+    assert await feed.catch_up() == [0]
+    assert _known(feed) == [1050]
 
 
 async def test_a_sparse_filter_reads_on_but_not_for_ever() -> None:

@@ -180,3 +180,15 @@ async def test_pages_stop_where_the_time_does() -> None:
     page = await source.page(parse_filter("since:1h", NOON_MS))
     assert page == Page((), None)
     assert await source.indexes(Filter()) is None
+
+
+async def test_pages_of_a_file_stop_where_the_time_does(tmp_path: Path) -> None:
+    """Nor does it read the whole database: behind the first page there is none where all of it is too old."""
+    await _write(tmp_path / "log.db", 4)
+    source = FileSource(tmp_path / "log.db")
+    later = parse_filter("since:1h", NOON_MS + 24 * 3_600_000)
+    try:
+        assert await source.page(later, limit=2) == Page((), None)
+        assert (await source.page(parse_filter("since:1h", NOON_MS), limit=2)).next is not None
+    finally:
+        await source.close()

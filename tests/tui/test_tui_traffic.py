@@ -13,10 +13,11 @@ from tui_kit import NARROW, NOON_MS, WIDE, dump, ready, row, type_ahead, until
 from gateway.errors import ServiceError
 from tui.app import VerirouteApp
 from tui.demo_source import DemoSource
+from tui.filters import Filter
 from tui.screens.help import HelpScreen
 from tui.screens.receipt import ReceiptScreen
 from tui.screens.traffic import TrafficScreen
-from tui.source import Row
+from tui.source import Page, Row
 from tui.widgets.exchange_pane import ExchangePane
 from tui.widgets.rows_view import RowsView
 
@@ -386,3 +387,32 @@ async def test_a_filter_that_nothing_fits_says_so(app: VerirouteApp) -> None:
         await until(lambda: "filter: model:nothing-like-it   nothing fits; esc shows all" in dump(app))
         await pilot.press("escape")
         await until(lambda: "all exchanges" in dump(app))
+
+
+class Paged(DemoSource):
+    """Sixty exchanges that are to be had five at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(60, now_ms=NOON_MS, live=False)
+
+    async def page(self, chosen: Filter, *, before: int | None = None, limit: int = 5) -> Page:
+        page = await super().page(Filter(), before=before, limit=5)
+        return Page(tuple(row for row in page.rows if chosen.matches(row)), page.next)
+
+    async def indexes(self, chosen: Filter) -> None:
+        return None
+
+
+async def test_rows_far_back_are_found_without_a_key() -> None:
+    """Where the first pages have nothing that the filter fits, or less than a screen, older ones are read."""
+    source = Paged()
+    oldest = (await DemoSource.page(source, Filter(), limit=60)).rows[-1]
+    app = VerirouteApp(source)
+    async with app.run_test(size=WIDE) as pilot:
+        await ready(app)
+        await until(lambda: _rows(app).length() >= 2 * _rows(app).size.height > 5)
+        await pilot.press("slash")
+        app.screen.query_one("#filter", Input).value = f"receipt:{oldest.id}"
+        await pilot.press("enter")
+        await until(lambda: (feed := _rows(app).feed) is not None and feed.complete and len(feed) == 1)
+        assert _rows(app).row == oldest

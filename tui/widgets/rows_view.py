@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
+from textual import events
 from textual.message import Message
 
 from tui.columns import Cell, Column, columns_for, fill
@@ -64,6 +65,7 @@ class RowsView(LineView):
         self.resized()
         self.jump(0)
         self.post_message(self.Moved(self, False))
+        self._read_on(0)
 
     def push(self, row: Row) -> None:
         """A live row. Cheap; it is taken in with the next tick."""
@@ -110,6 +112,7 @@ class RowsView(LineView):
         if self._to_end:
             self._to_end = False
             self.move_to(self.length() - 1, by_user=False)
+        self._read_on(round(self.scroll_y))
 
     @property
     def row(self) -> Row | None:
@@ -188,11 +191,20 @@ class RowsView(LineView):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
-        feed = self.feed
-        if feed is None or feed.complete:
+        self._read_on(round(new_value))
+
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        event.prevent_default()
+        self._read_on(round(self.scroll_y))
+
+    def _read_on(self, top: int) -> None:
+        """With line `top` the first visible one, read older rows before the end comes into view: where a filter fits
+        few rows there may be none yet."""
+        if self.feed is None or self.feed.complete:
             return
-        bottom = round(new_value) + 2 * max(self.size.height, 1)
-        if bottom > self.length():  # read on before the end comes into view
+        bottom = top + 2 * max(self.size.height, 1)
+        if bottom > self.length():
             self._ask(self.length(), bottom)
 
 
