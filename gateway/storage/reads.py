@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -101,6 +102,8 @@ class Reader(TreeReads, AuditReads):
         self._local = threading.local()
         self._open: list[_Opened] = []
         self._guard = threading.Lock()
+        self._counting = threading.Lock()
+        self._counted: tuple[int, Counter[str]] = (-1, Counter())  # receipts up to this index
         super().__init__()
 
     def close(self) -> None:
@@ -109,6 +112,8 @@ class Reader(TreeReads, AuditReads):
             self._local = threading.local()
             while self._open:
                 self._open.pop().close()
+        with self._counting:  # the file may be another one when it is opened again
+            self._counted = (-1, Counter())
 
     def __enter__(self) -> Reader:
         return self
@@ -208,10 +213,14 @@ class Reader(TreeReads, AuditReads):
         return [_row(row) for row in (reversed(found) if rising else found)]
 
     def counts(self) -> dict[str, int]:
-        """How many receipts there are of each verdict."""
-        (_, every), *others = self._all(_COUNTS)
-        counts = {"affirming": every - sum(count for _, count in others), **dict(others)}
-        return {verdict: count for verdict, count in counts.items() if count}
+        """How many receipts there are of each verdict. They only come in, so each is counted once: this is asked for
+        again every other second."""
+        with self._counting:
+            last, counts = self._counted
+            found = self._all(_COUNTS_ABOVE, last) if counts else self._all(_COUNTS)
+            counts = counts + Counter({verdict: count for verdict, count, _ in found})
+            self._counted = max([last, *(highest for _, _, highest in found)]), counts
+        return dict(counts)
 
     def evidence_of(self, receipt_id: str) -> bytes | None:
         """What the node sent for this one answer (its own receipt); None when it sent none."""
@@ -286,9 +295,13 @@ class Reader(TreeReads, AuditReads):
 
 
 _ROW = f"SELECT {_COLUMNS} FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"  # noqa: S608
+# By the narrow indexes: the table's rows are large, and all of them are counted.
 _COUNTS = """
-    SELECT NULL, count(*) FROM receipt
-    UNION ALL SELECT verdict, count(*) FROM receipt WHERE verdict <> 'affirming' GROUP BY verdict"""
+    WITH other AS (SELECT verdict, count(*) AS n, max(idx) AS last FROM receipt WHERE verdict <> 'affirming' GROUP BY 1)
+    SELECT * FROM other
+    UNION ALL SELECT 'affirming', count(*) - (SELECT coalesce(sum(n), 0) FROM other), max(idx) FROM receipt
+    HAVING count(*) > 0"""
+_COUNTS_ABOVE = "SELECT verdict, count(*), max(idx) FROM receipt WHERE idx > ? GROUP BY verdict"
 _OPENING = """
     SELECT CAST(seed AS BLOB), CAST(request AS BLOB), CAST(response AS BLOB) FROM opening
     WHERE idx = (SELECT idx FROM receipt WHERE id = ?)"""

@@ -104,6 +104,38 @@ def test_counts(reader: Reader) -> None:
     assert counted == {"affirming": 299, "warning": 150, "none": 150}
 
 
+async def test_receipts_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came in since is added; the first count reads narrow indexes alone, a later one what is new alone; and
+    another file of the same name is counted from its beginning."""
+    asked: list[str] = []
+    seen = Reader._all
+
+    def listening(self: Reader, sql: str, *parameters: object) -> list[object]:
+        asked[:] = [row[3] for row in seen(self, f"EXPLAIN QUERY PLAN {sql}", *parameters)]
+        return seen(self, sql, *parameters)
+
+    monkeypatch.setattr(Reader, "_all", listening)
+    log = await opened(tmp_path)
+    with Reader(f"{tmp_path}/log.db") as reader:
+        assert (reader.counts(), reader.counts()) == ({}, {})
+        await log.append(receipt(1))
+        await log.append(receipt(2, verdict="warning"))
+        assert reader.counts() == {"affirming": 1, "warning": 1}
+        assert {step for step in asked if "receipt" in step} == {
+            "SCAN receipt USING COVERING INDEX receipt_key", "SCAN receipt USING COVERING INDEX receipt_verdict",
+        }  # fmt: skip
+        await log.append(receipt(3, verdict="none"))
+        await log.append(receipt(4))
+        assert reader.counts() == {"affirming": 2, "warning": 1, "none": 1} == reader.counts()
+        assert asked[0] == "SEARCH receipt USING INTEGER PRIMARY KEY (rowid>?)"
+        await log.close()
+        reader.close()
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        await filled(tmp_path, 3)
+        assert reader.counts() == {"affirming": 3}
+
+
 def test_every_proof_verifies(reader: Reader) -> None:
     """Roots, inclusion and consistency proofs can be had for every size, and hold."""
     leaves = [leaf_hash(leaf) for leaf in reader.leaves(0, SIZE)]
