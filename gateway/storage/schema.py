@@ -108,7 +108,7 @@ DDL: tuple[str, ...] = (
         UNIQUE (id)
     )""",
     "CREATE INDEX receipt_key ON receipt (key_id)",
-    "CREATE INDEX receipt_request ON receipt (client_request_id) WHERE client_request_id IS NOT NULL",
+    "CREATE INDEX receipt_request ON receipt (client_request_id, key_id) WHERE client_request_id IS NOT NULL",
     "CREATE INDEX receipt_verdict ON receipt (verdict) WHERE verdict <> 'affirming'",
     """CREATE TABLE opening (
         idx INTEGER NOT NULL,

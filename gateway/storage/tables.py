@@ -82,7 +82,7 @@ class Receipt(SQLModel, table=True):
     __tablename__ = "receipt"
     __table_args__ = (
         Index("receipt_key", "key_id"),
-        Index("receipt_request", "client_request_id", sqlite_where=text("client_request_id IS NOT NULL")),
+        Index("receipt_request", "client_request_id", "key_id", sqlite_where=text("client_request_id IS NOT NULL")),
         Index("receipt_verdict", "verdict", sqlite_where=text("verdict <> 'affirming'")),
     )
     idx: int = Field(primary_key=True)

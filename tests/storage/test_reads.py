@@ -98,6 +98,28 @@ def test_all_receipts_by_index_verdict_and_node(reader: Reader) -> None:
     assert reader.rows(limit=0) == reader.rows(limit=-1) == reader.rows(node="nobody") == []
 
 
+def test_what_other_keys_call_their_requests_costs_a_key_nothing(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request id is looked for among the key's own, in the order in which the page is."""
+    plans: list[str] = []
+    seen = Reader._all
+
+    def listening(self: Reader, sql: str, *parameters: object) -> list[object]:
+        plans.extend(row[3] for row in seen(self, f"EXPLAIN QUERY PLAN {sql}", *parameters))
+        return seen(self, sql, *parameters)
+
+    monkeypatch.setattr(Reader, "_all", listening)
+    found = reader.rows_of_key("key_1", client_request_id="mine-3")
+    assert {(row.key_id, row.client_request_id) for row in found} == {("key_1", "mine-3")}
+    by = "SEARCH receipt USING INDEX receipt_request (client_request_id=? AND key_id=?"
+    assert plans[0] == f"{by})"
+    plans.clear()
+    assert reader.rows_of_key("key_1", client_request_id="mine-3", after=found[0].id) == found[1:]
+    assert f"{by} AND rowid<?)" in plans
+    assert not any("TEMP B-TREE" in step for step in plans)
+
+
 def test_counts(reader: Reader) -> None:
     """Receipts are counted by verdict; other entries are not."""
     counted = reader.counts()
