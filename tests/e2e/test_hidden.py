@@ -89,7 +89,7 @@ HIDDEN: dict[str, tuple[str, bytes, str, bytes]] = {
         CHAT,
         event(chunk({}, message={"tool_calls": [CALL]})),
         "stream_grammar",
-        b"run_shell",
+        b"tool_calls",
     ),
     "a custom call beside a function's": (
         CHAT,
