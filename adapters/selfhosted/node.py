@@ -87,8 +87,8 @@ class Node:
             if page is None:
                 raise NotFound(f"there is no {path:.80}")
             await wire.send_json(send, page)
-        except wire.Gone:
-            return
+        except (wire.Gone, wire.Cut):
+            return  # the server cuts what was begun and has no end
         except VerirouteError as error:
             await wire.send_json(send, wire.error_body(error, path), error.status, wire.error_headers(error))
 

@@ -36,7 +36,7 @@ def field(name: str, value: str) -> re.Pattern[bytes]:
 
 
 class Cut(Exception):
-    """Raised on purpose after an answer has begun: the server then closes the connection without a proper end."""
+    """An answer that has begun has no proper end: the connection is closed as it is."""
 
 
 class Gone(Exception):
