@@ -17,6 +17,9 @@ _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n")
 _LINE = re.compile(rb"\r\n|\n|\r")
 #: Lines of one event. Honest ones have two or three, or those of a document; 4 MiB of short ones take seconds to read.
 MAX_LINES = 10_000
+#: Blocks of a stream that may be of any length, and bytes of it for each one beyond them. To read a block takes its
+#: time however short it is: 32 MiB of blank lines would take minutes. Honest events have 60 bytes and more.
+FREE_BLOCKS, BLOCK_BYTES = 10_000, 32
 BOM = b"\xef\xbb\xbf"
 
 
@@ -41,6 +44,7 @@ class Framer:
         self._rest = bytearray()  # grows in place: to copy a long event for every read of it would cost its square
         self._max = max_event
         self._first = True
+        self._blocks = self._bytes = 0  # so far
 
     @property
     def rest(self) -> bytes:
@@ -48,7 +52,9 @@ class Framer:
         return bytes(self._rest)
 
     def feed(self, data: bytes) -> list[Block]:
-        """Blocks completed by `data`. Raises `FormatError` when one block would exceed the limit."""
+        """Blocks completed by `data`. Raises `FormatError` when one block would exceed the limit, or too many of them
+        come in too few bytes."""
+        self._bytes += len(data)
         buffer = data
         if self._rest:
             if not self._completed(data):
@@ -78,6 +84,9 @@ class Framer:
         if start < len(buffer) or self._rest:
             self._rest = bytearray(buffer[start:])
             self._check(len(self._rest))
+        self._blocks += len(blocks)
+        if self._blocks > FREE_BLOCKS and self._blocks * BLOCK_BYTES > self._bytes:
+            raise FormatError(f"{self._blocks} events and comments in {self._bytes} bytes")
         return blocks
 
     def _completed(self, data: bytes) -> bool:

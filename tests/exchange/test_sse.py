@@ -143,3 +143,16 @@ def test_a_carriage_return_at_the_end_waits() -> None:
     framer = Framer(1000)
     assert framer.feed(b"data: x\r\n\r") == []
     assert [b.data for b in framer.feed(b"\ndata: y\r\n\r\n")] == [b"x", b"y"]
+
+
+@pytest.mark.parametrize("block", [b"\n\n", b":\n\n", b": ping\n\n", b"\r\r", b"data: {}\n\n"])
+def test_d19_short_blocks_without_end_are_refused(block: bytes) -> None:
+    """10,000 keep-alives are taken, and as many more as longer events come with them; a flood of them is refused."""
+    event = b"data: " + b"x" * 92 + b"\n\n"
+    framer = Framer(1000)
+    for _ in range(100):
+        framer.feed(block * 100 + event * 50)
+    for _ in range(1000):
+        framer.feed(block + event)
+    with pytest.raises(FormatError, match="events and comments in"):
+        framer.feed(block * 40_000)
