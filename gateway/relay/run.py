@@ -527,9 +527,11 @@ class Run(Ends):
         statement = reply.statement() if self.policy.replay.journal else None
         first = journal.seen(network, statement) if statement is not None else None
         # Two equal requests with equal answers in one second have one statement, and no lie in it: nothing older than
-        # this request is taken for its answer, so what was seen before is a replay only if it is older.
+        # this request is taken for its answer, so what was seen before is a replay if it is older, or was seen too long
+        # ago for one second of any clock.
         dated = reply.dated() if first is not None else None
-        seen = first is not None and (dated is None or dated < int(self.sent_at))
+        lately = first is not None and dated is not None and first > self.sent_at - SAME_SECOND_S
+        seen = first is not None and (dated is None or not lately or dated < int(self.sent_at))
         skew_s = self.policy.freshness.response_skew_s
         try:
             result = reply.appraise(x.session, self.asked, now=relay.now(), skew_s=skew_s, seen_before=seen)
@@ -538,7 +540,7 @@ class Run(Ends):
             result = UNJUDGED
         if statement is not None and first is None and is_signed(result):
             journal.remember(network, statement, relay.now())
-        if seen and first is not None and dated is not None and first > self.sent_at - SAME_SECOND_S:
+        if seen and lately:
             result = seen_lately(result)
         if chain_problem is not None:
             result = with_chain(result, chain_problem)

@@ -76,3 +76,11 @@ def test_when_a_second_showing_is_nobodys_lie(dated: int | None, after: float, r
     gateway = Gateway()
     assert gateway.show(Answer(dated)) is None
     assert gateway.show(Answer(dated), SENT + after) == reason
+
+
+@pytest.mark.parametrize(("after", "reason"), [(0.999, None), (1.0, "seen_before"), (59.0, "seen_before")])
+def test_c16_a_clock_that_is_ahead_makes_no_replay_new(after: float, reason: str | None) -> None:
+    """A statement dated after the request, seen a second before it: by no clock was it signed for this one."""
+    gateway = Gateway()
+    assert gateway.show(Answer(int(SENT) + 60)) is None
+    assert gateway.show(Answer(int(SENT) + 60), SENT + after) == reason
