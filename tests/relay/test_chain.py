@@ -8,6 +8,7 @@ import pytest
 
 from gateway.crypto.signatures import Ed25519Signer
 from gateway.exchange.head import parse_head
+from gateway.exchange.release import Hold
 from gateway.exchange.reply import Question
 from gateway.exchange.stream import CHAIN, Piece, StreamReader, Wire
 from gateway.model.node import AttestedSession, SigningKey
@@ -99,3 +100,24 @@ def test_the_last_of_those_that_came_together_covers_the_others() -> None:
         if size in (1, len(body)):
             assert verified == (6 if size == 1 else 1)
         assert reader.covered_sha256 == hashlib.sha256(b"".join(events)).hexdigest()
+
+
+@pytest.mark.parametrize(("wrong", "together"), [(1, True), (2, True), (4, False)])
+def test_d22_those_that_came_together_stand_by_their_last(wrong: int, together: bool) -> None:
+    """One by one, events before the wrong digest are released, and none from it on. Of four in one read the last is
+    over the bytes of all: right, it releases them, whatever stands before it; wrong, it releases none of them."""
+    events = [b'data: {"choices":[{"index":0,"delta":{"content":"%d"}}]}\n\n' % n for n in range(4)]
+    blocks = [
+        event + b": " + comment(k, b"other" if k == wrong else b"".join(events[:k])) + b"\n\n"
+        for k, event in enumerate(events, 1)
+    ]
+    for parts, released in ((blocks, wrong - 1), ([b"".join(blocks)], 4 if together else 0)):
+        made, hold, left = chain(), Hold("chained"), b""
+        reader = StreamReader(ASKED.head, Wire(b"aci.receipt", b"aci.chain"), bytes(32), max_event=1 << 20)
+        for piece in (piece for part in parts for piece in reader.feed(part)):
+            if piece.kind != CHAIN:
+                hold.offer(piece, 0.0)
+            elif made.holds(piece):
+                left += hold.covered()
+        assert left == b"".join(events[:released])
+        assert (made.broken is None) == (released == 4)
