@@ -629,8 +629,12 @@ def _keys(session: AttestedSession) -> tuple[object, ...]:
     return session.keyset_digest, session.spki_pins, session.hpke
 
 
+_UTF8 = (b"charset=utf-8", b'charset="utf-8"', b"charset=utf8")
+
+
 def _charset_ok(content_type: bytes) -> bool:
+    """Whether it names UTF-8, or no charset. Neither media type has other parameters: they say nothing."""
     if content_type == JSON:
         return True
     parameters = content_type.lower().split(b";")[1:]
-    return all(p.strip() in (b"", b"charset=utf-8", b'charset="utf-8"') for p in parameters)
+    return all(b"charset" not in p or p.strip() in _UTF8 for p in parameters)

@@ -124,6 +124,37 @@ def test_its_record_can_be_checked_offline(world: Gateway) -> None:
     assert not [line for line in lines if line[1] == "contraindicated"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "taken"),
+    [
+        ("; charset=utf-16", False),
+        ("; charset=utf-8; charset=utf-16", False),
+        ("; charset*=utf-16", False),
+        ('; x="; charset=latin-1"', False),
+        ("", True),
+        (";charset=UTF-8", True),
+        ('; charset="utf-8"', True),
+        ("; charset=utf8", True),
+        ("; version=1; charset=utf-8", True),
+        ("; boundary=NL;", True),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_c11_of_the_media_type_s_parameters_the_charset_counts(
+    world: Gateway, scripted: ScriptedNode, stream: bool, parameters: str, taken: bool
+) -> None:
+    """JSON and event streams are UTF-8: what says other has two readings, and a parameter of another name says nothing."""
+    event = (
+        b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    )
+    media = ("text/event-stream" if stream else "application/json") + parameters
+    scripted.script = plain(event if stream else answer(), media=media)
+    with world.http() as client:
+        got = client.post("/v1/chat/completions", json={"model": "m", "messages": ASK, "stream": stream})
+    assert got.status_code == (200 if taken else 502)
+    assert taken or got.json()["error"]["reason"] == "content_type"
+
+
 def test_a_policy_that_needs_a_signature_sends_no_prompt(world: Gateway, scripted: ScriptedNode) -> None:
     """The node is passed over with the reason, before anything leaves for it."""
     before = len(scripted.received)
