@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from hashlib import sha256
@@ -37,6 +36,7 @@ from .baselines import Baselines
 from .canaries import Canaries
 from .clock import lease_clock
 from .crypto.signatures import accelerate
+from .entropy import fresh
 from .errors import ConfigError, FormatError, VerirouteError
 from .exchange.head import Head
 from .fleet.attest import Attestation, open_attester
@@ -296,7 +296,7 @@ class Gateway:
         start = {
             "timeMs": _now_ms(),
             "version": __version__,
-            "nonce": secrets.token_hex(16),
+            "nonce": fresh(16).hex(),
             "policies": {n: p.digest for n, p in sorted(self.terms.policies.items())},
             "settings": dump(self.settings),
             "openIntents": len(self.sequencer.open_intents),
@@ -445,7 +445,7 @@ class Gateway:
         return task
 
     def _id(self) -> str:
-        return self.ulids.mint(_now_ms(), secrets.token_bytes(RANDOM_BYTES))
+        return self.ulids.mint(_now_ms(), fresh(RANDOM_BYTES))
 
 
 def _ended(task: asyncio.Task[None]) -> None:

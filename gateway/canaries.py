@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import random
 import secrets
 import string
@@ -28,6 +27,7 @@ import msgspec
 import structlog
 
 from .baselines import MAX_BASELINES, Baseline, Baselines
+from .entropy import fresh
 from .errors import FormatError, VerirouteError
 from .exchange.head import Head, parse_head
 from .fleet.fleet import Fleet, Member
@@ -207,7 +207,7 @@ class Canaries:
         assert member.session is not None
         head = parse_head(PATH, body)
         terms = self._resolve(head)
-        now_ms, randomness = time.time_ns() // 1_000_000, os.urandom(80 + RANDOM_BYTES)
+        now_ms, randomness = time.time_ns() // 1_000_000, fresh(80 + RANDOM_BYTES)
         answer = Answer()
         await self._relay.serve(
             Incoming(

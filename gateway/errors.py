@@ -29,7 +29,8 @@
     │   ├── LogUnavailable      503  log_unavailable
     │   ├── Busy                503  busy
     │   └── InternalError       500  internal_error
-    │       └── PolicyFailed    503  internal_error        the policy could not be applied, so nothing may leave
+    │       ├── PolicyFailed    503  internal_error        the policy could not be applied, so nothing may leave
+    │       └── Unrandom        503  internal_error        no random bytes, or the same again: nothing is sent or signed
     ├── FormatError             bytes that are not what their format says (parsers raise this and nothing else)
     │   └── ProofError          a well-formed proof that does not prove
     ├── PolicyError             a policy file that cannot be used; carries file, line, key
@@ -196,6 +197,12 @@ class InternalError(ServiceError):
 
 class PolicyFailed(InternalError):
     """The policy engine itself failed: what nobody could decide about does not leave."""
+
+    status = 503
+
+
+class Unrandom(InternalError):
+    """There are no random bytes, or the same came again: what needs new ones is neither sent nor signed."""
 
     status = 503
 

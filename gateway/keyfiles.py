@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import secrets
 import stat
 from pathlib import Path
 
 import msgspec
 
 from .durable import sync_folder
+from .entropy import fresh
 from .errors import ConfigError, FormatError
 from .log.note import NoteSigner, parse_skey
 
@@ -60,7 +60,7 @@ def _make(path: Path, names: tuple[tuple[str, str], ...]) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for file, name in names:
-            text = NoteSigner(name, secrets.token_bytes(32)).skey + "\n"
+            text = NoteSigner(name, fresh(32)).skey + "\n"
             descriptor = os.open(path / file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as stream:
                 stream.write(text)

@@ -21,7 +21,6 @@ Without the section nothing is ever paid: a node that answers 402 has failed.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping
 from decimal import Context, Decimal, DecimalException, Inexact, InvalidOperation
@@ -29,6 +28,7 @@ from typing import Any
 
 import msgspec
 
+from .entropy import fresh
 from .errors import ConfigError
 from .model.names import is_hex_key, is_variable
 from .payer import Payer
@@ -80,7 +80,7 @@ def open_payer(settings: Settings) -> tuple[Payer, Ledger] | None:
     rules, wallet = found
     ledger = Ledger(ledger_path(settings.storage.url), unsettled=rules.unsettled)
     try:
-        return Payer(rules, wallet, ledger, time.time, secrets.token_bytes), ledger
+        return Payer(rules, wallet, ledger, time.time, fresh), ledger
     except BaseException:
         ledger.close()
         raise

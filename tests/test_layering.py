@@ -20,6 +20,7 @@ RANKS = {
     "gateway.model": 0,
     "gateway.text": 0,
     "gateway.clock": 0,
+    "gateway.entropy": 0,
     "gateway.csv_cells": 0,
     "gateway.crypto": 1,
     "gateway.aws_lc": 2,

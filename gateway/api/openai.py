@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gateway.entropy import fresh
 from gateway.errors import Busy, VerirouteError
 from gateway.exchange.head import clean_request_id, parse_head
 from gateway.model.ulid import UlidFactory
@@ -44,10 +45,10 @@ class Randomness:
         self._bytes, self._at = b"", 0
 
     def take(self, count: int) -> bytes:
-        """`count` bytes, at most `SIZE`; none of them is handed out again."""
+        """`count` bytes, at most `SIZE`; none of them is handed out again. Raises `Unrandom`."""
         at, end = self._at, self._at + count
         if end > len(self._bytes):
-            self._bytes, at, end = os.urandom(self.SIZE), 0, count
+            self._bytes, at, end = fresh(self.SIZE), 0, count
         self._at = end
         return self._bytes[at:end]
 

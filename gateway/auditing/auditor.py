@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from gateway.backlog import LOG_FAILED
+from gateway.entropy import fresh
 from gateway.errors import VerirouteError
 from gateway.model.audits import AUDIT_FAILED, MAX_NAMED, AuditEntry, Counts, Doubted, FailedAudit
 from gateway.model.receipt import AuditPart
@@ -236,7 +237,7 @@ class Auditor:
             receipt_id=audit.receipt_id,
             epoch=audit.epoch,
             time_ms=self._now_ms(),
-            nonce=secrets.token_hex(16),
+            nonce=fresh(16).hex(),
             reason=audit.reason,
             action="quarantine" if action == "quarantine" else "report",
             doubted=Doubted(first=span.first, last=span.last, count=span.count, receipt_ids=span.ids),
@@ -278,7 +279,7 @@ class Auditor:
             node=due.node,
             network=due.network,
             time_ms=self._now_ms(),
-            nonce=secrets.token_hex(16),
+            nonce=fresh(16).hex(),
             kind=KIND,
             verdict="inconclusive",
             reason=reason,
@@ -357,7 +358,7 @@ def _undecided(released: Released, reason: str) -> AuditEntry:
         node=released.node,
         network=released.network,
         time_ms=0,
-        nonce=secrets.token_hex(16),
+        nonce=fresh(16).hex(),
         kind=KIND,
         verdict="inconclusive",
         reason=reason,

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ import msgspec
 import structlog
 
 from gateway.backlog import LOG_FAILED
+from gateway.entropy import fresh
 from gateway.errors import VerirouteError
 from gateway.model.audits import Counts, EpochEntry, RevealEntry
 from gateway.model.entry import Committed
@@ -146,7 +146,7 @@ class Epochs:
     async def _announce(self, begin_ms: int) -> None:
         end = begin_ms + self._times.length_ms
         reveal_by = end + self._times.run_ms + self._times.audit_ms
-        seed = secrets.token_bytes(SEED_BYTES)
+        seed = fresh(SEED_BYTES)
         row = EpochRow(self._journal.mint(), seed, self._journal.size(), begin_ms, end, reveal_by)
         await self._journal.submit(put_epoch(row))
         # A crash here leaves a seed of an epoch that nobody heard of: the next start forgets it.

@@ -24,6 +24,7 @@ from typing import IO, Any
 import msgspec
 
 from gateway.csv_cells import cell
+from gateway.entropy import fresh
 from gateway.log.checkpoint import parse_checkpoint
 from gateway.log.dsse import sign_envelope
 from gateway.log.export import (
@@ -307,7 +308,7 @@ def _record(path: str, manifest: Manifest, written: bytes) -> None:
     """Ask the gateway for an `export` entry: who took what out (PCI DSS 10.2.1.3, HIPAA 164.312(b))."""
     document = {
         "timeCreated": manifest.time_created,
-        "nonce": os.urandom(16).hex(),
+        "nonce": fresh(16).hex(),
         "actor": actor(),
         "range": manifest.range,
         "format": manifest.format,

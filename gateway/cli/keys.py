@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from gateway.api.auth import SCOPES, key_digest, new_key
+from gateway.entropy import fresh
 from gateway.errors import ConfigError
 from gateway.model.receipt import instant
 from gateway.policy_files import read_policies
@@ -63,7 +64,7 @@ def _create(args: argparse.Namespace, settings: Settings, path: str) -> int:
     policies = read_policies(Path(settings.policy.dir) if settings.policy.dir else None)
     if args.policy is not None and args.policy not in policies:
         raise ConfigError(f"there is no policy {args.policy!r}; there are: {', '.join(sorted(policies))}")
-    text = new_key(secrets.token_bytes(32))
+    text = new_key(fresh(32))
     now = time.time_ns() // 1_000_000
     scopes = tuple(dict.fromkeys(args.scope or ["inference"]))
     key = ApiKey(
@@ -151,7 +152,7 @@ def _when(ms: int) -> str:
 
 def _document(event: dict[str, object]) -> bytes:
     # The leaf is public and names nothing, but what it digests must not be guessable.
-    return json.dumps({**event, "nonce": secrets.token_hex(16)}).encode()
+    return json.dumps({**event, "nonce": fresh(16).hex()}).encode()
 
 
 def _tell(notices: list[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
@@ -14,10 +13,11 @@ import msgspec
 import structlog
 
 from gateway.adapter import JSON_ONLY, Adapter, Discovered, EvidenceClient, RawEvidence
-from gateway.errors import ConfigError, FormatError, UpstreamFailed, UpstreamTimeout, VerirouteError
+from gateway.entropy import fresh
+from gateway.errors import ConfigError, FormatError, Unrandom, UpstreamFailed, UpstreamTimeout, VerirouteError
 from gateway.model.node import AttestedSession, Node
 from gateway.model.tee import TeeResult
-from gateway.model.verdict import AttestationResult
+from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.settings import Settings
 from gateway.upstream.connection import DANGEROUS_ANY_KEY
 from gateway.upstream.errors import ChannelError
@@ -114,6 +114,12 @@ async def discovered(adapter: Adapter, network: str, configured: Iterable[Node],
         raise UpstreamFailed(text, reason="adapter_failed") from None
 
 
+def _unasked(error: Unrandom) -> Attestation:
+    """What is found of a node that there is no new nonce for."""
+    outcome = Outcome.CONTRAINDICATED if error.reason == "replayed_nonce" else Outcome.NONE
+    return Attestation(AttestationResult((Check("replayed_nonce", outcome, error.reason),)), None, None)
+
+
 class Attester:
     """Fetches and appraises. Evidence is self-proving, so it may come over any TLS key; which one is recorded."""
 
@@ -127,8 +133,9 @@ class Attester:
         allow_private: bool,
         endorse: Endorse | None = None,
         roots: TrustRoots = VENDOR_ROOTS,
+        entropy: Callable[[int], bytes] = fresh,
     ) -> None:
-        self._now = now
+        self._now, self._entropy = now, entropy
         self._endorse = endorse
         self._roots = roots
         self._lifetime = lifetime_s
@@ -142,7 +149,10 @@ class Attester:
         """Appraise `node` now. Never raises for what the node does."""
         if adapter.node_rule == "none":
             return self._none(node, adapter)
-        nonce = secrets.token_hex(32)
+        try:
+            nonce = self._entropy(32).hex()
+        except Unrandom as error:  # evidence that answers an old nonce may be old: the node is not even asked
+            return _unasked(error)
         evidence = await self._evidence(node, adapter, nonce)
         if adapter.node_rule == "opengradient-dossier":
             return await self._opengradient(node, adapter, evidence, nonce)

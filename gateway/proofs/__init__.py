@@ -11,13 +11,13 @@ a node or a prover does is a verdict, never an exception. Proofs of one kind do 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from gateway.entropy import fresh
 from gateway.errors import ConfigError, FormatError, PolicyError
 from gateway.exchange.amend import ZK
 from gateway.policy.schema import CompiledPolicy
@@ -50,7 +50,7 @@ class Proofs:
         circuits: Mapping[str, Circuit] | None = None,
         limits: Limits | None = None,
         *,
-        entropy: Callable[[int], bytes] = secrets.token_bytes,
+        entropy: Callable[[int], bytes] = fresh,
     ) -> None:
         self._references = references
         self._circuits = dict(circuits or {})

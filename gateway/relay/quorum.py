@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from gateway.crypto.canonical import strict_json
+from gateway.entropy import fresh
 from gateway.errors import EvidenceMissing, EvidenceRejected, FormatError, NoEligibleNode, VerirouteError
 from gateway.fleet.fleet import Member
 from gateway.log.receipt import salted
@@ -68,7 +68,7 @@ class Seat(Run):
 
     def __init__(self, parent: Run, member: Member) -> None:
         relay, x = parent.relay, parent.x
-        seed, t0 = os.urandom(80), relay.mono()
+        seed, t0 = fresh(80), relay.mono()
         own = Exchange(
             receipt_id=relay.new_id(),
             received_ms=x.received_ms + int((t0 - x.t0) * 1000),  # a node may be asked long after another

@@ -18,7 +18,6 @@ nothing. `opened` tells the two apart. Every exchange has a wrapper and an ephem
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
@@ -27,6 +26,7 @@ import msgspec
 from gateway.crypto.ohttp import CHUNKED_MEDIA, REQUEST_MEDIA, RESPONSE_MEDIA, Exchange, encapsulate
 from gateway.crypto.ohttp_chunks import ChunkOpener
 from gateway.crypto.ohttp_keys import KeyConfig
+from gateway.entropy import fresh
 from gateway.errors import FormatError
 
 from .connection import DEFAULT_DEADLINES, Connection
@@ -126,9 +126,7 @@ class SealedConnection:
 
     __slots__ = ("_asked", "_entropy", "_exchange", "_held", "_inner", "_opener", "_route", "opened", "outer")
 
-    def __init__(
-        self, inner: Channel, route: SealedRoute, *, entropy: Callable[[int], bytes] = secrets.token_bytes
-    ) -> None:
+    def __init__(self, inner: Channel, route: SealedRoute, *, entropy: Callable[[int], bytes] = fresh) -> None:
         self._inner, self._route, self._entropy = inner, route, entropy
         self._asked = False
         self._exchange: Exchange | None = None

@@ -16,6 +16,7 @@ from tee_worlds import amd
 
 from adapters.aci import adapter as aci
 from gateway.adapter import Adapter, RawEvidence
+from gateway.entropy import Entropy
 from gateway.errors import FormatError
 from gateway.exchange.head import Head
 from gateway.fleet import attest
@@ -366,3 +367,44 @@ async def test_what_decided_a_session_is_logged(fresh: Outcome, level: str, said
         await world.turn(found(fresh))
     (event,) = [line for line in logs if line["event"] == "node.attested"]
     assert (event["log_level"], event["check"]) == (level, said)
+
+
+async def test_b08_a_nonce_is_never_sent_twice() -> None:
+    """Where randomness repeats, or there is none, a node is not asked, and is passed over with a reason that says so."""
+    asked: list[str] = []
+
+    class Asked:
+        """An adapter that is told our nonce, and brings nothing."""
+
+        network, refresh_s, node_rule = "net", None, "aci-report"
+
+        async def evidence(self, node: Node, nonce: str, client: object) -> RawEvidence:
+            asked.append(nonce)
+            return RawEvidence(None, "evidence_fetch")
+
+    def dry(count: int) -> bytes:
+        raise OSError
+
+    drawn, pool = iter([b"\1" * 7 + bytes(range(25))] * 2), UpstreamPool()
+    world = World()
+    world.member.adapter = cast("Adapter", Asked())
+    policy = read_policies(None)["signed"]
+    told = []
+    repeats = Entropy(lambda _: next(drawn)).fresh
+    for entropy in (repeats, repeats, Entropy(dry).fresh):
+        world.fleet._attester = attester = Attester(
+            pool, now=time.time, lifetime_s=LIFETIME_S, allow_http=False, allow_private=True, entropy=entropy
+        )
+        await world.fleet._fly(world.member)
+        assert world.member.last is not None
+        check = world.member.last.result.checks[0]
+        choice = world.fleet._route(Head("/v1/chat/completions", "m", False, 1, frozenset()), policy, None, 0.0)
+        dropped = choice.dropped[0].reason
+        told.append((check.id, check.outcome, check.reason, dropped, world.member.cause(dropped, policy)))
+        await attester.close()
+    await pool.close()
+    assert len(asked) == 1
+    assert told[1:] == [
+        ("replayed_nonce", Outcome.CONTRAINDICATED, "replayed_nonce", "replayed_nonce", None),
+        ("replayed_nonce", Outcome.NONE, "no_entropy", "session_missing", "no_entropy"),
+    ]
