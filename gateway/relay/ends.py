@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
+import msgspec
 import structlog
 
 from gateway.errors import (
@@ -34,7 +35,7 @@ from gateway.verify.checks import PROOFS
 from gateway.verify.proofs.evidence import ProofRecord, Verdict
 
 from .book import Book
-from .judged import Facts
+from .judged import FAILED, Facts, Judged
 from .terms import Headers, Sink, Terms
 from .till import Till
 
@@ -160,6 +161,17 @@ class Ends:
         if cause is not None and cause.status == 504:
             error = cause.__class__(reason, f"node {member.node.id}", sent=True)
         await self.refuse(error, self.failure(error.status, reason), None)
+        return Done()
+
+    async def unshown(self, member: Member, judged: Judged) -> BaseException:
+        """We could not read the answer, of which `judged` says so; gives back what to raise."""
+        await self.till.withheld(FAILED)
+        if self._may_retry():
+            return Next(FAILED)
+        text = f"The answer of node {member.node.id} was withheld: this gateway failed at reading it. Its log says how."
+        error = EvidenceMissing(text, reason=FAILED)
+        ending = msgspec.structs.replace(self.failure(error.status, FAILED), checks=judged.checks, claims=judged.claims)
+        await self.refuse(error, ending, None)
         return Done()
 
     async def none_left(self) -> None:

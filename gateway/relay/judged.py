@@ -15,18 +15,19 @@ from gateway.verify.checks import CHECKS, PROOFS, Phase
 from gateway.verify.response import BOUND, bound_claim
 
 _SIGNED = ("signature", "key_bound", "response_bound")
-_FAILED = "appraisal_failed"
+#: The reason of what we failed at ourselves.
+FAILED = "appraisal_failed"
 
 #: What was found of an answer at which the verifier itself failed: of no check that applies anything.
 UNJUDGED = AttestationResult(
     tuple(
         [
-            Check(entry.id, Outcome.NONE, _FAILED)
+            Check(entry.id, Outcome.NONE, FAILED)
             for entry in CHECKS.values()
             if Phase.RESPONSE in entry.phases and entry.id not in PROOFS
         ]
     ),
-    tuple([Claim(name, "unknown", None, _FAILED) for name in BOUND]),
+    tuple([Claim(name, "unknown", None, FAILED) for name in BOUND]),
 )
 
 

@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from gateway.adapter import Sealed
+from gateway.adapter import Sealed, Sealing
 from gateway.auditing import Released
 from gateway.backlog import LOG_FAILED
 from gateway.crypto.encoding import b64
 from gateway.crypto.ohttp_keys import parse_key_config
-from gateway.errors import EvidenceRejected, FormatError, LogUnavailable, PaymentRefused, UnsupportedParameter
+from gateway.errors import (
+    EvidenceRejected,
+    FormatError,
+    LogUnavailable,
+    PaymentRefused,
+    UnsupportedParameter,
+    VerirouteError,
+)
 from gateway.exchange.amend import completed, unprovable
 from gateway.exchange.assemble import assemble
 from gateway.exchange.release import Hold
@@ -70,6 +77,9 @@ MAX_TERMS = 64 * 1024
 AT_ONCE = 16 * 1024
 #: Answers that were signed in one second were signed less than this apart, whatever the clock that they are dated by.
 SAME_SECOND_S = 1.0
+
+#: What may come out of the reading of an answer; all else is a failure of the reading itself.
+NOT_OURS = (VerirouteError, OSError, Next, Done)
 
 #: The kind of evidence that sampled audits look for.
 AUDITED = frozenset(("proof_reexec",))
@@ -269,10 +279,23 @@ class Run(Ends):
                 await self.turn(reason)
             await self.refuse(error, self.failure(error.status, reason), None)
 
-    def channel(self, member: Member, connection: Connection) -> Channel:
+    def dressed(
+        self, member: Member, session: AttestedSession, mode: str
+    ) -> tuple[list[tuple[bytes, bytes]], Sealing | None]:
+        """What the adapter puts beside the prompt, and how it has it sealed. Raises `Next` where the adapter fails:
+        nothing has left."""
+        try:
+            extra = [*member.adapter.request(session, self.asked.nonce, chained=mode == "chained")]
+            return extra, member.adapter.sealing(session)
+        except (Exception, SystemExit) as error:  # anybody's code may stand behind an adapter
+            log.error("adapter.failed", network=member.node.network, node=member.node.id, exc_info=error)
+            member.failed("adapter_failed")
+            self.x.node = self.x.session = None
+            raise Next("adapter_failed") from None
+
+    def channel(self, connection: Connection, sealing: Sealing | None) -> Channel:
         """What the prompt goes over: the connection, whose key was pinned, or sealed to the session's key within it."""
         assert self.x.session is not None
-        sealing = member.adapter.sealing(self.x.session)
         if sealing is None:
             return connection
         # Without a key that was shown to be the node's there is nothing to seal to, and nothing leaves.
@@ -317,9 +340,9 @@ class Run(Ends):
         assert x.session is not None
         mode = self._mode()
         x.mode = mode
-        extra = member.adapter.request(x.session, self.asked.nonce, chained=mode == "chained")
+        extra, sealing = self.dressed(member, x.session, mode)
         extra += self.till.headers(member)
-        connection = self.channel(member, pooled)
+        connection = self.channel(pooled, sealing)
         self.sent_at, self.asked_at = self.relay.now(), self.relay.mono()
         x.t_first = x.t_done = x.verify_ms = None  # of a node that was tried before
         head = await connection.request(
@@ -340,11 +363,16 @@ class Run(Ends):
         media = content_type.split(b";")[0].strip().lower() if _charset_ok(content_type) else None
         if head.status != 200:
             await self.bad_status(member, connection, head)
-        if x.head.stream and media == SSE and x.head.endpoint in STREAMABLE:
-            return await self.stream(member, connection, head, mode)
-        if media == JSON:
-            x.mode = "buffer"
-            return await self.whole(member, connection, head)
+        try:
+            if x.head.stream and media == SSE and x.head.endpoint in STREAMABLE:
+                return await self.stream(member, connection, head, mode)
+            if media == JSON:
+                x.mode = "buffer"
+                return await self.whole(member, connection, head)
+        except (Exception, SystemExit) as error:
+            if self.book.recorded or (isinstance(error, NOT_OURS) and not isinstance(error, FormatError)):
+                raise
+            raise await self.unread(member, error) from error
         member.failed("content_type")
         raise await self.upstream(member, "content_type", "the node answered in another media type")
 
@@ -431,6 +459,14 @@ class Run(Ends):
         rest = hold.flush()
         answer = None if kept is None else assembled(bytes(kept) + rest)
         return Got(facts, form, rest, hold.end, reader.dropped_members, reader.uncovered, answer)
+
+    async def unread(self, member: Member, cause: BaseException) -> BaseException:
+        """We failed at reading an answer, by no fault of the node that is known: nothing of it was shown, and nothing
+        more of it leaves. Gives back what to raise."""
+        x = self.x
+        assert x.session is not None
+        log.error("appraisal.failed", receipt=x.receipt_id, node=member.node.id, exc_info=cause)
+        return await self.unshown(member, self.relay.judged(UNJUDGED, x.session, self.policy))
 
     async def hold_whole(self, member: Member, facts: Facts) -> None:
         """An answer whose end HTTP did not say: whole if a signature covers all of it. Raises `Next` or `Done` else."""
