@@ -535,8 +535,13 @@ class Fleet:
 
     def _decide(self, view: NodeView) -> None:
         view.decisions = {}
-        if view.session is not None:
-            view.decisions = {p.digest: prospect(view.session, p) for p in self._policies}
+        if view.session is None:
+            return
+        for policy in self._policies:
+            try:
+                view.decisions[policy.digest] = prospect(view.session, policy)
+            except (Exception, SystemExit) as error:  # a request under it meets this again, and is refused by it
+                log.error("policy.failed", node=view.id, policy=policy.name, exc_info=error)
 
 
 def _tell_attested(node: Node, session: AttestedSession, attestation: Attestation) -> None:

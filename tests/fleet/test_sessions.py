@@ -17,13 +17,16 @@ from tee_worlds import amd
 from adapters.aci import adapter as aci
 from gateway.adapter import Adapter, RawEvidence
 from gateway.entropy import Entropy
-from gateway.errors import FormatError
+from gateway.errors import FormatError, PolicyFailed
 from gateway.exchange.head import Head
 from gateway.fleet import attest
+from gateway.fleet import fleet as fleet_module
 from gateway.fleet.attest import Attestation, Attester, Endorsements
 from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, Fleet, Member
 from gateway.model.node import AttestedSession, Node, SigningKey
 from gateway.model.verdict import AttestationResult, Check, Outcome
+from gateway.policy.decide import Decision
+from gateway.policy.schema import CompiledPolicy
 from gateway.policy_files import read_policies
 from gateway.upstream.pool import UpstreamPool
 from gateway.verify.node_evidence import TeeEvidence
@@ -160,6 +163,35 @@ async def test_short_leases_are_kept_up_with_as_far_as_the_archive_goes() -> Non
     assert await world.turn(found(lease=0.1, size=100 * EVIDENCE_RATE)) == 100.0
     assert await world.turn(found(lease=0.1, size=4000 * EVIDENCE_RATE)) == 300.0
     assert await world.turn(found(size=100 * EVIDENCE_RATE)) == 300.0
+
+
+@pytest.mark.parametrize("error", [PolicyFailed("SECRET"), KeyError("SECRET"), SystemExit("SECRET")], ids=repr)
+async def test_h17_a_policy_that_cannot_be_applied_costs_no_session(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """The session is there under the other policies, archived and renewed in time; a request under this one meets the
+    failure itself, and is refused by it."""
+    world, head, judge = World(), Head("/v1/chat/completions", "m", False, 1, frozenset()), fleet_module.prospect
+    broken = read_policies(None)["signed"]
+
+    def fails(session: AttestedSession, policy: CompiledPolicy) -> Decision:
+        if policy.digest == broken.digest:
+            raise error
+        return judge(session, policy)
+
+    with monkeypatch.context() as failing, structlog.testing.capture_logs() as lines:
+        failing.setattr(fleet_module, "prospect", fails)
+        failing.setattr("gateway.routing.prospect", fails)
+        assert await world.turn(found()) == 300.0
+        world.fleet.use_policies(read_policies(None).values())
+        assert len(world.archived) == 1
+        assert world.member.view.decisions.keys() == {p.digest for p in read_policies(None).values()} - {broken.digest}
+        with pytest.raises(type(error), match="SECRET"):
+            await world.fleet.choose(head, broken, None, 0.0)
+    told = [line for line in lines if line["event"] == "policy.failed"]
+    assert [(line["node"], line["policy"], line["exc_info"]) for line in told] == [("n", "signed", error)] * 2
+    assert await world.turn(found()) == 300.0
+    assert broken.digest in world.member.view.decisions
 
 
 async def test_a_policy_s_age_of_evidence_asks_for_it_anew() -> None:
