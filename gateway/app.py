@@ -119,7 +119,7 @@ class Gateway:
         prover = open_proofs(settings, pool, os.environ)
         await self._open_log(accept_rollback)
         self._stack.push_async_callback(pool.close)
-        collateral = open_collateral(settings, pool, roots=roots, now=time.time)
+        collateral = open_collateral(settings, pool, roots=roots, now=time.time, alarm=self._collateral_alarm)
         self._stack.push_async_callback(collateral.close)
         self._open_fleet(adapters, collateral, roots)
         self.fleet.use_policies(policies.values())
@@ -369,6 +369,11 @@ class Gateway:
     def _registry_alarm(self, network: str, alarm: Alarm) -> None:
         log.warning("network.alarm", network=network, kind=alarm.kind, notice=_words(alarm.about))
         predicate = {"alarm": alarm.kind, "network": network, "timeMs": _now_ms(), **alarm.about}
+        with contextlib.suppress(VerirouteError):
+            self._alarm(predicate).add_done_callback(asyncio.Future.exception)
+
+    def _collateral_alarm(self, alarm: Alarm) -> None:
+        predicate = {"alarm": alarm.kind, "timeMs": _now_ms(), **alarm.about}
         with contextlib.suppress(VerirouteError):
             self._alarm(predicate).add_done_callback(asyncio.Future.exception)
 

@@ -31,6 +31,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from gateway.adapter import Alarm
 from gateway.errors import FormatError
 from gateway.settings import Settings, collateral_dir
 from gateway.upstream.limits import Deadlines
@@ -96,6 +97,10 @@ class _Failure(msgspec.Struct, frozen=True):
     tries: int = 0
 
 
+#: Called once for each source and platform with an evaluation that is lower than one seen before.
+Raise = Callable[[Alarm], None]
+
+
 class CollateralService:
     """All endorsements of one gateway. One event loop. `close` it."""
 
@@ -109,10 +114,13 @@ class CollateralService:
         refresh_s: float = DAY_S / 2,
         timeout_s: float = 20.0,
         manifests: Callable[[], Mapping[str, bytes]] | None = None,
+        alarm: Raise = lambda alarm: None,
     ) -> None:
         """`sources` in the order in which they are asked, the last one decides; `manifests` brings the accelerators'
         reference values that are on hand, under `rim:<name>`. Raises `ConfigError` (`store`)."""
         self._manifests = manifests
+        self._alarm = alarm
+        self._told: set[tuple[str, str, int]] = set()  # the alarms that were given
         self._sources = tuple(sources)
         self._roots, self._now = roots, now
         self._refresh, self._timeout = refresh_s, timeout_s
@@ -264,8 +272,17 @@ class CollateralService:
         floor = self._floor(part)
         if checked.evaluation is not None and checked.evaluation < floor:
             detail = f"evaluation {checked.evaluation}, seen {floor}"
+            self._lowered(source, part, checked.evaluation, floor)
             return self._refused(source, part, _Failure("evaluation_lowered", detail))
         return _Held(part, blobs, beside, checked, source.name)
+
+    def _lowered(self, source: Source, part: Part, evaluation: int, seen: int) -> None:
+        """Give the alarm, once: a source that stands still is asked again and again."""
+        told = (source.name, _platform(part), evaluation)
+        if told not in self._told and len(self._told) < PARTS:
+            self._told.add(told)
+            about = {"source": source.name, "platform": told[1], "evaluation": evaluation, "seen": seen}
+            self._alarm(Alarm("evaluation_lowered", about))
 
     def _refused(self, source: Source, part: Part, failure: _Failure) -> _Failure:
         if failure.problem != "collateral_unavailable":
@@ -381,7 +398,12 @@ class _Kept:
 
 
 def open_collateral(
-    settings: Settings, pool: UpstreamPool, *, roots: TrustRoots, now: Callable[[], float]
+    settings: Settings,
+    pool: UpstreamPool,
+    *,
+    roots: TrustRoots,
+    now: Callable[[], float],
+    alarm: Raise = lambda alarm: None,
 ) -> CollateralService:
     """The service that `settings.collateral` describes, over `pool`. Raises `ConfigError`. Needs a running loop."""
     wanted, folder = settings.collateral, Path(collateral_dir(settings))
@@ -411,6 +433,7 @@ def open_collateral(
         refresh_s=wanted.refresh_s,
         timeout_s=wanted.timeout_s,
         manifests=supplied.manifests,
+        alarm=alarm,
     )
 
 

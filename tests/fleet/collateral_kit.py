@@ -9,6 +9,7 @@ from typing import Any
 
 from tee_worlds.vendors import Vendors
 
+from gateway.adapter import Alarm
 from gateway.fleet.collateral import CollateralService, open_collateral
 from gateway.settings import Settings, load
 from gateway.upstream.pool import UpstreamPool
@@ -25,6 +26,7 @@ class CollateralBench:
         self._addresses = addresses
         self.pools: list[UpstreamPool] = []
         self.services: list[CollateralService] = []
+        self.alarms: list[Alarm] = []
 
     def settings(self, **changes: Any) -> Settings:
         table = {"directory": str(self.folder / "kept"), "timeout_s": 2.0, **self._addresses, **changes}
@@ -33,7 +35,8 @@ class CollateralBench:
     def open(self, **changes: Any) -> CollateralService:
         pool = UpstreamPool()
         self.pools.append(pool)
-        made = open_collateral(self.settings(**changes), pool, roots=self.roots, now=lambda: self.now)
+        settings = self.settings(**changes)
+        made = open_collateral(settings, pool, roots=self.roots, now=lambda: self.now, alarm=self.alarms.append)
         self.services.append(made)
         return made
 

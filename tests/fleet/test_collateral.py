@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 import structlog
+from behind_front import behind_front
 from collateral_kit import CollateralBench, settled
+from ledger import Ledger
 from tee_worlds import amd, intel
 from tee_worlds.vendors import Answer, Vendors, key_path, vendors
 
+from gateway.adapter import Alarm
 from gateway.errors import ConfigError, FormatError
 from gateway.fleet import collateral
 from gateway.fleet.collateral import (
@@ -315,6 +318,12 @@ async def test_a_lower_evaluation_is_refused_also_after_a_restart(bench: Bench) 
     bench.vendors.take_intel(bench.intel, qe_identity=bench.intel.qe_identity(tcbEvaluationDataNumber=19))
     bench.now += RETRY_MAX_S
     assert problem(await service.fetch(TDX))[0] == "evaluation_lowered"
+    # Each of them told once, however often it is asked again.
+    for _ in range(3):
+        bench.now += RETRY_MAX_S
+        assert problem(await service.fetch(TDX))[0] == "evaluation_lowered"
+    about = {"source": "service", "platform": f"tdx-{FMSPC}", "evaluation": 19, "seen": 20}
+    assert bench.alarms == [Alarm("evaluation_lowered", about)]
     # Another platform has numbers of its own.
     other = intel.World(now=NOW, fmspc="20A06F000000")
     bench.vendors.take_intel(other, tcb_info=other.tcb_info(tcbEvaluationDataNumber=17))
@@ -871,3 +880,17 @@ async def test_the_vendors_own_services_are_the_default(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     await service.close()
     await pool.close()
+
+
+async def test_an_alarm_of_collateral_is_an_entry_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With when it was, and what it is about."""
+    text = f"""
+    auth.mode = "none"
+    storage.url = "sqlite:///{tmp_path}/audit.db"
+    nodes = [{{id = "n", base_url = "http://127.0.0.1:9", models = ["m"], pin = "sha256:{"0" * 64}"}}]
+    """
+    async with behind_front(text, monkeypatch) as gateway:
+        gateway._collateral_alarm(Alarm("evaluation_lowered", {"platform": "tdx-00", "evaluation": 19, "seen": 20}))
+    (alarm,) = Ledger(tmp_path / "audit.db").alarms("evaluation_lowered")
+    assert alarm.pop("timeMs") > 0
+    assert alarm == {"alarm": "evaluation_lowered", "platform": "tdx-00", "evaluation": 19, "seen": 20}
