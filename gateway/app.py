@@ -44,7 +44,7 @@ from .fleet.collateral import CollateralService, open_collateral
 from .fleet.fleet import Fleet
 from .fleet.machines import Move
 from .fleet.tee_roots import trust_roots
-from .keyfiles import Keys, load_or_make, trust_text
+from .keyfiles import load_or_make
 from .log.acts import read_document
 from .model.entry import Committed, Entry
 from .model.node import Node
@@ -62,6 +62,7 @@ from .storage.reads import Reader
 from .storage.sequencer import Sequencer
 from .storage.startup import open_log
 from .storage.writer import Job
+from .trust_file import write_trust
 from .upstream.limits import Limits
 from .upstream.pool import UpstreamPool
 from .verify.tee.roots import TrustRoots
@@ -183,7 +184,10 @@ class Gateway:
         )
         self._stack.push_async_callback(self.sequencer.close)
         self.signers = signers
-        self._write_trust(signers)
+        with Reader(path) as reader:
+            trust = Path(keys_dir(settings)) / "trust.txt"
+            for notice in write_trust(trust, signers, reader, self.sequencer.size):
+                log.warning("storage.notice", notice=notice)
         self.live = LiveFeed(self.keys.in_force)
         self.backlog = Backlog(self._alarm, now_ms=_now_ms)
         self.recorder = Recorder(
@@ -429,16 +433,6 @@ class Gateway:
 
     def _canary_terms(self, head: Head) -> Terms:
         return self.terms.resolve(self.settings.canaries.policy, [], head)
-
-    def _write_trust(self, signers: Keys) -> None:
-        """The public keys, for verifiers, beside the private ones."""
-        path = Path(keys_dir(self.settings)) / "trust.txt"
-        text = trust_text(signers)
-        try:
-            if not path.exists() or path.read_text("utf-8") != text:
-                path.write_text(text, "utf-8")
-        except OSError as error:
-            raise ConfigError(f"cannot write {path}: {error.strerror}") from None
 
     def _spawn(self, coroutine: Any) -> None:
         self._tasks.append(self._begin(coroutine))

@@ -7,11 +7,11 @@ import secrets
 from pathlib import Path
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, readable by this user alone: written beside it, flushed, moved there. Raises `OSError`."""
+def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Put `data` at `path`: written beside it, flushed, moved there. `mode` is less the umask. Raises `OSError`."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
             stream.flush()

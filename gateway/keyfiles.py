@@ -2,7 +2,7 @@
 
     <keys>/log.key        PRIVATE+KEY+<origin>+<id>+<base64>               the key name is the log's origin
     <keys>/receipt.key    PRIVATE+KEY+<origin>/receipts+<id>+<base64>
-    <keys>/trust.txt      the public halves, as a C2SP tlog-policy file: hand it to whoever verifies receipts
+    <keys>/trust.txt      the public halves (`gateway.trust_file`): hand it to whoever verifies receipts
 
 Made on the very first start only. When a log exists and a key does not, start refuses: a new key would be a new log.
 """
@@ -47,11 +47,6 @@ def load_or_make(folder: str, origin: str, *, log_exists: bool) -> Keys:
                 "or set log.keys to where it is. (To begin a new log, move the database and both keys away.)"
             )
     return Keys(_load(path / "log.key", origin), _load(path / "receipt.key", receipt_key_name(origin)), False)
-
-
-def trust_text(keys: Keys) -> str:
-    """The trust file for verifiers of this gateway's receipts (C2SP tlog-policy, with our receipt key as a comment)."""
-    return f"log {keys.log.vkey}\n#!receipt {keys.receipt.vkey}\nquorum none\n"
 
 
 def _make(path: Path, names: tuple[tuple[str, str], ...]) -> None:

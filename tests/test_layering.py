@@ -50,6 +50,7 @@ RANKS = {
     "gateway.wallet": 5,
     "gateway.auditing": 6,
     "gateway.recorder": 6,
+    "gateway.trust_file": 6,
     "gateway.payer": 6,
     "gateway.spending": 7,
     "gateway.fleet": 6,

@@ -26,7 +26,8 @@ def bundle(gateway: Gateway, name: str) -> Path:
 
 
 def test_j30_receipts_of_an_earlier_key_verify_beside_those_of_the_next(tmp_path: Path) -> None:
-    """With both receipt keys in one trust file all is affirming; with one of them, the other's are not decided.
+    """The trust file that the gateway writes has both receipt keys, and all is affirming; with one of them, the other's
+    are not decided.
 
     The log's own key cannot be changed: another one is refused.
     """
@@ -37,22 +38,24 @@ def test_j30_receipts_of_an_earlier_key_verify_beside_those_of_the_next(tmp_path
     try:
         files = [bundle(gateway, "earlier")]
         gateway.stop()
-        earlier = gateway.trust.read_text()
+        one = tmp_path / "one.trust"
         signer = NoteSigner("test.example/log/receipts", os.urandom(32))
         (keys / "receipt.key").write_text(signer.skey + "\n")
         files.append(bundle(gateway.start(), "later"))
         gateway.stop()
-        both = tmp_path / "both.trust"
-        both.write_text(f"{earlier}#!receipt {signer.vkey}\n")
+        both = gateway.trust
+        log, _, later, _, quorum = both.read_text().splitlines(keepends=True)
+        assert later == f"#!receipt {signer.vkey}\n"
+        one.write_text(log + later + quorum)
         ends = {
             trust: [command("verify", str(file), "--trust", str(trust)).returncode for file in files]
-            for trust in (both, gateway.trust)
+            for trust in (both, one)
         }
-        assert ends == {both: [0, 0], gateway.trust: [3, 0]}
+        assert ends == {both: [0, 0], one: [3, 0]}
         memory = ("--memory", f"{gateway.database}.checkpoint")
         audit = ("audit", "verify", str(gateway.database), *memory, "--trust")
         assert command(*audit, str(both)).returncode == 0
-        assert command(*audit, str(gateway.trust)).returncode == 3
+        assert command(*audit, str(one)).returncode == 3
         (keys / "log.key").write_text(NoteSigner("test.example/log", os.urandom(32)).skey + "\n")
         serve = [sys.executable, "-m", "gateway", "serve", "--config", str(gateway.config)]
         done = subprocess.run(serve, capture_output=True, text=True, timeout=60, cwd=tmp_path)
