@@ -84,6 +84,7 @@ class Sequencer:
         self._deadline = deadline_s
         self._queue: deque[Item] = deque()
         self._current: list[Item] = []
+        self._taken = 0  # out of the queue, and not resolved
         self._folds: list[asyncio.Future[bool]] = []
         self._wake = threading.Lock()
         self._wake.acquire()
@@ -126,8 +127,8 @@ class Sequencer:
 
     @property
     def lag(self) -> int:
-        """How many entries and jobs wait."""
-        return len(self._queue)
+        """How many entries and jobs wait, or are being committed: without any, what was handed over is durable."""
+        return len(self._queue) + self._taken  # in this order: what leaves the queue in between is counted twice
 
     def append(self, entry: Entry) -> asyncio.Future[Committed]:
         """Hand `entry` over; the future resolves once it is durable.
@@ -252,7 +253,8 @@ class Sequencer:
 
     def _take(self) -> list[Item]:
         queue = self._queue
-        return [queue.popleft() for _ in range(min(len(queue), self._batch))]
+        self._taken = min(len(queue), self._batch)
+        return [queue.popleft() for _ in range(self._taken)]
 
     def _serve(self, items: list[Item]) -> None:
         """Store a batch and resolve its futures, one way or the other."""
@@ -320,7 +322,9 @@ class Sequencer:
     def _put_back(self, items: list[Item]) -> list[Item]:
         """A lock goes on: gives those who have waited the deadline out; the others stand first in the queue again."""
         oldest = time.monotonic() - self._deadline
-        self._queue.extendleft(reversed([item for item in items if item[2] > oldest]))
+        back = [item for item in items if item[2] > oldest]
+        self._queue.extendleft(reversed(back))
+        self._taken -= len(back)
         return [item for item in items if item[2] <= oldest]
 
     def _fail(self, items: list[Item], reason: str) -> None:
@@ -330,6 +334,7 @@ class Sequencer:
         self._resolve(items, [LogUnavailable(reason) for _ in items])
 
     def _resolve(self, items: list[Item], results: Sequence[object]) -> None:
+        self._taken -= len(items)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(_deliver, items, results)
 

@@ -181,13 +181,36 @@ async def test_malformed_entries_are_refused_at_the_door(log: Sequencer) -> None
     assert log.lag == 0
 
 
+async def test_what_is_being_committed_waits_still(tmp_path: Path) -> None:
+    """Entries that the writer has taken count until each has its answer, whichever it is; a lock may end between."""
+    log = await opened(tmp_path, deadline_s=0.6)
+    other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+    for wait in (0.1, 1.4):
+        other.execute("BEGIN IMMEDIATE")
+        futures = [log.append(receipt(n)) for n in range(3)]
+        while not log._current:
+            await asyncio.sleep(0.01)
+        assert log.lag == 3
+        await asyncio.sleep(wait)
+        assert log.lag == (3 if wait < 0.6 else 0)
+        other.execute("COMMIT")
+        await asyncio.gather(*futures, return_exceptions=True)
+        assert log.lag == 0
+    with pytest.raises(InternalError):  # one after the other: the id of the first is taken
+        await asyncio.gather(log.append(receipt(0)), log.append(receipt(4)))
+    await log.append(receipt(5))
+    assert log.lag == 0
+    other.close()
+    await log.close()
+
+
 async def test_a_full_queue_says_busy(tmp_path: Path) -> None:
     """Beyond its limit the queue refuses, and takes again when it has drained."""
     log = await opened(tmp_path, queue=5)
     other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     futures = [log.append(receipt(0))]
-    while log.lag:
+    while not log._current:
         await asyncio.sleep(0.01)  # the writer has taken the first and waits for the lock
     futures += [log.append(receipt(n)) for n in range(1, 6)]
     with pytest.raises(Busy):
