@@ -121,23 +121,29 @@ class Relay:
         run.task = asyncio.current_task()
         self._runs.add(run)
         try:
-            await run.all()
-        except Done:
-            pass
-        except OSError as error:
-            if not run.sink.gone:
-                await run.fail(InternalError(f"the gateway failed: {type(error).__name__}"), error)
-            elif not run.book.recorded:
-                await run.abandon()
-        except asyncio.CancelledError:
+            await _ended(run)
+        except asyncio.CancelledError:  # wherever it was, in telling of a failure too
             if not run.book.recorded:
                 await asyncio.shield(run.stopped())
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - the one boundary: whatever fails has its receipt
-            ours = error if isinstance(error, InternalError) else InternalError("the gateway failed; its log says how")
-            await run.fail(ours, error)
         finally:
             self._runs.discard(run)
+
+
+async def _ended(run: Run) -> None:
+    """Run one exchange to an end of its own."""
+    try:
+        await run.all()
+    except Done:
+        pass
+    except OSError as error:
+        if not run.sink.gone:
+            await run.fail(InternalError(f"the gateway failed: {type(error).__name__}"), error)
+        elif not run.book.recorded:
+            await run.abandon()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the one boundary: whatever fails has its receipt
+        ours = error if isinstance(error, InternalError) else InternalError("the gateway failed; its log says how")
+        await run.fail(ours, error)
 
 
 __all__ = ["Headers", "Incoming", "Relay", "Sink", "Terms"]

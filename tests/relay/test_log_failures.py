@@ -20,6 +20,7 @@ from scripted import ScriptedNode
 from gateway.app import Gateway
 from gateway.errors import Busy, InternalError, LogUnavailable, VerirouteError
 from gateway.model.entry import Entry
+from gateway.relay.run import Run
 from gateway.relay.till import Till
 from gateway.settings import load
 
@@ -317,6 +318,29 @@ async def test_a_stop_outlasts_the_last_words(world: World, monkeypatch: pytest.
     world.gateway.sequencer.append = world.append  # type: ignore[method-assign]
     row = (await world.recover()).of("x")
     assert (row.release, row.reason) == ("failed", "stopped")
+
+
+async def test_a_stop_finds_the_gateway_telling_of_a_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the ledger of payments is waited for, the exchange has no receipt yet: it gets it as one that was stopped."""
+    begun = asyncio.Event()
+
+    def fails(self: Run) -> None:
+        raise RuntimeError
+
+    async def withheld(till: Till, reason: str) -> None:
+        if not begun.is_set():  # what was paid is noted once
+            begun.set()
+            await asyncio.sleep(60)
+
+    monkeypatch.setattr(Run, "all", fails)
+    monkeypatch.setattr(Till, "withheld", withheld)
+    asking = asyncio.create_task(world.ask("x", "refuse"))
+    await begun.wait()
+    assert not await world.gateway.inference.drain(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    row = (await world.recover()).of("x")
+    assert (row.release, row.reason, row.status) == ("failed", "stopped", 503)
 
 
 async def test_a_stop_waits_for_a_commit(world: World) -> None:
