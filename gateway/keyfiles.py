@@ -33,9 +33,11 @@ def receipt_key_name(origin: str) -> str:
 
 
 def load_or_make(folder: str, origin: str, *, log_exists: bool) -> Keys:
-    """Both keys. Raises `ConfigError` for one that is missing, readable by others, empty or of another log."""
+    """Both keys. Raises `ConfigError` for one that is missing, readable by others, empty or of another log, and for a
+    folder that others can write into."""
     path = Path(folder)
     names = (("log.key", origin), ("receipt.key", receipt_key_name(origin)))
+    _judge_folder(path)
     present = [(path / file).exists() for file, _ in names]
     if not any(present) and not log_exists:
         _make(path, names)
@@ -47,6 +49,16 @@ def load_or_make(folder: str, origin: str, *, log_exists: bool) -> Keys:
                 "or set log.keys to where it is. (To begin a new log, move the database and both keys away.)"
             )
     return Keys(_load(path / "log.key", origin), _load(path / "receipt.key", receipt_key_name(origin)), False)
+
+
+def _judge_folder(path: Path) -> None:
+    """Who may write into the folder may put other keys there. With the sticky bit nobody moves files of others."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return  # whoever makes or reads the files says why
+    if mode & 0o022 and not mode & stat.S_ISVTX:
+        raise ConfigError(f"others can put keys into the folder {path} (mode {mode:04o}); run: chmod go-w {path}")
 
 
 def _make(path: Path, names: tuple[tuple[str, str], ...]) -> None:

@@ -25,7 +25,7 @@ import msgspec
 from .errors import ConfigError
 from .model.names import is_hex_key, is_variable
 from .model.node import ENDPOINTS, Node
-from .upstream.origin import parse_origin
+from .upstream.origin import parse_origin, told
 
 PREFIX = "VERIROUTE_"
 #: Sections that one variable replaces as a whole.
@@ -268,8 +268,8 @@ def load(text: str, *, where: str = "veriroute.toml", environ: Mapping[str, str]
     try:
         return _settings(table, text, where)
     except ConfigError as error:
-        if not variables:
-            raise
+        if not variables:  # one of them may have set the value
+            raise ConfigError(_with_line(str(error), where, text)) from None
         raise ConfigError(f"{error}; the environment sets {', '.join(sorted(variables))}") from None
 
 
@@ -280,7 +280,7 @@ def _settings(table: dict[str, Any], text: str, where: str) -> Settings:
     except msgspec.ValidationError as error:
         found = f"{where}{_line(text, str(error))}: {error}{_meant(str(error))}"
         raise ConfigError(f"{found} `veriroute config reference` lists every key") from None
-    _judge(settings, where)
+    _judge(settings, where, text)
     for node in settings.nodes:
         if node.base_url:  # where it is left out, the network's adapter knows whether it may be
             _judge_address(
@@ -528,7 +528,14 @@ def _line_of(text: str, key: str, value: str) -> str:
     return next((f":{number}" for number, found in enumerate(text.split("\n"), 1) if line.match(found)), "")
 
 
-def _judge(settings: Settings, where: str) -> None:
+def _with_line(message: str, where: str, text: str) -> str:
+    """`message` with the line of the value in the file, if it begins with the name of one."""
+    rest = message.removeprefix(f"{where}: ")
+    named = re.match(r"(\w+\.\w+):? ", rest)
+    return f"{where}{_line(text, f'at `$.{named[1]}`')}: {rest}" if named else message
+
+
+def _judge(settings: Settings, where: str, text: str) -> None:
     database(settings)
     if settings.auth.mode not in ("keys", "none"):
         raise ConfigError(f'{where}: auth.mode must be "keys" or "none", not {settings.auth.mode!r}')
@@ -552,17 +559,18 @@ def _judge(settings: Settings, where: str) -> None:
     _judge_canaries(settings.canaries, where)
     seen: set[str] = set()
     for node in settings.nodes:
-        _judge_name(node.id, seen, where, "node")
+        place = f"{where}{_line_of(text, 'id', node.id)}"
+        _judge_name(node.id, seen, place, "node")
         if not node.models:
-            raise ConfigError(f"{where}: node {node.id!r} names no models")
+            raise ConfigError(f"{place}: node {node.id!r} names no models")
         unknown = [e for e in node.endpoints if e not in ENDPOINTS]
         if unknown:
             raise ConfigError(
-                f"{where}: node {node.id!r}: unknown endpoint {unknown[0]!r}; known: {', '.join(ENDPOINTS)}"
+                f"{place}: node {node.id!r}: unknown endpoint {unknown[0]!r}; known: {', '.join(ENDPOINTS)}"
             )
         if node.pin is not None and not _is_pin(node.pin):
             raise ConfigError(
-                f"{where}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>, or 0x<64 of them>"
+                f"{place}: node {node.id!r}: pin must be sha256:<64 lower-case hex digits>, or 0x<64 of them>"
             )
 
 
@@ -659,7 +667,7 @@ def _judge_reference(reference: Reference, where: str, allow_http: bool) -> None
     except ValueError as error:
         raise ConfigError(f"{where}: base_url: {error}") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"{where}: base_url must be an http:// or https:// address, not {reference.base_url!r}")
+        raise ConfigError(f"{where}: base_url must be an http:// or https:// address, not {told(reference.base_url)!r}")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigError(f"{where}: base_url holds more than scheme, host, port and path; a key has its variable")
     if parts.path.rstrip("/").endswith("/v1"):

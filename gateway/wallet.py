@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 
 from .errors import ConfigError
 from .payment.sign import Wallet
@@ -18,14 +17,15 @@ _MAX_BYTES = 256
 def wallet_from_file(path: str) -> Wallet:
     """The wallet in `path`. Raises `ConfigError` for a file that others can read, or that holds no key."""
     try:
-        with Path(path).open("rb") as stream:
+        # A pipe is opened at once, and not when somebody writes into it.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
             found = os.fstat(stream.fileno())  # of the file that is open: the name may change hands between two looks
+            if not stat.S_ISREG(found.st_mode):
+                raise ConfigError(f"the wallet key {path} is not a regular file")
             text = stream.read(_MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot read the wallet key {path}: {error.strerror}") from None
     mode = stat.S_IMODE(found.st_mode)
-    if not stat.S_ISREG(found.st_mode):
-        raise ConfigError(f"the wallet key {path} is not a regular file")
     if mode & 0o077:
         raise ConfigError(f"the wallet key {path} can be read by others (mode {mode:04o}); run: chmod 600 {path}")
     return _wallet(text.decode("ascii", "replace"), path)

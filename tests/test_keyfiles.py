@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import ConfigError
 from gateway.keyfiles import load_or_make
 
 
@@ -47,3 +48,22 @@ def test_the_folder_of_a_folder_that_was_there_is_left_alone(tmp_path: Path, syn
     """It is somebody else's, and may not be readable."""
     assert load_or_make(str(tmp_path), "test.example/log", log_exists=False).made
     assert synced == [tmp_path / "log.key", tmp_path / "receipt.key", tmp_path]
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_l03_a_folder_that_others_can_write_into_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could put other keys there; what to do is said. No key is made in one either."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    for exists in (False, True):
+        folder.chmod(mode)
+        with pytest.raises(ConfigError, match=rf"mode 0{mode:o}\); run: chmod go-w .*keys"):
+            load_or_make(str(folder), "test.example/log", log_exists=exists)
+        folder.chmod(0o755)
+        load_or_make(str(folder), "test.example/log", log_exists=exists)
+
+
+def test_a_folder_in_which_nobody_moves_the_files_of_others_will_do(tmp_path: Path) -> None:
+    """So an orchestrator mounts secrets."""
+    tmp_path.chmod(0o1777)
+    assert load_or_make(str(tmp_path), "test.example/log", log_exists=False).made

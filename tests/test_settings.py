@@ -184,8 +184,8 @@ def test_what_no_gateway_could_serve_with_is_refused(key: str, values: tuple[str
     """A limit that lets nothing through, a time without end, a name that no key file can hold: refused by name."""
     section, _, name = key.partition(".")
     for value in values:
-        with pytest.raises(ConfigError, match=re.escape(f"x.toml: {key} {said}")):
-            settings.load(f"[{section}]\n{name} = {value}", where="x.toml")
+        with pytest.raises(ConfigError, match=re.escape(f"x.toml:3: {key} {said}")):
+            settings.load(f"\n[{section}]\n{name} = {value}", where="x.toml")
 
 
 def test_a_stop_may_wait_for_nothing() -> None:
@@ -234,12 +234,21 @@ NODE = '[[nodes]]\nid = "a"\nmodels = ["m"]\nbase_url = "https://node.example"\n
         ("127.0.0.1:9001", r"base_url '127.0.0.1:9001': must start with https:// \(or http:// [^()]*\)$"),
         ("http://no_host:port", "base_url 'http://no_host:port': Port could not be cast"),
         ("http://-:9001", "not a host name$"),
+        ("https://node.example/x?key=SECRET", r"base_url 'https://node.example/x\?…': no query"),
+        ("https://node.example/x#SECRET", "no query and no fragment"),
+        ("ftp://u:SECRET@node.example", "base_url 'ftp://…@node.example': must start with https://"),
+        ("u:SECRET@node.example/x", "base_url '…@node.example/x': must start with https://"),
+        ("https://node.example/a b?SECRET\\n", "only plain ASCII is allowed"),
     ],
 )
 def test_nodes_whose_address_cannot_be_used(url: str, said: str) -> None:
-    """Each is refused when the settings are read, by file, line and node, with the setting that allows it."""
-    with pytest.raises(ConfigError, match=rf"^x\.toml:2: node 'a': .*{said}"):
+    """Each is refused when the settings are read, by file, line and node, with the setting that allows it.
+
+    What may be a key in it is not repeated.
+    """
+    with pytest.raises(ConfigError, match=rf"^x\.toml:2: node 'a': .*{said}") as caught:
         settings.load(NODE.replace("https://node.example", url), where="x.toml")
+    assert "SECRET" not in str(caught.value)
 
 
 def test_the_permission_that_an_address_lacks_is_named() -> None:
@@ -339,6 +348,12 @@ def test_a_variable_that_is_no_utf8_is_refused() -> None:
         ("\nserver.port = 'x'\n", 2),
         ("\nserver = { port = 'x' }\n", 2),
         ("\n[ 'sevrer' ]\nport = 1\n", 2),
+        ("[upstream]\n[server]\nport = 70000\n", 3),
+        ("\nserver = { port = 70000 }\n", 2),
+        ("\n[storage]\nurl = 'postgres://'\n", 3),
+        ("\n[auth]\nmode = 'x'\n", 3),
+        ("\n[collateral]\nintel_url = 'x'\n", 3),
+        (NODE + NODE.replace('"a"', '"b"').replace('["m"]', "[]"), NODE.count("\n") + 2),
     ],
 )
 def test_l06_an_error_names_the_line_of_the_very_key(text: str, line: int) -> None:

@@ -46,28 +46,29 @@ class Origin(msgspec.Struct, frozen=True):
 
 def parse_origin(base_url: str, *, allow_http: bool = False, allow_private: bool = False) -> Origin:
     """Raises `ConfigError` for everything but `http(s)://host[:port][/prefix]` that the two permissions allow."""
+    named = f"base_url {told(base_url)!r}"
     if not base_url.isascii() or any(c <= " " or c in '\\"<>^`{|}\x7f' for c in base_url):
-        raise ConfigError(f"base_url {base_url!r}: only plain ASCII is allowed (write an international name as xn--…)")
+        raise ConfigError(f"{named}: only plain ASCII is allowed (write an international name as xn--…)")
     try:
         parts = urlsplit(base_url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"base_url {base_url!r}: {error}") from None
+        raise ConfigError(f"{named}: {error}") from None
     if parts.scheme not in _PORTS or not parts.netloc:
-        raise ConfigError(f"base_url {base_url!r}: must start with https:// (or http:// for a node on this machine)")
+        raise ConfigError(f"{named}: must start with https:// (or http:// for a node on this machine)")
     if "@" in parts.netloc:
         raise ConfigError("base_url: a user name or password is not allowed in it")
     if "?" in base_url or "#" in base_url:
-        raise ConfigError(f"base_url {base_url!r}: no query and no fragment; only a path prefix may follow the host")
+        raise ConfigError(f"{named}: no query and no fragment; only a path prefix may follow the host")
     if port == 0 or parts.netloc.endswith(":"):
-        raise ConfigError(f"base_url {base_url!r}: the port is missing or 0")
+        raise ConfigError(f"{named}: the port is missing or 0")
     host, literal = _host(base_url, parts.hostname or "")
     port = port or _PORTS[parts.scheme]
     loopback = literal.is_loopback if literal else host == "localhost"
     if parts.scheme == "http" and not (loopback or allow_http):
-        raise ConfigError(f"base_url {base_url!r}: http is allowed to loopback only; use https or allow http")
+        raise ConfigError(f"{named}: http is allowed to loopback only; use https or allow http")
     if not allow_private and (loopback or (literal is not None and not is_public(literal))):
-        raise ConfigError(f"base_url {base_url!r}: a loopback or private address has to be allowed explicitly")
+        raise ConfigError(f"{named}: a loopback or private address has to be allowed explicitly")
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port == _PORTS[parts.scheme] else f"{shown}:{port}"
     loopback_only = parts.scheme == "http" and not allow_http
@@ -81,6 +82,11 @@ def parse_origin(base_url: str, *, allow_http: bool = False, allow_private: bool
         authority=authority.encode("ascii"),
         key=f"{parts.scheme}://{shown}:{port} {allow_private:d}{loopback_only:d}",
     )
+
+
+def told(base_url: str) -> str:
+    """An address for an error's sentence: without what may be a key there, a query, a user name or a password."""
+    return re.sub("[?#].*", "?…", re.sub("^([^/?#]*//)?[^/?#]*@", r"\1…@", base_url), flags=re.DOTALL)
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -106,19 +112,19 @@ def _host(base_url: str, host: str) -> tuple[str, Address | None]:
         address = ipaddress.ip_address(host)
     except ValueError:
         if "[" in base_url:
-            raise ConfigError(f"base_url {base_url!r}: not an IPv6 address in the brackets") from None
+            raise ConfigError(f"base_url {told(base_url)!r}: not an IPv6 address in the brackets") from None
         labels = host.split(".")
         # A last label of digits is an IPv4 address in one of the old spellings (127.1, 0x7f.1): never a name.
         numeric = re.fullmatch(r"\d+|0x[0-9a-f]*", labels[-1])
         if len(host) > 253 or numeric or not all(_LABEL.fullmatch(label) for label in labels):
-            raise ConfigError(f"base_url {base_url!r}: not a host name") from None
+            raise ConfigError(f"base_url {told(base_url)!r}: not a host name") from None
         return host, None
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-        raise ConfigError(f"base_url {base_url!r}: an address with a zone is not allowed")
+        raise ConfigError(f"base_url {told(base_url)!r}: an address with a zone is not allowed")
     return str(address), address
 
 
 def _prefix(base_url: str, path: str) -> str:
     if not _PATH.fullmatch(path) or any(segment in {".", ".."} for segment in path.split("/")):
-        raise ConfigError(f"base_url {base_url!r}: not a plain path prefix")
+        raise ConfigError(f"base_url {told(base_url)!r}: not a plain path prefix")
     return path.rstrip("/")

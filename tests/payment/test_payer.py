@@ -7,6 +7,7 @@ import base64
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -349,8 +350,11 @@ def test_other_wallet_files_are_refused(tmp_path: Path, text: str, mode: int, sa
 
 
 def test_a_wallet_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    """A folder, a device or nothing at all is no wallet."""
-    for path, says in ((tmp_path / "none", "cannot read"), (tmp_path, "cannot read"), (Path("/dev/null"), "regular")):
+    """A folder, a device, a pipe that nobody writes into or nothing at all is no wallet."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    others = ((tmp_path / "none", "cannot read"), (tmp_path, "cannot read"))
+    for path, says in (*others, (pipe, "regular"), (Path("/dev/null"), "regular")):
         with pytest.raises(ConfigError, match=says):
             wallet_from_file(str(path))
 
