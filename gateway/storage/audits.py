@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
 
 PAGE = 256
-
-#: A column of `receipt`: whether a failed audit put the released answer in doubt, and no audit of its own passed it.
-DOUBTED = """(release = 'released'
-    AND EXISTS (SELECT 1 FROM doubt d WHERE d.node = receipt.node AND receipt.idx BETWEEN d.first AND d.last)
-    AND NOT EXISTS (SELECT 1 FROM audited a WHERE a.idx = receipt.idx AND a.passed = 1))"""
 
 Job = Callable[[sqlite3.Connection], None]
 
@@ -122,6 +119,21 @@ class AuditReads(ABC):
             yield from (Entered(*row) for row in self._all(_ENTERED, at, at + PAGE, at, at + PAGE))
             at += PAGE
 
+    def doubted(self, served: Mapping[int, object]) -> set[int]:
+        """Of released receipts, given as index and node, those that a failed audit put in doubt and that no audit of
+        their own passed. What failed audits say of a page is read once: a node that cheats fails thousands."""
+        spans: dict[object, list[list[int]]] = {}
+        about = self._all(_DOUBTS, max(served), min(served)) if served else []
+        for node, first, last in sorted(about, key=itemgetter(1)):
+            of_node = spans.setdefault(node, [])
+            if of_node and first <= of_node[-1][1]:  # nearly all begin where another did
+                of_node[-1][1] = max(of_node[-1][1], last)
+            else:
+                of_node.append([first, last])
+        found = [index for index, node in served.items() if _is_in(spans.get(node, ()), index)]
+        passed = self._all(_PASSED_OF, msgspec.json.encode(found).decode()) if found else ()
+        return {*found} - {index for (index,) in passed}
+
     def doubtful_span(self, receipt_id: str, node: str, named: int) -> Span | None:
         """What a failed audit of `receipt_id` puts in doubt: the receipts of `node` behind the last one that passed.
 
@@ -137,6 +149,14 @@ class AuditReads(ABC):
         return Span(first, found[0][0] if last is None else last, count, tuple(id for (id,) in ids))
 
 
+def _is_in(spans: Sequence[list[int]], index: int) -> bool:
+    """Whether one of the disjoint [first, last], which rise, holds `index`."""
+    at = bisect_right(spans, index, key=itemgetter(0))
+    return at > 0 and index <= spans[at - 1][1]
+
+
+_DOUBTS = "SELECT node, CAST(first AS INTEGER), CAST(last AS INTEGER) FROM doubt WHERE first <= ? AND last >= ?"
+_PASSED_OF = "SELECT idx FROM audited WHERE passed = 1 AND idx IN (SELECT value FROM json_each(?))"
 _ENTERED = """
     SELECT idx, 'receipt', CAST(id AS TEXT), release, unpacked(CAST(envelope AS BLOB)) FROM receipt
     WHERE idx >= ? AND idx < ?

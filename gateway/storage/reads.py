@@ -23,7 +23,7 @@ from gateway.model.admin import Row
 from gateway.model.entry import Opening
 
 from . import engine
-from .audits import DOUBTED, AuditReads
+from .audits import AuditReads
 from .tree_reads import TreeReads
 
 PAGE = 100
@@ -31,7 +31,6 @@ _PLAIN = (
     "idx, id, key_id, client_request_id, created_ms, verdict, release, reason, policy, network, node, model, endpoint, "
     "stream, status, latency_ms"
 )
-_COLUMNS = f"{_PLAIN}, {DOUBTED}"
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -151,7 +150,7 @@ class Reader(TreeReads, AuditReads):
     def row(self, id: str, *, key_id: str | None = None) -> Row | None:
         """The query columns of a receipt, with its index; with `key_id`, only if it is that key's."""
         found = self._one(_ROW, id, key_id)
-        return None if found is None else _row(found)
+        return None if found is None else self._rows([found])[0]
 
     def rows_of_key(
         self, key_id: str, *, limit: int = PAGE, after: str | None = None, client_request_id: str | None = None
@@ -206,11 +205,16 @@ class Reader(TreeReads, AuditReads):
         where = f"WHERE {' AND '.join(terms)}" if terms else ""
         rising = after is not None and before is None
         found = self._all(
-            f"SELECT {_COLUMNS} FROM receipt {where} ORDER BY idx {'ASC' if rising else 'DESC'} LIMIT ?",  # noqa: S608
+            f"SELECT {_PLAIN} FROM receipt {where} ORDER BY idx {'ASC' if rising else 'DESC'} LIMIT ?",  # noqa: S608
             *parameters,
             max(0, limit),
         )
-        return [_row(row) for row in (reversed(found) if rising else found)]
+        return self._rows(found[::-1] if rising else found)
+
+    def _rows(self, found: Sequence[tuple[Any, ...]]) -> list[Row]:
+        released = {row[0]: row[_AT["node"]] for row in found if row[_AT["release"]] == "released"}
+        doubted = self.doubted(released)
+        return [_row(row, row[0] in doubted) for row in found]
 
     def counts(self) -> dict[str, int]:
         """How many receipts there are of each verdict. They only come in, so each is counted once: this is asked for
@@ -294,7 +298,7 @@ class Reader(TreeReads, AuditReads):
         return [Event(*row) for row in found]
 
 
-_ROW = f"SELECT {_COLUMNS} FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"  # noqa: S608
+_ROW = f"SELECT {_PLAIN} FROM receipt WHERE id = ? AND key_id = coalesce(?, key_id)"  # noqa: S608
 # By the narrow indexes: the table's rows are large, and all of them are counted.
 _COUNTS = """
     WITH other AS (SELECT verdict, count(*) AS n, max(idx) AS last FROM receipt WHERE verdict <> 'affirming' GROUP BY 1)
@@ -314,13 +318,12 @@ _DOCUMENTS = """
     WHERE leaf.idx >= ? AND leaf.idx < ? ORDER BY leaf.idx"""
 
 
-_NAMES = tuple(field.name for field in msgspec.structs.fields(Row))
-_AT = {name: at for at, name in enumerate(["index", *_PLAIN.replace(" ", "").split(",")[1:], "doubted"])}
+_AT = {name: at for at, name in enumerate(["index", *_PLAIN.replace(" ", "").split(",")[1:]])}
 
 
-def _row(found: tuple[Any, ...]) -> Row:
-    values = {name: found[_AT[name]] for name in _NAMES}
-    values["stream"], values["doubted"] = bool(values["stream"]), bool(values["doubted"])
+def _row(found: tuple[Any, ...], doubted: bool) -> Row:
+    values = dict(zip(_AT, found, strict=True))
+    values["stream"], values["doubted"] = bool(values["stream"]), doubted
     try:
         return msgspec.convert(values, Row)
     except msgspec.ValidationError as error:

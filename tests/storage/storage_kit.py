@@ -44,10 +44,11 @@ def receipt(
     want_proof: bool = True,
     filler: int = 0,
     model: str | None = "small",
+    release: str = "released",
 ) -> Entry:
     leaf, envelope = _document("receipt", n, filler)
     row = ReceiptRow(
-        ulid(n), key_id, client_request_id, 1_700_000_000_000 + n, verdict, "released", None, "signed@1", "selfhosted",
+        ulid(n), key_id, client_request_id, 1_700_000_000_000 + n, verdict, release, None, "signed@1", "selfhosted",
         node, model, "/v1/chat/completions", n % 2 == 1, 200, 1.5,
     )  # fmt: skip
     return Entry("receipt", ulid(n), leaf, envelope, row, opening or Opening(ulid(n), b"s" * 32), want_proof)
