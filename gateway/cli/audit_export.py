@@ -79,6 +79,7 @@ def configure(commands: Any) -> None:
     check = commands.add_parser("verify-export", help="check an export", description=verify_export.__doc__)
     check.add_argument("folder", metavar="DIR", help="the export")
     check.add_argument("--trust", metavar="FILE", help="your trust roots (tlog-policy with #!receipt lines)")
+    check.add_argument("--progress", action="store_true", help="say how far it is, also where that is no terminal")
     check.add_argument("--json", action="store_true", help="one JSON document instead of lines")
 
 
@@ -164,7 +165,9 @@ def _report(args: argparse.Namespace, final: str, manifest: Manifest, *, signed:
 def verify_export(args: argparse.Namespace) -> int:
     """Check an export: manifest, files, entries, and that together they are that part of the signed log."""
     trust = None if args.trust is None else trust_file(args.trust)
-    lines = check_export(args.folder, trust)
+    bar = Bar("entries", always=args.progress)
+    lines = check_export(args.folder, trust, bar.update)
+    bar.clear()
     code = exit_code(lines)
     if args.json:
         document = {"folder": args.folder, "exit": code, "lines": [as_document(line) for line in lines]}

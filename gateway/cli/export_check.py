@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from gateway.crypto.merkle import leaf_hash
@@ -34,8 +34,11 @@ MAX_LINE = 8 << 20
 _BLOCK = 1 << 20
 
 
-def check_export(folder: str, trust: TrustPolicy | None) -> list[Line]:
-    """One line for each of `STEPS`. Raises `Usage` when there is no export to look at."""
+def check_export(folder: str, trust: TrustPolicy | None, progress: Callable[[int, int], None]) -> list[Line]:
+    """One line for each of `STEPS`. Raises `Usage` when there is no export to look at.
+
+    `progress` is told how many of how many entries have been looked at.
+    """
     names = _names(folder)
     found = next((name for name in (SIGNED, UNSIGNED) if os.path.isfile(os.path.join(folder, name))), None)
     if found is None:
@@ -51,7 +54,7 @@ def check_export(folder: str, trust: TrustPolicy | None) -> list[Line]:
     if manifest.format == "csv":
         why = "columns hold no signed documents; export jsonl to show what the log holds"
         return [*shown, *(Line(step, Outcome.NONE, why, claimed=False) for step in STEPS[4:])]
-    return [*shown, *_entries(folder, manifest, head, trust)]
+    return [*shown, *_entries(folder, manifest, head, trust, progress)]
 
 
 def _names(folder: str) -> list[str]:
@@ -138,7 +141,13 @@ def _file_problem(path: str, file: ExportFile) -> str | None:
     return None if digest.hexdigest() == file.sha256 else "its bytes are not those that the manifest names"
 
 
-def _entries(folder: str, manifest: Manifest, head: Checkpoint | None, trust: TrustPolicy | None) -> list[Line]:
+def _entries(
+    folder: str,
+    manifest: Manifest,
+    head: Checkpoint | None,
+    trust: TrustPolicy | None,
+    progress: Callable[[int, int], None],
+) -> list[Line]:
     span = manifest.range
     keys = {} if trust is None else trust.receipt_key_map
     damaged: list[int] = []
@@ -152,6 +161,8 @@ def _entries(folder: str, manifest: Manifest, head: Checkpoint | None, trust: Tr
                 damaged.append(at)
             tree.add(leaf_hash(entry.leaf))
             at += 1
+            if at - span.first <= manifest.count:  # there may be more lines than it says
+                progress(at - span.first, manifest.count)
     except FormatError as error:
         bad = Line("entries", Outcome.CONTRAINDICATED, f"entry {at} does not hold: {error}")
         return [bad, *not_run(STEPS[5:], "an entry does not hold")]

@@ -60,6 +60,18 @@ def stat_mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
+def test_a_long_check_says_how_far_it_is(log: StoredLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """On standard error, where it is asked to or that is a terminal; what it finds is the same."""
+    assert export(log, tmp_path / "x", "--from", "5", "--to", "30") == 0
+    capsys.readouterr()
+    assert check(log, tmp_path / "x") == 0
+    silent = capsys.readouterr()
+    assert main(["audit", "verify-export", str(tmp_path / "x"), "--trust", log.trust, "--progress"]) == 0
+    told = capsys.readouterr()
+    assert (told.out, silent.err) == (silent.out, "")
+    assert "entries 25/25 100%" in told.err
+
+
 def test_without_trust_nothing_is_decided(log: StoredLog, tmp_path: Path):
     """Without a trust file the answer is 3, though files and entries agree with the manifest."""
     assert export(log, tmp_path / "x") == 0
