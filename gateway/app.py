@@ -394,7 +394,7 @@ class Gateway:
 
     async def _watch_other_processes(self) -> None:
         """Keys and events that `veriroute keys` and `veriroute audit` wrote while we run; and the memory's failures."""
-        failing = told = None
+        failing = held = told = None
         while True:
             try:
                 if self.reader.generation() != self._generation:
@@ -402,6 +402,9 @@ class Gateway:
                 if self.sequencer.memory_failing != failing:
                     failing = self.sequencer.memory_failing
                     log.warning("storage.notice", notice=failing or "the checkpoint memory is written again")
+                if self.sequencer.wal_held != held:
+                    held = self.sequencer.wal_held
+                    log.warning("storage.notice", notice=held or "the database's write-ahead log is emptied again")
                 await self._log_events()
                 told = None
             except Exception as error:  # noqa: BLE001 - whatever another process wrote: a key may be revoked next

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import json
 import os
+import sqlite3
 from functools import partial
 from pathlib import Path
 
@@ -118,6 +120,36 @@ async def test_a_memory_that_cannot_be_written_is_told(settings: Settings, monke
         assert "No space left" in notice
         await gateway.sequencer.append(intent(2, settings.log.origin))
         assert (await told(2))[1] == "the checkpoint memory is written again"
+        assert await gateway.close()
+
+
+async def test_a_reader_that_holds_on_is_told(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its snapshot keeps the write-ahead log from being emptied, and the disk fills; said once, and when it is over."""
+    monkeypatch.setattr("gateway.storage.writer.HELD", 1 << 16)
+    monkeypatch.setattr("gateway.storage.sequencer.FOLD_BUSY", 1 << 14)
+    gateway = Gateway(settings)
+    numbers = itertools.count()
+
+    async def told(count: int) -> list[str]:
+        async with asyncio.timeout(20):
+            while len(found := [line["notice"] for line in lines if line["event"] == "storage.notice"]) < count:
+                await gateway.sequencer.append(intent(next(numbers), settings.log.origin))
+                await asyncio.sleep(0.01)
+        return found
+
+    with structlog.testing.capture_logs() as lines:
+        await gateway.open()
+        other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+        other.execute("BEGIN")
+        other.execute("SELECT count(*) FROM leaf").fetchone()
+        (notice,) = await told(1)
+        assert "log.db-wal from being emptied" in notice
+        await asyncio.sleep(0.5)
+        other.execute("COMMIT")
+        assert (await told(2))[1] == "the database's write-ahead log is emptied again"
+        other.close()
         assert await gateway.close()
 
 

@@ -116,6 +116,11 @@ class Sequencer:
         return self._writer.memory_failing
 
     @property
+    def wal_held(self) -> str | None:
+        """Why the write-ahead log grows and grows, if it does; that stops nothing until the disk is full."""
+        return self._writer.wal_held
+
+    @property
     def batches(self) -> int:
         """How many transactions were committed."""
         return self._writer.batches

@@ -36,6 +36,8 @@ Job = Callable[[sqlite3.Connection], object]
 SYNC_EVERY_S = 1.0
 #: What a batch and an entry add to the write-ahead log beside their documents, about.
 FRAMES, FRAMES_PER_ENTRY = 32 << 10, 1 << 10
+#: Bytes of write-ahead log that cannot be folded before somebody is told: no reader of ours holds on for so long.
+HELD = 256 << 20
 SETTLE = "UPDATE log_state SET settled = ?"
 SETTLE_EVERY = 4096
 
@@ -56,6 +58,7 @@ class LogWriter:
 
     `checkpoint`: the newest durable note. `memory_failing`: why the memory file could not be written or synced last,
     if so; that stops nothing. `batches`: transactions committed. `wal_bytes`: about what `fold` has to move.
+    `wal_held`: why the write-ahead log grows and grows, if it does; that stops nothing until the disk is full.
     """
 
     def __init__(self, stored: Stored, signer: NoteSigner, now: Callable[[], float]) -> None:
@@ -66,6 +69,8 @@ class LogWriter:
         self.memory_failing: str | None = None
         self.batches = 0
         self.wal_bytes = 0
+        self.wal_held: str | None = None
+        (self._page,) = stored.connection.execute("PRAGMA page_size").fetchone()
         self._lock = stored.lock
         self._signer = signer
         self._now = now
@@ -73,6 +78,7 @@ class LogWriter:
         self._settled = stored.settled
         self._doubtful = False
         self._next_sync = 0.0
+        self._wal = stored.path + "-wal"
         self._files = [(name, _identity(name)) for name in (stored.path + end for end in ("", "-wal", "-shm"))]
 
     def store(self, works: Sequence[Entry | Job]) -> list[object]:
@@ -191,11 +197,14 @@ class LogWriter:
         Raises `Lost` when the disk fails.
         """
         try:
-            (blocked, _, _) = self.connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
+            (blocked, pages, moved) = self.connection.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         except sqlite3.Error as error:
             if passing(error) is None:
                 raise Lost(f"the log's database failed: {error}") from error
             return False
+        self.wal_held = None
+        if (pages - moved) * self._page >= HELD:
+            self.wal_held = f"something that reads the database keeps its file {self._wal} from being emptied"
         return not blocked
 
     def close(self) -> None:
