@@ -109,21 +109,25 @@ def test_adapters_and_the_model_are_found_from_the_wheel(installed: Path, tmp_pa
     assert Path(file).is_relative_to(installed)
 
 
-def test_l04_another_adapters_package_is_refused(installed: Path, tmp_path: Path) -> None:
-    """When a package of somebody else stands in the place of ours, `serve` says so and does not start."""
-    (tmp_path / "adapters").mkdir()
-    (tmp_path / "adapters" / "__init__.py").write_text("", "utf-8")
+@pytest.mark.parametrize(("package", "command"), [("adapters", "serve"), ("adapters", "node"), ("tui", "tui")])
+def test_l04_another_package_in_the_place_of_ours_is_refused(
+    installed: Path, tmp_path: Path, package: str, command: str
+) -> None:
+    """The command that needs it says so, and runs nothing of it."""
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("print('strange')", "utf-8")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("VERIROUTE_", "PYTHON"))}
     done = subprocess.run(
-        [sys.executable, "-m", "gateway", "serve"],
+        [sys.executable, "-m", "gateway", command],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=tmp_path,
         env={**kept, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(installed)])},
     )
-    assert done.returncode == 2
-    assert "is not veriroute's" in done.stderr
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"the package {package!r} that Python finds is not veriroute's" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("*.db*"))
 
 

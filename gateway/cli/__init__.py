@@ -82,7 +82,10 @@ def _run(args: list[str]) -> int:
     if args[0] in ("-V", "--version"):
         sys.stdout.write(f"veriroute {__version__}\n")
         return EXIT_OK
-    command = _find(args[0])
+    try:
+        command = _find(args[0])
+    except VerirouteError as error:
+        return _refused(args[0], error)
     if command is None:
         _say(f"veriroute: there is no command {args[0]!r}; `veriroute --help` lists them")
         return EXIT_USAGE
@@ -95,11 +98,15 @@ def _run(args: list[str]) -> int:
     try:
         return int(command.run(parser.parse_args(args[1:])))
     except VerirouteError as error:
-        from gateway.text import plain
+        return _refused(args[0], error)
 
-        # A message may name a file as a document from outside calls it.
-        _say(f"veriroute {args[0]}: " + "\n".join(plain(line) for line in str(error).split("\n")))
-        return EXIT_USAGE
+
+def _refused(command: str, error: VerirouteError) -> int:
+    from gateway.text import plain
+
+    # A message may name a file as a document from outside calls it.
+    _say(f"veriroute {command}: " + "\n".join(plain(line) for line in str(error).split("\n")))
+    return EXIT_USAGE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -167,6 +174,10 @@ def _find(name: str) -> ModuleType | Any | None:
     from importlib.metadata import entry_points
 
     for point in entry_points(group="gateway.commands", name=name):
+        if point.dist is not None and point.dist.name == "veriroute":
+            from ._install import check_install
+
+            check_install(point.module.partition(".")[0])
         return point.load()
     return None
 

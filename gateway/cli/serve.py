@@ -25,6 +25,8 @@ from typing import Any
 from gateway.errors import ConfigError
 from gateway.settings import Settings, read
 
+from ._install import check_install
+
 HELP = "run the gateway"
 DEFAULT_FILE = "veriroute.toml"
 #: Open files beside the connections of callers and to nodes: the database, logs, what is being accepted.
@@ -66,21 +68,6 @@ def run(args: argparse.Namespace) -> int:
 
         return uvloop.run(_serve(settings, args.accept_rollback))
     return asyncio.run(_serve(settings, args.accept_rollback))
-
-
-def check_install() -> None:
-    """Refuse to run when another distribution's `adapters` stands before ours (they share a common name)."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    home = Path(__file__).resolve().parent.parent.parent
-    for package in ("adapters", "policies"):
-        spec = find_spec(package)
-        if spec is None or spec.origin is None or Path(spec.origin).resolve().parent.parent != home:
-            raise ConfigError(
-                f"the package {package!r} that Python finds is not veriroute's ({spec.origin if spec else 'none'}). "
-                "Install veriroute in an environment of its own: pipx, `uv tool install`, or a container"
-            )
 
 
 def _check_port(host: str, port: int) -> None:
