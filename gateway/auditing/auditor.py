@@ -22,10 +22,11 @@ import structlog
 from gateway.backlog import LOG_FAILED
 from gateway.entropy import fresh
 from gateway.errors import VerirouteError
+from gateway.log.marks import Mark, alarm_mark, audit_mark
 from gateway.model.audits import AUDIT_FAILED, MAX_NAMED, AuditEntry, Counts, Doubted, FailedAudit
 from gateway.model.receipt import AuditPart
 from gateway.policy.schema import CompiledPolicy
-from gateway.storage.audits import EpochRow, put_audited, put_doubt
+from gateway.storage.audits import EpochRow, put_marks
 from gateway.verify.proofs.evidence import ProofRecord, Verdict
 from gateway.verify.proofs.sampling import parse_rate, selected
 
@@ -220,8 +221,8 @@ class Auditor:
         await self._enter(entry)
         if failed:
             await self._doubt(entry, released.policy.sampled.on_fail)
-        elif entry.verdict == "pass":
-            await self._submit(put_audited(entry.receipt_id, entry.node, passed=True))
+        else:
+            await self._mark(audit_mark(entry))
 
     async def _doubt(self, audit: AuditEntry, action: str) -> None:
         """The alarm of a failed audit, and the mark on what the node served since the last one that passed."""
@@ -244,8 +245,7 @@ class Auditor:
         )
         log.warning("audit.failed", receipt=audit.receipt_id, node=audit.node, reason=audit.reason, doubted=span.count)
         await self._event("alarm", document(alarm))
-        await self._submit(put_doubt(audit.receipt_id, audit.node, span.first, span.last))
-        await self._submit(put_audited(audit.receipt_id, audit.node, passed=False))
+        await self._mark(alarm_mark(alarm), audit_mark(audit))
 
     # -- settling an epoch --------------------------------------------------------------------------------------------
 
@@ -258,6 +258,11 @@ class Auditor:
             return None
         for due in found.owed():
             await self._journal.event("audit", document(self._lost(due, epoch.id, reason)))
+        # What a crash left between an entry and its mark. In a thread: an epoch may have very many.
+        unmarked = await asyncio.to_thread(reader.unmarked, found.marks())
+        if unmarked:
+            log.warning("audit.marks_repeated", epoch=epoch.id, count=len(unmarked))
+            await self._journal.submit(put_marks(unmarked))
         for audit in found.failed():
             await self._doubt(audit, "report")
         return found.counts()
@@ -313,10 +318,12 @@ class Auditor:
             except LOG_FAILED:
                 await asyncio.sleep(RETRY_S)
 
-    async def _submit(self, job: Callable[[Any], None]) -> None:
-        while True:
+    async def _mark(self, *marks: Mark | None) -> None:
+        """Beside the log, as soon as it takes it; an audit that decided nothing makes no mark."""
+        made = [mark for mark in marks if mark is not None]
+        while made:
             try:
-                await self._journal.submit(job)
+                await self._journal.submit(put_marks(made))
                 return
             except LOG_FAILED:
                 await asyncio.sleep(RETRY_S)

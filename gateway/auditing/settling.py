@@ -12,7 +12,8 @@ import msgspec
 
 from gateway.errors import FormatError
 from gateway.log.audit_rows import read_envelope
-from gateway.model.audits import AUDIT_FAILED, AuditEntry, Counts
+from gateway.log.marks import Mark, alarm_mark, audit_mark
+from gateway.model.audits import AUDIT_FAILED, AuditEntry, Counts, FailedAudit
 from gateway.model.receipt import AuditPart
 from gateway.storage.audits import Entered, EpochRow
 from gateway.verify.proofs.sampling import parse_rate, selected
@@ -27,13 +28,13 @@ class Due(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct):
-    """An epoch as the log has it. `alarmed` are the failed audits that have their alarm."""
+    """An epoch as the log has it. `alarms` are those of its failed audits, by receipt."""
 
     announced: bool = False
     revealed: bool = False
     due: dict[str, Due] = {}
     audits: dict[str, AuditEntry] = {}
-    alarmed: set[str] = set()
+    alarms: dict[str, FailedAudit] = {}
 
     def owed(self) -> list[Due]:
         """The answers that had to be audited and have no entry."""
@@ -41,7 +42,12 @@ class Standing(msgspec.Struct):
 
     def failed(self) -> list[AuditEntry]:
         """Failed audits that nobody was told of."""
-        return [a for a in self.audits.values() if a.verdict == "fail" and a.receipt_id not in self.alarmed]
+        return [a for a in self.audits.values() if a.verdict == "fail" and a.receipt_id not in self.alarms]
+
+    def marks(self) -> list[Mark]:
+        """The marks that its entries make, which a crash may have left out."""
+        made = [*map(audit_mark, self.audits.values()), *map(alarm_mark, self.alarms.values())]
+        return [mark for mark in made if mark is not None]
 
     def counts(self) -> Counts:
         """What became of the selected answers; one without an entry is about to get an inconclusive one."""
@@ -73,8 +79,13 @@ class _AuditStatement(msgspec.Struct):
     predicate: AuditEntry
 
 
+class _AlarmStatement(msgspec.Struct):
+    predicate: FailedAudit
+
+
 _statements = msgspec.json.Decoder(_Statement)
 _audits = msgspec.json.Decoder(_AuditStatement)
+_alarms = msgspec.json.Decoder(_AlarmStatement)
 
 
 def standing(row: EpochRow, entries: Iterable[Entered]) -> Standing:
@@ -82,7 +93,7 @@ def standing(row: EpochRow, entries: Iterable[Entered]) -> Standing:
 
     Reading needs a few microseconds a receipt, so callers do it in a thread.
     """
-    found = Standing(due={}, audits={}, alarmed=set())
+    found = Standing(due={}, audits={}, alarms={})
     for entered in entries:
         try:
             payload = read_envelope(entered.envelope).payload
@@ -113,4 +124,4 @@ def _entry(found: Standing, kind: str, said: _Predicate, payload: bytes) -> None
         entry = _audits.decode(payload).predicate
         found.audits.setdefault(entry.receipt_id, entry)
     elif said.alarm == AUDIT_FAILED:
-        found.alarmed.add(said.receipt_id)
+        found.alarms.setdefault(said.receipt_id, _alarms.decode(payload).predicate)

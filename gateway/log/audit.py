@@ -14,7 +14,7 @@
  8. signatures  receipt keys signed them                                                   (gateway.log.audit_rows)
  9. intents     every request that was sent to a node was announced before, and has one receipt
 10. columns     what lists and filters show is what was signed, in the schema's types, beside the intent's place; the
-                times of checkpoints fit those of the entries                              (gateway.log.audit_rows)
+                times of checkpoints fit those of the entries; marks of audits are theirs   (gateway.log.audit_rows)
 11. openings    payloads: intact, erased by an erasure entry, or missing
 12. archive     what entries name by digest is there, and is what its digest says        (gateway.log.audit_archive)
 13. keys        API keys are those that entries made and did not revoke                     (gateway.log.audit_keys)
@@ -39,6 +39,7 @@ from gateway.model.verdict import Outcome
 
 from .audit_acts import Acts, Administered
 from .audit_archive import Archive, Archived
+from .audit_marks import Marked, Marks
 from .audit_pairs import INTENTS, Openings, Pairs, Times
 from .audit_rows import ARCHIVE, COLUMNS, DOCUMENTS, LEAVES, OPENINGS, SIGNATURES, Report
 from .audit_tree import TREE, AuditTree, Stored
@@ -73,7 +74,7 @@ class Kept(NamedTuple):
     standing: Standing = "yours"
 
 
-class Source(Stored, Archived, Administered, Protocol):
+class Source(Stored, Archived, Administered, Marked, Protocol):
     """What is asked of a stored log beside its rows. `size` is one more than the highest index."""
 
     size: int
@@ -129,7 +130,7 @@ def audit(
     yield run.line(DOCUMENTS, f"{done} entries have their documents, and commit to them")
     yield run.signature_line()
     yield run.intent_line()
-    yield run.line(COLUMNS, f"the columns of {run.receipts} receipts are those that were signed")
+    yield run.column_line()
     yield run.opening_line()
     yield run.archive_line()
     yield from run.act_lines()
@@ -157,6 +158,7 @@ class _Run:
         self.openings = Openings()
         self.archive = Archive(source)
         self.acts = Acts(source)
+        self.marks = Marks(source)
         self.times = Times(source.times())
         witnesses = () if roots is None else roots.witness_keys
         self.outside = [_outside(kept, self.log_keys(), witnesses, source.origin) for kept in outside]
@@ -188,6 +190,7 @@ class _Run:
         self.openings.erased.update(report.erased)
         self.archive.take(report)
         self.acts.take(report, self.fail)
+        self.marks.take(report)
 
     def finish(self) -> None:
         self.tree.finish()
@@ -200,6 +203,7 @@ class _Run:
         for place, receipt in self.openings.missing:
             self.fail(OPENINGS, place, _MISSING.format(receipt, place))
         self.acts.close(self.tree.size, self.fail)
+        self.marks.close(self.fail)
         stray = self.source.stray()
         if stray is not None:
             self.fail(DOCUMENTS, self.tree.size, stray)
@@ -303,6 +307,16 @@ class _Run:
             sentence = f"{len(running)} intents of the present run have no receipt yet, the first at entry {running[0]}"
             return Line(INTENTS, Outcome.WARNING, sentence)
         return self.line(INTENTS, f"{self.pairs.intents} intents, each with its one receipt; {self.receipts} receipts")
+
+    def column_line(self) -> Line:
+        good = f"the columns of {self.receipts} receipts are those that were signed"
+        if self.marks.stored:
+            good += f"; {self.marks.stored} marks of sampled audits are those of their entries"
+        waiting = self.marks.waiting
+        if waiting and not self.bad.get(COLUMNS):
+            sentence = f"{len(waiting)} marks of sampled audits are not stored, the first that of entry {waiting[0]}"
+            return Line(COLUMNS, Outcome.WARNING, f"{sentence}; a gateway stores them before it reveals the seed")
+        return self.line(COLUMNS, good)
 
     def opening_line(self) -> Line:
         found = self.openings

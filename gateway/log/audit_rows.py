@@ -29,6 +29,7 @@ from gateway.model.receipt import FORM_BYTES, PAYLOAD_TYPE, REQUEST_BODY, RESPON
 
 from .acts import LEFT, Act, read_act
 from .dsse import Envelope, Signature, pae, parse_envelope
+from .marks import Mark, read_mark, read_revealed
 from .receipt import SALT_LENGTH, leaf_of, parse_leaf, salt_for, salted
 
 LEAVES, DOCUMENTS, SIGNATURES, COLUMNS, OPENINGS = "leaves", "documents", "signatures", "columns", "openings"
@@ -139,7 +140,8 @@ class Report(NamedTuple):
     """What was found in one run: leaf hashes from `first` on, and per step how many are bad and which comes first.
 
     `named`: for each name the place that has it first, and when that was signed. `callers`: for each key that a receipt
-    says called, the first place of one.
+    says called, the first place of one. `marks` are those that entries at these places make, `revealed` the epochs of
+    sampled audits whose seed is.
     """
 
     first: int
@@ -154,6 +156,8 @@ class Report(NamedTuple):
     outages: list[Outage]
     acts: list[Told]
     callers: dict[str, int]
+    marks: list[tuple[int, Mark]]
+    revealed: list[str]
 
 
 class _Predicate(msgspec.Struct, rename="camel"):
@@ -259,7 +263,7 @@ def check_rows(rows: Sequence[StoredRow], first: int, keys: Mapping[str, bytes] 
         run.row(row)
     return Report(
         first, run.hashes, run.seen, run.erased, run.bad, run.first_bad, run.unknown_keys, run.named, run.sent,
-        run.outages, run.acts, run.callers,
+        run.outages, run.acts, run.callers, run.marks, run.revealed,
     )  # fmt: skip
 
 
@@ -278,6 +282,8 @@ class _Run:
         self.outages: list[Outage] = []
         self.acts: list[Told] = []
         self.callers: dict[str, int] = {}
+        self.marks: list[tuple[int, Mark]] = []
+        self.revealed: list[str] = []
 
     def fail(self, step: str, index: int, sentence: str) -> None:
         self.bad[step] = self.bad.get(step, 0) + 1
@@ -340,6 +346,7 @@ class _Run:
             time = "" if kind in LEFT else _moment(event)
             self.seen.append(Seen(row.place, kind, "", False, "", time))
             self.outages += _outage(event)
+            self.audited(row.place, kind, envelope.payload)
             return
         try:
             statement = _statement.decode(envelope.payload)
@@ -363,6 +370,11 @@ class _Run:
         intent = None if row.columns is None else row.columns.intent
         node = _announced(predicate) if kind == "intent" else _left(row.columns, predicate)
         self.seen.append(Seen(row.place, kind, predicate.receipt_id, forwarded, opening, time, intent, node, late))
+
+    def audited(self, place: int, kind: str, payload: bytes) -> None:
+        mark, epoch = read_mark(kind, payload), read_revealed(kind, payload)
+        self.marks += [] if mark is None else [(place, mark)]
+        self.revealed += [] if epoch is None else [epoch]
 
     def receipt(self, row: StoredRow, statement: _Statement) -> str:
         if row.columns is not None:

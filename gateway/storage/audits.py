@@ -1,9 +1,9 @@
 """What sampled audits keep beside the log: seeds that are secret yet, and which answers a failed audit puts in doubt.
 
 The log is what counts: these tables hold nothing that it does not get to hold. A seed lies here from before its
-commitment is logged until its reveal is, in a file that only its owner reads; decided audits and doubts are what lists
-need at once. Writes are jobs for the log's writer (`await sequencer.submit(put_epoch(…))`), each durable when its
-future resolves.
+commitment is logged until its reveal is, in a file that only its owner reads; decided audits and doubts, the marks of
+`gateway.log.marks`, are what lists need at once. Writes are jobs for the log's writer (`await
+sequencer.submit(put_epoch(…))`), each durable when its future resolves.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
+
+from gateway.log.marks import Mark
 
 PAGE = 256
 
@@ -73,27 +75,16 @@ def drop_epoch(id: str) -> Job:
     return job
 
 
-def put_audited(receipt_id: str, node: str, *, passed: bool) -> Job:
-    """Note a decided audit, so that a later failure's doubt begins behind it. Twice changes nothing."""
+def put_marks(marks: Sequence[Mark]) -> Job:
+    """Store the marks that entries make, where their receipt is stored. Twice changes nothing."""
 
     def job(connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "INSERT INTO audited (idx, node, passed) SELECT idx, ?, ? FROM receipt WHERE id = ? ON CONFLICT DO NOTHING",
-            (node, int(passed), receipt_id),
-        )
-
-    return job
-
-
-def put_doubt(receipt_id: str, node: str, first: int, last: int) -> Job:
-    """Mark the receipts of `node` in [first, last], because the audit of `receipt_id` failed. Twice changes nothing."""
-
-    def job(connection: sqlite3.Connection) -> None:
-        connection.execute(
-            "INSERT INTO doubt (idx, node, first, last) SELECT idx, ?, ?, ? FROM receipt WHERE id = ?"
-            " ON CONFLICT DO NOTHING",
-            (node, first, last, receipt_id),
-        )
+        for mark in marks:
+            connection.execute(
+                f"INSERT INTO {mark.table} SELECT idx{', ?' * len(mark.values)} FROM receipt WHERE id = ?"  # noqa: S608
+                " ON CONFLICT DO NOTHING",
+                (*mark.values, mark.receipt),
+            )
 
     return job
 
@@ -133,6 +124,11 @@ class AuditReads(ABC):
         found = [index for index, node in served.items() if _is_in(spans.get(node, ()), index)]
         passed = self._all(_PASSED_OF, msgspec.json.encode(found).decode()) if found else ()
         return {*found} - {index for (index,) in passed}
+
+    def unmarked(self, marks: Sequence[Mark]) -> list[Mark]:
+        """Those of `marks` that are not stored, though the receipt that they are of is."""
+        missing = "SELECT 1 FROM receipt r WHERE id = ? AND NOT EXISTS (SELECT 1 FROM {} m WHERE m.idx = r.idx)"
+        return [mark for mark in marks if self._all(missing.format(mark.table), mark.receipt)]
 
     def doubtful_span(self, receipt_id: str, node: str, named: int) -> Span | None:
         """What a failed audit of `receipt_id` puts in doubt: the receipts of `node` behind the last one that passed.

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.errors import FormatError, LogRefused
 from gateway.log.audit_acts import StoredAct
 from gateway.log.audit_keys import StoredKey
+from gateway.log.audit_marks import Later, StoredMark
 from gateway.log.audit_rows import Columns, Name, StoredRow
 from gateway.verify.sessions import id_of
 
@@ -41,6 +42,14 @@ _ROWS = """
     FROM leaf LEFT JOIN receipt r ON r.idx = leaf.idx LEFT JOIN record d ON d.idx = leaf.idx
               LEFT JOIN opening o ON o.idx = leaf.idx
     WHERE leaf.idx >= ? AND leaf.idx < ? AND typeof(leaf.idx) = 'integer' ORDER BY leaf.idx LIMIT ?"""
+#: What makes marks, and each table of them with the id of the receipt at its place.
+_LATER = """
+    SELECT kind, unpacked(CAST(envelope AS BLOB)) FROM record
+    WHERE idx >= ? AND kind IN ('audit', 'alarm') ORDER BY idx"""
+_MARKS = tuple(
+    (table, f"SELECT m.idx, r.id, {columns} FROM {table} m LEFT JOIN receipt r ON r.idx = m.idx ORDER BY m.idx")  # noqa: S608
+    for table, columns in (("audited", "m.node, m.passed"), ("doubt", "m.node, m.first, m.last"))
+)
 _NEWEST_ACT = "SELECT coalesce(max(seq), 0) FROM admin_event WHERE typeof(seq) = 'integer'"
 _CHECKPOINTS = "size > ? AND size <= ? AND typeof(size) = 'integer'"
 
@@ -247,8 +256,24 @@ class Scan:
         finally:
             self._execute("COMMIT")
 
-    def _each(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        cursor = self._execute(sql)
+    def marks(self) -> Iterator[Later | StoredMark]:
+        """Entries of audits and alarms made since the scan began, then all marks of audits, as of one moment."""
+        self._execute("BEGIN")
+        try:
+            for kind, envelope in self._each(_LATER, self.size):
+                yield Later(_text(kind), _bytes(envelope))
+            for table, sql in _MARKS:
+                for place, receipt, *values in self._each(sql):
+                    yield StoredMark(table, place, receipt, tuple(values))
+        finally:
+            self._execute("COMMIT")
+
+    def has_receipt(self, id: str) -> bool:
+        """Whether a receipt is stored under this id."""
+        return self._one("SELECT 1 FROM receipt WHERE id = ?", id) is not None
+
+    def _each(self, sql: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        cursor = self._execute(sql, parameters)
         try:
             while page := cursor.fetchmany(FEW):
                 yield from page

@@ -13,6 +13,9 @@ import pytest
 from audit_kit import FAILED, Desk, policy
 
 from gateway.cli import main
+from gateway.log.audit_marks import Later, StoredMark
+from gateway.model.verdict import Release
+from gateway.storage.scan import Scan
 
 Make = Callable[..., Desk]
 
@@ -129,6 +132,92 @@ async def test_without_your_keys_nothing_is_decided(desk: Make, capsys: pytest.C
     assert "IT LAY BESIDE THE DATABASE" in capsys.readouterr().out
     assert main(["audit", "epochs", d.path, *given, "--trust-stored-keys"]) == 0
     assert main(["audit", "epochs", d.path, *given, "--memory", d.path + ".checkpoint"]) == 0
+
+
+EXTRA = "INSERT INTO audited SELECT idx, 'node-1', 1 FROM receipt WHERE idx NOT IN (SELECT idx FROM audited) LIMIT 1"
+MARKS = {
+    "doubt_is_hidden": ("DELETE FROM doubt", "and that mark is not stored"),
+    "doubt_is_narrowed": ("UPDATE doubt SET last = first", "is not the one of entry"),
+    "doubt_is_moved": ("UPDATE doubt SET node = 'innocent'", "is not the one of entry"),
+    "doubt_is_of_another_type": ("UPDATE doubt SET node = CAST(node AS BLOB)", "is not the one of entry"),
+    "doubt_is_cast": ("INSERT INTO doubt VALUES (0, 'node-1', 0, 99)", "stored at 0 of `doubt`, and no entry made it"),
+    "a_pass_is_made_up": ("UPDATE audited SET passed = 1 WHERE passed = 0", "is not the one of entry"),
+    "a_pass_is_added": (EXTRA, "of `audited`, and no entry made it"),
+    "a_pass_is_taken": ("DELETE FROM audited WHERE passed = 1", "(table `audited`), and that mark is not stored"),
+}  # fmt: skip
+
+
+async def judged(desk: Make) -> Desk:
+    """A log of a pass, a failure and a refused answer, whose epoch runs."""
+    d = await desk(policy(rate=1.0)).start()
+    await d.answer(release=Release.REFUSED)
+    await d.answer()
+    await d.audited()
+    d.finds["m"] = FAILED
+    await d.answers(2)
+    await d.audited()
+    return d
+
+
+def change(d: Desk, statement: str) -> None:
+    connection = sqlite3.connect(d.path)
+    assert connection.execute(statement).rowcount > 0
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(("statement", "sentence"), MARKS.values(), ids=MARKS.keys())
+async def test_marks_of_doubt_are_those_of_entries(
+    desk: Make, capsys: pytest.CaptureFixture[str], statement: str, sentence: str
+) -> None:
+    """What lists say of doubt, beside the log, is held against the signed audits and alarms."""
+    d = await judged(desk)
+    await d.stop()
+    audited = Audited(d, capsys)
+    code, found, _ = audited()
+    (columns,) = [line for line in found["lines"] if line["step"] == "columns"]
+    assert (code, columns["outcome"]) == (0, "affirming")
+    assert "5 marks of sampled audits are those of their entries" in columns["sentence"]
+    change(d, statement)
+    code, found, _ = audited()
+    (columns,) = [line for line in found["lines"] if line["step"] == "columns"]
+    assert (code, columns["outcome"]) == (1, "contraindicated")
+    assert sentence in columns["sentence"]
+
+
+async def test_a_mark_may_wait_while_its_epoch_runs(desk: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a crash: it is a warning, and none once the gateway has settled the epoch."""
+    d = desk(policy(rate=1.0))
+    d.clock = time.time_ns() // 1_000_000
+    await judged(lambda *policies: d)
+    change(d, "DELETE FROM doubt")
+    audited = Audited(d, capsys)
+    code, found, lines = audited()
+    (columns,) = [line for line in found["lines"] if line["step"] == "columns"]
+    assert (code, columns["outcome"]) == (0, "warning")
+    assert columns["sentence"].startswith("2 marks of sampled audits are not stored, the first that of entry ")
+    await d.stop()
+    code, _, lines = audited()
+    assert (code, lines["columns"]) == (0, "affirming")
+
+
+async def test_a_scan_tells_what_was_entered_meanwhile(desk: Make) -> None:
+    """Entries behind what it looks at come before the marks that they make."""
+    d = await desk(policy(rate=1.0)).start()
+    with Scan(d.path) as scan:
+        d.finds["m"] = FAILED
+        caught = await d.answer()
+        await d.audited()
+        found = list(scan.marks())
+        assert [row.kind for row in found if isinstance(row, Later)] == ["audit", "alarm"]
+        assert [(row.table, row.receipt) for row in found[2:] if isinstance(row, StoredMark)] == [
+            ("audited", caught),
+            ("doubt", caught),
+        ]
+        assert [scan.has_receipt(id) for id in (caught, "7" * 26)] == [True, False]
+    with Scan(d.path) as scan:
+        assert all(isinstance(row, StoredMark) for row in scan.marks())
+    await d.stop()
 
 
 def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:

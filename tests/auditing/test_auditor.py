@@ -646,8 +646,37 @@ async def test_marks_wait_for_the_log_too(desk: Make, monkeypatch: pytest.Monkey
     caught = await d.answer()
     await d.audited()
     assert {row.id for row in d.reader.rows() if row.doubted} == {caught}
-    assert refused == 4
+    assert refused == 3
     await d.stop()
+
+
+@pytest.mark.parametrize("found", [FAILED, record()])
+async def test_a_mark_that_a_crash_left_out_is_made_at_the_start(desk: Make, found: ProofRecord) -> None:
+    """Between an entry and its mark the gateway dies: the next start makes the mark, from the entry alone."""
+    d = await desk(policy(rate=1.0)).start()
+    await d.terms()
+    d.finds["m"], writes = found, d.submit
+    d.submit = lambda job: asyncio.get_running_loop().create_future()  # type: ignore[method-assign]
+    caught = await d.answer()
+    while not d.entries("alarm" if found is FAILED else "audit"):
+        await asyncio.sleep(0.001)
+    await d.crash()
+    d.submit = writes  # type: ignore[method-assign]
+    assert stored_marks(d) == ([], [])
+    await d.start()
+    (audit,), alarms = d.entries("audit"), d.entries("alarm")
+    assert (audit["receiptId"], len(alarms)) == (caught, int(found is FAILED))
+    place = next(row.index for row in d.reader.rows() if row.id == caught)
+    doubt = [(place, "node-1", alarm["doubted"]["first"], alarm["doubted"]["last"]) for alarm in alarms]
+    assert stored_marks(d) == ([(place, "node-1", int(found is not FAILED))], doubt)
+    assert [row.id for row in d.reader.rows() if row.doubted] == [caught] * len(alarms)
+    await d.stop()
+
+
+def stored_marks(d: Desk) -> tuple[list[Any], list[Any]]:
+    """The rows of both tables."""
+    with contextlib.closing(sqlite3.connect(d.path)) as database:
+        return tuple(database.execute(f"SELECT * FROM {table}").fetchall() for table in ("audited", "doubt"))  # type: ignore[return-value]
 
 
 async def test_settling_passes_over_what_cannot_be_read(desk: Make) -> None:
