@@ -346,3 +346,53 @@ def test_nothing_that_is_stored_makes_it_raise(leaf: bytes, envelope: bytes | No
     columns = COLUMNS._replace(verdict=text, created_ms=number, node=text)
     report = check(row(RECEIPT, leaf=leaf, envelope=envelope, id=text, columns=columns, seed=leaf, request=leaf))
     assert report.bad
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        *(("key_id", "key_2"), ("client_request_id", "c"), ("created_ms", T0_MS + 1), ("created_ms", -1)),
+        *(("verdict", "none"), ("release", "withheld"), ("reason", "crash"), ("policy", "other")),
+        *(("network", "other"), ("network", None), ("node", "node-2"), ("node", None), ("model", "n"), ("model", None)),
+        *(("endpoint", "/v1/completions"), ("stream", True), ("stream", -1)),
+    ],
+)
+def test_each_column_is_the_one_that_was_signed(name: str, other: object):
+    """One that is not is named, and it alone."""
+    report = check(row(RECEIPT, columns=COLUMNS._replace(**{name: other})))
+    sentence = f"entry {RECEIPT}: the stored {name} are not those of the signed receipt"
+    assert report.first_bad == {"columns": (RECEIPT, sentence)}
+
+
+@pytest.mark.parametrize(
+    ("member", "names"),
+    [
+        ("caller", "key_id, client_request_id"),
+        ("timings", "created_ms"),
+        ("verifier", "policy"),
+        ("request", "model, endpoint, stream"),
+        ("served", "network, node"),
+    ],
+)
+def test_columns_of_what_was_not_signed_are_named(member: str, names: str):
+    """A receipt that lacks a member says nothing of the columns that are taken from it."""
+    payload = json.loads(parse_envelope(WORLD.envelopes[RECEIPT]).payload)
+    del payload["predicate"][member]
+    world = World()
+    index = world.add("receipt", json.dumps(payload).encode())
+    report = check(filed(world, index))
+    assert f"the stored {names} are not those of the signed receipt" in report.first_bad["columns"][1]
+
+
+def test_a_key_that_is_unknown_beside_a_known_one_is_no_fault():
+    """The known signature decides."""
+    assert check(row(RECEIPT)).unknown_keys == 0
+    assert "is signed by" in check_rows([row(RECEIPT)], RECEIPT, {}).first_bad["unknown_keys"][1]
+
+
+def test_an_erasure_names_receipts_and_is_seen_as_nothing_else():
+    """Its ids are handed on, and nothing is paired with it."""
+    world = World()
+    index = world.add("erasure", json.dumps({"predicate": {"receiptIds": ["R1", "R2"]}}).encode())
+    report = check(filed(world, index, kind="erasure", columns=None, seed=None)._replace(place=0), first=0)
+    assert (report.erased, report.seen, report.bad) == (["R1", "R2"], [], {})

@@ -455,6 +455,19 @@ def test_a_request_that_was_under_way_tells_by_its_time(received: int, first: in
     assert selections(log)[0] == outcome
 
 
+@pytest.mark.parametrize(("first", "outcome"), [(END - 60_001, "affirming"), (END - 60_002, "contraindicated")])
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_earliest_answer_under_the_newer_epoch_counts(first: int, outcome: str, order: int) -> None:
+    """In whatever order they are entered; one without a time changes nothing."""
+    log = Log().epoch().epoch(epoch=OTHER, begin_ms=END)
+    for at_ms in (END + 5, first)[::order]:
+        log.under(OTHER, at_ms)
+    made = log.made("0.5", audit=AuditPart(OTHER, "reexec", "0.5"), receipt_id=encode(7))
+    log._row("receipt", log.world.add_receipt(msgspec.structs.replace(made, timings=Timings("yesterday"))))
+    log.under(EPOCH, END - 1)
+    assert selections(log)[0] == outcome
+
+
 def test_a_request_without_a_time_was_not_under_way() -> None:
     """A time that is none excuses nothing."""
     log = Log().epoch().epoch(epoch=OTHER, begin_ms=END)
@@ -473,6 +486,21 @@ def test_an_answer_that_the_log_could_not_take_in_time_is_drawn_as_it_was() -> N
     assert [line.outcome.value for line in log.judged().lines(T0_MS, EPOCH)] == [
         *("affirming", "warning", "affirming", "none"),
     ]
+
+
+def test_a_late_answer_whose_intent_came_in_time_is_none() -> None:
+    """Its receipt alone waited for the log: the epoch that it names was in force. Late ones are counted."""
+    log = Log().epoch()
+    made = log.made("0.000000001", audit=AuditPart(EPOCH, "reexec", "0.000000001"), log=LogRef("x", backfilled=True))
+    log.add("intent", {"receiptId": made.receipt_id})
+    log.epoch(epoch=OTHER, begin_ms=END)
+    log._row("receipt", log.world.add_receipt(made))
+    log.reveal()
+    assert log.sentence("reveal") == "its seed was revealed, and nothing was taken under it afterwards"
+    late = Log().epoch().epoch(epoch=OTHER, begin_ms=END)
+    for _ in range(2):
+        late.under(EPOCH, END + 1, log=LogRef("x", backfilled=True))
+    assert late.reveal().sentence("reveal").startswith("2 answers were entered late")
 
 
 def test_nothing_is_drawn_under_the_epoch_of_an_earlier_run() -> None:
