@@ -184,8 +184,16 @@ class Attester:
     async def _aci(self, node: Node, evidence: RawEvidence, nonce: str) -> Attestation:
         tee, problem, blobs = await self._tee(evidence, nonce)
         now = self._now()
-        result, report = appraise_node(
-            node, evidence.document, problem, nonce, now=now, spki=evidence.spki, tls=evidence.tls, tee=tee
+        result, report = await asyncio.to_thread(  # as below: it reads the report
+            appraise_node,
+            node,
+            evidence.document,
+            problem,
+            nonce,
+            now=now,
+            spki=evidence.spki,
+            tls=evidence.tls,
+            tee=tee,
         )
         if report is None or evidence.document is None:
             return Attestation(result, None, evidence.document)
@@ -206,7 +214,8 @@ class Attester:
         if evidence.document is None:
             return None, evidence.problem, {}
         try:
-            report = parse_report(evidence.document)
+            # Anybody may answer for a node, with 4 MiB that take half a second to read: nobody else waits for that.
+            report = await asyncio.to_thread(parse_report, evidence.document)
             item = read_evidence(report)
             if item is None:
                 return None, None, {}

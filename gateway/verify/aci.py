@@ -26,6 +26,7 @@ from gateway.model.node import SigningKey
 
 MAX_RECEIPT = 64 * 1024
 MAX_REPORT = 4 * 1024 * 1024
+MAX_KEYSET = 64 * 1024  # its canonical form is Python's to write, a hundred times slower than what reads it
 MAX_MODELS = 1024  # a node in front of a router of models has all of its hundreds
 PURPOSE = "aci.report_data.v1"
 
@@ -184,6 +185,8 @@ def parse_report(data: bytes) -> Report:
 def parse_keyset(value: object) -> Keyset:
     """A keyset from its decoded JSON `value`, with its digest. Raises `FormatError`."""
     document = _object(value, "workload_keyset")
+    if (size := len(msgspec.json.encode(document))) > MAX_KEYSET:
+        raise FormatError(f"a keyset of {size} bytes is over the limit of {MAX_KEYSET}")
     keys = []
     for item in _list(document.get("receipt_signing_keys"), "receipt_signing_keys"):
         key = _object(item, "receipt_signing_keys[]")

@@ -29,6 +29,7 @@ from gateway.policy.decide import Decision
 from gateway.policy.schema import CompiledPolicy
 from gateway.policy_files import read_policies
 from gateway.upstream.pool import UpstreamPool
+from gateway.verify import aci as aci_reports
 from gateway.verify.node_evidence import TeeEvidence
 from gateway.verify.tee.needs import need_of
 
@@ -380,6 +381,26 @@ async def test_evidence_is_verified_beside_the_loop(node: ScriptedNode, monkeypa
     attester = Attester(pool, now=time.time, lifetime_s=LIFETIME_S, allow_http=False, allow_private=True)
     attestation = await attester.attest(Node("n", "aci", node.url, ("m",)), cast(Adapter, aci))
     assert (waited, attestation.result.checks[0].reason) == ([True], "malformed")
+    await attester.close()
+    await pool.close()
+
+
+async def test_b32_a_report_is_read_beside_the_loop(node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever answers for a node may send 4 MiB of JSON; what others asked for goes on while they are read."""
+    loop, read, waited = asyncio.get_running_loop(), aci_reports.parse_report, []
+
+    def slowly(document: bytes) -> aci_reports.Report:
+        turn = threading.Event()
+        loop.call_soon_threadsafe(turn.set)
+        waited.append(turn.wait(5))
+        return read(document)
+
+    monkeypatch.setattr(aci_reports, "parse_report", slowly)
+    monkeypatch.setattr(attest, "parse_report", slowly)
+    pool = UpstreamPool()
+    attester = Attester(pool, now=time.time, lifetime_s=LIFETIME_S, allow_http=False, allow_private=True)
+    await attester.attest(Node("n", "aci", node.url, ("m",)), cast(Adapter, aci))
+    assert waited == [True, True]
     await attester.close()
     await pool.close()
 

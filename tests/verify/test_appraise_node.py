@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,6 +159,13 @@ WEAK = keyset(receipt_signing_keys=[{"key_id": "w", "algo": "ed25519", "public_k
 def test_each_fault_fails_its_check(document: Any, check: str, outcome: Outcome, reason: str) -> None:
     """What is wrong with the evidence is said by the check that it concerns."""
     assert outcomes(document)[check] == (outcome, reason)
+
+
+def test_b32_a_keyset_is_small() -> None:
+    """One of 64 KiB is read; a larger one is malformed before its canonical form, which takes long, is written."""
+    spare = aci.MAX_KEYSET - len(msgspec.json.encode(keyset(more="")))
+    assert outcomes(report(keyset(more="a" * spare)))["evidence"][0] is Outcome.AFFIRMING
+    assert outcomes(report(keyset(more="a" * (spare + 1))))["evidence"] == (Outcome.CONTRAINDICATED, "malformed")
 
 
 ASKS_MACHINES = b"""
