@@ -43,6 +43,7 @@ from gateway.text import plain
 from gateway.upstream.origin import Origin, parse_origin
 
 from .attest import Attestation, Attester, discovered
+from .collateral import PROBLEMS
 from .journal import Journal
 from .machines import Machines, Move
 
@@ -509,7 +510,7 @@ class Fleet:
         permits = frozenset(digest for digest, decision in member.view.decisions.items() if decision.permit)
         if not _usable(session):
             self._ask_again(member, RETRY_MAX_S)
-        elif member.permits <= permits:
+        elif member.permits <= permits and not _unendorsed(session):
             member.permits, member.tries, member.next_try = permits, 0, self.mono() + renewal
         else:
             self._ask_again(member, renewal)
@@ -561,6 +562,11 @@ def _tell_attested(node: Node, session: AttestedSession, attestation: Attestatio
 def _usable(session: AttestedSession) -> bool:
     """Whether nothing speaks against it, and it is not over as it begins."""
     return session.outcome is not Outcome.CONTRAINDICATED and session.expires > session.established
+
+
+def _unendorsed(session: AttestedSession) -> bool:
+    """Whether its evidence was held against nothing, as we lacked the vendor's documents: they may come in a moment."""
+    return any(check.id == "evidence" and check.reason in PROBLEMS for check in session.checks)
 
 
 def _enough(members: Sequence[Member], policy: CompiledPolicy) -> bool:

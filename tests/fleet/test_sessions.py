@@ -281,6 +281,17 @@ async def test_a_session_that_is_of_no_use_is_no_success(nothing: Attestation) -
     assert await world.turn(nothing) == RETRY_S
 
 
+async def test_b16_a_node_without_collateral_is_asked_again_soon() -> None:
+    """That we lacked the vendor's documents says nothing of the node, which is not to wait for its renewal."""
+    world = World()
+    bare = found(Outcome.NONE)
+    assert bare.session is not None
+    checks = (Check("evidence", Outcome.NONE, "collateral_unavailable"), *bare.session.checks[1:])
+    bare = msgspec.structs.replace(bare, session=msgspec.structs.replace(bare.session, checks=checks))
+    assert [await world.turn(bare) for _ in range(9)] == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 300.0]
+    assert await world.turn(found()) == 300.0
+
+
 async def test_a_session_that_shows_less_is_doubted_soon() -> None:
     """What replaced a better one is asked about again at once, then ever later, until it is what the node has to show."""
     world = World()
