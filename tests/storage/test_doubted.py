@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from storage_kit import opened, receipt, ulid
 
-from gateway.storage.audits import put_audited, put_doubt
+from gateway.log.marks import Mark
+from gateway.storage.audits import put_marks
 from gateway.storage.reads import Reader
 
 SIZE = 200
@@ -22,10 +23,10 @@ async def filled(folder: Path, spans: list[tuple[int, str, int, int]], passed: s
         receipt(n, node=(None, "a", "b")[n % 3], release="withheld" if n % 7 == 0 else "released") for n in range(SIZE)
     ]
     await asyncio.gather(*[log.append(entry) for entry in entries])
-    jobs = [put_doubt(ulid(n), node, first, last) for n, node, first, last in spans]
-    jobs += [put_audited(ulid(n), "ab"[n % 3 - 1], passed=True) for n in passed]
-    jobs += [put_audited(ulid(n), "a", passed=False) for n in range(SIZE) if n not in passed]
-    await asyncio.gather(*[log.submit(job) for job in jobs])
+    marks = [Mark("doubt", ulid(n), (node, first, last), "e") for n, node, first, last in spans]
+    marks += [Mark("audited", ulid(n), ("ab"[n % 3 - 1], 1), "e") for n in passed]
+    marks += [Mark("audited", ulid(n), ("a", 0), "e") for n in range(SIZE) if n not in passed]
+    await log.submit(put_marks(marks))
     await log.close()
     return Reader(f"{folder}/log.db")
 
