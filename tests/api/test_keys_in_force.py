@@ -50,7 +50,7 @@ async def test_a_revocation_is_read_again_after_a_read_that_failed(error: Except
     """The database fails at the first read behind a revocation, and the key is out of force at the next."""
     gateway, database = Gateway(Settings()), Database()
     gateway.reader, gateway.live = database, LiveFeed(gateway.keys.in_force)  # type: ignore[assignment]
-    gateway.sequencer = SimpleNamespace(memory_failing=None)  # type: ignore[assignment]
+    gateway.sequencer = SimpleNamespace(memory_failing=None, wal_held=None)  # type: ignore[assignment]
     gateway._reload_keys()
     assert gateway.keys.principal(BEARER, None).key_id == "K1"
     database.broken, database.error = 1, error or database.error
@@ -71,7 +71,7 @@ async def test_what_keeps_failing_is_told_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("gateway.app.POLL_S", 0.001)
     gateway, database = Gateway(Settings()), Database()
     gateway.reader, gateway.live = database, LiveFeed(gateway.keys.in_force)  # type: ignore[assignment]
-    gateway.sequencer = SimpleNamespace(memory_failing=None)  # type: ignore[assignment]
+    gateway.sequencer = SimpleNamespace(memory_failing=None, wal_held=None)  # type: ignore[assignment]
     gateway._reload_keys()
     with structlog.testing.capture_logs() as lines:
         watching = asyncio.create_task(gateway._watch_other_processes())

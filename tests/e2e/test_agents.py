@@ -434,7 +434,7 @@ BROKEN = {
     "value_error": (502, "evidence_missing", "withheld"),
     "exits": (502, "evidence_missing", "withheld"),
     "recursion": (502, "evidence_missing", "withheld"),
-    "key_error": (500, "internal_error", "failed"),
+    "key_error": (503, "no_eligible_node", "refused"),  # nothing had left
     "attest": (503, "no_eligible_node", "refused"),
 }
 

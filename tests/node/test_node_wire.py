@@ -82,7 +82,7 @@ def test_stream_receipt(honest: Running, path: str, chained: bool) -> None:
     ends = {"/v1/responses": "event: response.completed\n", "/v1/messages": "event: message_stop\n"}
     assert answer.covered.decode().split("\n\n")[-2].startswith(ends.get(path, "data: [DONE]"))
     if chained:
-        assert len(answer.links) > 1
+        assert answer.links  # how many: on a busy machine several events leave in one write, under one signature
         assert answer.links[-1].digest == hashlib.sha256(answer.covered).hexdigest()
     else:
         assert answer.links == ()
