@@ -13,6 +13,7 @@ import msgspec
 from gateway.errors import FormatError
 from gateway.log.audit_rows import read_envelope
 from gateway.log.marks import Mark, alarm_mark, audit_mark
+from gateway.log.predicates import UNREADABLE, predicates
 from gateway.model.audits import AUDIT_FAILED, AuditEntry, Counts, FailedAudit
 from gateway.model.receipt import AuditPart
 from gateway.storage.audits import Entered, EpochRow
@@ -71,21 +72,9 @@ class _Predicate(msgspec.Struct, rename="camel"):
     served: _Served | None = None
 
 
-class _Statement(msgspec.Struct):
-    predicate: _Predicate
-
-
-class _AuditStatement(msgspec.Struct):
-    predicate: AuditEntry
-
-
-class _AlarmStatement(msgspec.Struct):
-    predicate: FailedAudit
-
-
-_statements = msgspec.json.Decoder(_Statement)
-_audits = msgspec.json.Decoder(_AuditStatement)
-_alarms = msgspec.json.Decoder(_AlarmStatement)
+_any_of = predicates(_Predicate)
+_audit_of = predicates(AuditEntry)
+_alarm_of = predicates(FailedAudit)
 
 
 def standing(row: EpochRow, entries: Iterable[Entered]) -> Standing:
@@ -97,12 +86,12 @@ def standing(row: EpochRow, entries: Iterable[Entered]) -> Standing:
     for entered in entries:
         try:
             payload = read_envelope(entered.envelope).payload
-            said = _statements.decode(payload).predicate
+            said = _any_of(payload)
             if entered.kind == "receipt":
                 _receipt(found, row, said, released=entered.release == "released")
             elif said.epoch == row.id:
                 _entry(found, entered.kind, said, payload)
-        except (FormatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except (FormatError, *UNREADABLE):
             continue  # `veriroute audit verify` names it
     return found
 
@@ -121,7 +110,7 @@ def _entry(found: Standing, kind: str, said: _Predicate, payload: bytes) -> None
     elif kind == "reveal":
         found.revealed = True
     elif kind == "audit":
-        entry = _audits.decode(payload).predicate
+        entry = _audit_of(payload)
         found.audits.setdefault(entry.receipt_id, entry)
     elif said.alarm == AUDIT_FAILED:
-        found.alarms.setdefault(said.receipt_id, _alarms.decode(payload).predicate)
+        found.alarms.setdefault(said.receipt_id, _alarm_of(payload))

@@ -30,6 +30,7 @@ from gateway.model.receipt import FORM_BYTES, PAYLOAD_TYPE, REQUEST_BODY, RESPON
 from .acts import LEFT, Act, read_act
 from .dsse import Envelope, Signature, pae, parse_envelope
 from .marks import Mark, read_mark, read_revealed
+from .predicates import UNREADABLE, predicates
 from .receipt import SALT_LENGTH, leaf_of, parse_leaf, salt_for, salted
 
 LEAVES, DOCUMENTS, SIGNATURES, COLUMNS, OPENINGS = "leaves", "documents", "signatures", "columns", "openings"
@@ -239,17 +240,9 @@ class _Event(msgspec.Struct, rename="camel"):
     unrecorded: object = None
 
 
-class _Told(msgspec.Struct):
-    predicate: _Event
-
-
-class _Left(msgspec.Struct):
-    predicate: msgspec.Raw
-
-
 _statement = msgspec.json.Decoder(_Statement)
-_told = msgspec.json.Decoder(_Told)
-_left_behind = msgspec.json.Decoder(_Left)
+_event_of = predicates(_Event)
+_raw_of = predicates(msgspec.Raw)
 _WITHOUT_OPENING = {"none": "never", "salted": "gone", "full": "gone"}
 
 
@@ -350,7 +343,7 @@ class _Run:
             return
         try:
             statement = _statement.decode(envelope.payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             self.fail(DOCUMENTS, row.place, f"the document of entry {row.place} is not a {kind}: {error}")
             return
         predicate = statement.predicate
@@ -442,15 +435,15 @@ def _names(signed: _Predicate) -> Iterator[Name]:
 
 def _event(payload: bytes) -> _Event:
     try:
-        return _told.decode(payload).predicate
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _event_of(payload)
+    except UNREADABLE:
         return _Event()
 
 
 def _act(kind: str, payload: bytes) -> Act | None:
     try:
-        return read_act(kind, bytes(_left_behind.decode(payload).predicate))
-    except (FormatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return read_act(kind, bytes(_raw_of(payload)))
+    except (FormatError, *UNREADABLE):
         return None
 
 

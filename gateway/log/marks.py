@@ -15,6 +15,8 @@ import msgspec
 
 from gateway.model.audits import AUDIT_FAILED, AuditEntry, FailedAudit, RevealEntry
 
+from .predicates import UNREADABLE, predicates
+
 #: The tables of marks.
 Table = Literal["audited", "doubt"]
 
@@ -32,36 +34,20 @@ class _Named(msgspec.Struct):
     alarm: str = ""
 
 
-class _Any(msgspec.Struct):
-    predicate: _Named
-
-
-class _Audit(msgspec.Struct):
-    predicate: AuditEntry
-
-
-class _Alarm(msgspec.Struct):
-    predicate: FailedAudit
-
-
-class _Reveal(msgspec.Struct):
-    predicate: RevealEntry
-
-
-_anys = msgspec.json.Decoder(_Any)
-_audits = msgspec.json.Decoder(_Audit)
-_alarms = msgspec.json.Decoder(_Alarm)
-_reveals = msgspec.json.Decoder(_Reveal)
+_named_of = predicates(_Named)
+_audit_of = predicates(AuditEntry)
+_alarm_of = predicates(FailedAudit)
+_reveal_of = predicates(RevealEntry)
 
 
 def read_mark(kind: str, payload: bytes) -> Mark | None:
     """The mark that an entry makes; None where it makes none, or cannot be read."""
     try:
         if kind == "audit":
-            return audit_mark(_audits.decode(payload).predicate)
-        if kind == "alarm" and _anys.decode(payload).predicate.alarm == AUDIT_FAILED:
-            return alarm_mark(_alarms.decode(payload).predicate)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return audit_mark(_audit_of(payload))
+        if kind == "alarm" and _named_of(payload).alarm == AUDIT_FAILED:
+            return alarm_mark(_alarm_of(payload))
+    except UNREADABLE:
         return None
     return None
 
@@ -69,8 +55,8 @@ def read_mark(kind: str, payload: bytes) -> Mark | None:
 def read_revealed(kind: str, payload: bytes) -> str | None:
     """The epoch whose seed an entry reveals; None where it reveals none, or cannot be read."""
     try:
-        return _reveals.decode(payload).predicate.epoch if kind == "reveal" else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _reveal_of(payload).epoch if kind == "reveal" else None
+    except UNREADABLE:
         return None
 
 

@@ -28,6 +28,7 @@ import msgspec
 
 from gateway.errors import FormatError, ProofError
 from gateway.log.audit_rows import StoredRow, read_envelope
+from gateway.log.predicates import UNREADABLE, predicates
 from gateway.log.receipt import parse_leaf
 from gateway.model.audits import (
     AUDIT_FAILED,
@@ -118,10 +119,6 @@ class _Predicate(msgspec.Struct, rename="camel"):
     parent: str = ""
 
 
-class _Any(msgspec.Struct):
-    predicate: _Predicate
-
-
 class _Verifier(msgspec.Struct, frozen=True):
     policies: tuple[PolicyRef, ...] = ()
 
@@ -146,32 +143,12 @@ class _Receipt(msgspec.Struct, rename="camel"):
         return self.log is not None and self.log.backfilled
 
 
-class _ReceiptStatement(msgspec.Struct):
-    predicate: _Receipt
-
-
-class _EpochStatement(msgspec.Struct):
-    predicate: EpochEntry
-
-
-class _AuditStatement(msgspec.Struct):
-    predicate: AuditEntry
-
-
-class _RevealStatement(msgspec.Struct):
-    predicate: RevealEntry
-
-
-class _AlarmStatement(msgspec.Struct):
-    predicate: FailedAudit
-
-
-_anys = msgspec.json.Decoder(_Any)
-_receipts = msgspec.json.Decoder(_ReceiptStatement)
-_epochs = msgspec.json.Decoder(_EpochStatement)
-_audits = msgspec.json.Decoder(_AuditStatement)
-_reveals = msgspec.json.Decoder(_RevealStatement)
-_alarms = msgspec.json.Decoder(_AlarmStatement)
+_any_of = predicates(_Predicate)
+_receipt_of = predicates(_Receipt)
+_epoch_of = predicates(EpochEntry)
+_audit_of = predicates(AuditEntry)
+_reveal_of = predicates(RevealEntry)
+_alarm_of = predicates(FailedAudit)
 
 
 class Epochs:
@@ -193,7 +170,7 @@ class Epochs:
                 self._started = row.place if kind == "start" else self._started
             elif kind in _READERS and row.envelope is not None:
                 _READERS[kind](self, row.place, read_envelope(row.envelope).payload)
-        except (FormatError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except (FormatError, *UNREADABLE):
             return
 
     def ids(self) -> list[str]:
@@ -215,13 +192,13 @@ class Epochs:
         return self._epochs.setdefault(id, _Epoch(id))
 
     def _intent(self, place: int, payload: bytes) -> None:
-        said = _anys.decode(payload).predicate
+        said = _any_of(payload)
         self._intents[said.receipt_id] = place
         if said.parent:  # that exchange's prompt left by this one first, and it has no intent of its own
             self._intents.setdefault(said.parent, place)
 
     def _receipt(self, place: int, payload: bytes) -> None:
-        said = _receipts.decode(payload).predicate
+        said = _receipt_of(payload)
         first = self._intents.pop(said.receipt_id, place)
         if said.audit is None:
             return
@@ -266,7 +243,7 @@ class Epochs:
             _fault(epoch, "selection", f"{sentence} was in force from entry {newer.place} on")
 
     def _announced(self, place: int, payload: bytes) -> None:
-        entry = _epochs.decode(payload).predicate
+        entry = _epoch_of(payload)
         epoch = self._epoch(entry.epoch)
         if epoch.entry is not None:
             _fault(epoch, "commitment", f"entry {place} commits to a seed a second time")
@@ -279,7 +256,7 @@ class Epochs:
         self._newest = epoch
 
     def _audit(self, place: int, payload: bytes) -> None:
-        entry = _audits.decode(payload).predicate
+        entry = _audit_of(payload)
         epoch = self._epoch(entry.epoch)
         if epoch.reveal is not None:
             _fault(epoch, "selection", f"entry {place} audits {entry.receipt_id} after the seed was revealed")
@@ -289,7 +266,7 @@ class Epochs:
             _count(epoch, entry)
 
     def _revealed(self, place: int, payload: bytes) -> None:
-        entry = _reveals.decode(payload).predicate
+        entry = _reveal_of(payload)
         epoch = self._epoch(entry.epoch)
         if epoch.reveal is not None:
             _fault(epoch, "reveal", f"entry {place} reveals a seed a second time")
@@ -298,9 +275,9 @@ class Epochs:
         _recompute(epoch)
 
     def _alarm(self, place: int, payload: bytes) -> None:
-        said = _anys.decode(payload).predicate
+        said = _any_of(payload)
         if said.alarm == AUDIT_FAILED:
-            failed = _alarms.decode(payload).predicate
+            failed = _alarm_of(payload)
             epoch = self._epoch(failed.epoch)
             epoch.unreported.pop(failed.receipt_id, None)
             epoch.doubted.append(failed)
