@@ -5,7 +5,7 @@ The file is JSON and secret; it is made with mode 0600 and refused when others c
     {"version": 1, "subject": "veriroute-node:5f0c…", "not_after": 1795000000,
      "keys": [{"key_id": "node-5f0c…", "algo": "ed25519", "seed": "<64 hex>"}]}
 
-The first key signs; further ones stand in the keyset, so that a key can be announced before it is used.
+The first key signs; further ones stand in the keyset behind it. Another order is another keyset, with another pin.
 """
 
 from __future__ import annotations

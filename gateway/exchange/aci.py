@@ -5,6 +5,7 @@ Of a JSON answer the receipt stands in a header, of a stream behind the terminat
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 from gateway.errors import FormatError
@@ -13,10 +14,10 @@ from gateway.model.observation import Observation
 from gateway.model.receipt import EvidenceForm
 from gateway.model.verdict import AttestationResult
 from gateway.verify.aci import SignedReceipt, decode_inline, parse_receipt
-from gateway.verify.response import Exchanged, appraise_response
+from gateway.verify.response import Exchanged, appraise_response, signed_under
 
 from .answer import Content, read_answer
-from .reply import LeftOut, Question, Read
+from .reply import LeftOut, Question, Read, SignedUnder
 from .stream import StreamReader, Wire
 
 NOTHING = LeftOut()
@@ -47,6 +48,9 @@ class AciReply:
 
     def dated(self) -> int | None:
         return None
+
+    def signed_under(self) -> SignedUnder | None:
+        return None if self._sealed is None else functools.partial(signed_under, self._sealed)
 
     def appraise(
         self, session: AttestedSession, asked: Question, *, now: float, skew_s: float, seen_before: bool

@@ -45,6 +45,9 @@ class BareReply:
     def dated(self) -> int | None:
         return None
 
+    def signed_under(self) -> None:
+        return None
+
     def appraise(
         self, session: AttestedSession, asked: Question, *, now: float, skew_s: float, seen_before: bool
     ) -> AttestationResult:

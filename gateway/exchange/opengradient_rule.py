@@ -57,6 +57,9 @@ class OpenGradientReply:
     def dated(self) -> int | None:
         return None if self._statement is None else self._statement.timestamp
 
+    def signed_under(self) -> None:
+        return None
+
     def appraise(
         self, session: AttestedSession, asked: Question, *, now: float, skew_s: float, seen_before: bool
     ) -> AttestationResult:

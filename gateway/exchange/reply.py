@@ -7,6 +7,7 @@ bytes that may leave; of a stream the pieces have come before, and `Reader.reply
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -19,6 +20,9 @@ from gateway.model.verdict import AttestationResult
 from .answer import Content, without
 from .head import Head
 from .stream import Piece, Wire
+
+#: Whether the evidence of an answer names the keyset of a session, and one of its keys signed it.
+SignedUnder = Callable[[AttestedSession], bool]
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -65,6 +69,10 @@ class Reply(Protocol):
 
     def dated(self) -> int | None:
         """The second in which the statement says that it was made; None where it says none, or its nonce does."""
+        ...
+
+    def signed_under(self) -> SignedUnder | None:
+        """What to ask of sessions to come, where the evidence names a keyset; it keeps nothing of the answer alive."""
         ...
 
     def appraise(

@@ -18,6 +18,7 @@ import structlog
 from gateway.adapter import Adapter, Alarm, Discovered
 from gateway.errors import ConfigError, EndpointUnknown, ModelUnknown, VerirouteError
 from gateway.exchange.head import Head
+from gateway.exchange.reply import SignedUnder
 from gateway.model.node import AttestedSession, Node
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import AttestationResult, Check, Outcome
@@ -95,6 +96,8 @@ class Member:
         self.flight: asyncio.Task[None] | None = None
         self.mono = mono
         self._doubted = -DOUBT_S
+        #: Answers under a keyset that no session has shown yet: what fails, and what tells whether one does.
+        self._unsettled: list[tuple[str, SignedUnder]] = []
 
     @property
     def session(self) -> AttestedSession | None:
@@ -162,15 +165,57 @@ class Member:
         """Others answered while it was waited for so long: no failure, and a time that it takes at least."""
         self.view.health = on_wait(self.view.health, waited_ms, self.mono())
 
-    def doubtful(self) -> None:
-        """Its key may be another by now: it is asked for evidence again soon, at most once in `DOUBT_S`.
+    def doubtful(self) -> bool:
+        """Its key may be another by now: it is asked for evidence again soon, at most once in `DOUBT_S`; whether it is.
 
         Whoever stands in between can make us doubt, so the session stays as it is until there is a newer one.
         """
         now = self.mono()
-        if now - self._doubted >= DOUBT_S:
-            self._doubted = now
-            self.next_try = min(self.next_try, now)
+        if now - self._doubted < DOUBT_S:
+            return False
+        self._doubted = now
+        self.next_try = min(self.next_try, now)
+        return True
+
+    def rekeyed(self, reason: str, signed: SignedUnder | None) -> None:
+        """An answer of its was withheld for `reason`, and nothing speaks against it but that it names a keyset that its
+        session does not know: the node has changed its keys, or lies.
+
+        It serves nobody until evidence that is asked for now says which (`settle`): whether a session is one that the
+        answer was `signed` under. Whoever makes us doubt again within `DOUBT_S` is convicted at once.
+        """
+        if signed is not None and self.session is not None and signed(self.session):
+            return  # there is a newer session by now
+        if signed is None or not (self._unsettled or self.doubtful()):
+            self.contradicted(reason)
+            return
+        self._unsettled.append((reason, signed))
+        self._suspend()
+
+    @property
+    def unsettled(self) -> int:
+        """How many answers wait for evidence that tells whether the node signed them."""
+        return len(self._unsettled)
+
+    def settle(self, session: AttestedSession | None, asked: int) -> None:
+        """`session` is what came of evidence that was asked for when `asked` answers were unsettled. If its keys did
+        not sign those, the node is convicted; later answers may be of a keyset that it could not show yet."""
+        if session is None:
+            return
+        judged, later = self._unsettled[:asked], self._unsettled[asked:]
+        false = [reason for reason, signed in judged if not signed(session)]
+        self._unsettled = [(reason, signed) for reason, signed in later if not signed(session)]
+        if false:
+            self.contradicted(false[0])
+        elif judged:
+            log.info("node.rekeyed", node=self.node.id, keyset=session.keyset_digest)
+        if self._unsettled:
+            self._suspend()
+
+    def _suspend(self) -> None:
+        now = self.mono()
+        self.view.lease_until = min(self.view.lease_until, now)
+        self.next_try = min(self.next_try, now)
 
     def contradicted(self, reason: str) -> None:
         """An answer of its was contraindicated: it serves nobody for a while, and is asked for evidence anew. One that
@@ -382,10 +427,12 @@ class Fleet:
     def _replace(self, network: str, configured: list[Node], found: Discovered) -> None:
         """The members of `network` are those that were found; one that is unchanged keeps its session and health.
 
-        One that is not keeps its quarantine: what a registry says of a node, its owner may change as he likes.
+        One that is not keeps its quarantine, and gets one for what is unsettled: what a registry says of a node, its
+        owner may change as he likes.
         """
         now = self.mono()
-        left = {i: m.view.health for i, m in self.members.items() if m.node.network == network}
+        mine = [(i, m) for i, m in self.members.items() if m.node.network == network]
+        left = {i: quarantine(m.view.health, now) if m.unsettled else m.view.health for i, m in mine}
         known = {**self._shunned, **left}.items()
         self._shunned = {i: h for i, h in known if h.quarantines and now - h.quarantined_until <= QUARANTINE_MAX_S}
         kept = {i: m for i, m in self.members.items() if m.node.network != network}
@@ -465,8 +512,11 @@ class Fleet:
         return member.flight
 
     async def _attest(self, member: Member) -> None:
+        asked = member.unsettled
         try:
-            self._take(member, await self._appraised(member))
+            attestation = await self._appraised(member)
+            self._take(member, attestation)
+            member.settle(attestation.session, asked)
         finally:
             member.flight = None
 

@@ -33,9 +33,10 @@ from gateway.upstream.head import ResponseHead
 from gateway.upstream.sealed import Channel
 from gateway.verify.checks import PROOFS
 from gateway.verify.proofs.evidence import ProofRecord, Verdict
+from gateway.verify.response import OTHER_KEYSET
 
 from .book import Book
-from .judged import FAILED, Facts, Judged
+from .judged import FAILED, Facts, Judged, names_another_keyset
 from .terms import Headers, Sink, Terms
 from .till import Till
 
@@ -53,6 +54,12 @@ PASSING = frozenset(
 #: Of the statuses that say that the request is at fault, those that may be the node's own doing. The others do not
 #: count against it: one caller's odd requests could take a node from all the others.
 OF_THE_NODE = frozenset((401, 402, 403, 407, 408, 429))
+
+#: What an agent is told of an answer under a keyset that the session does not know.
+REKEYED = (
+    " It names another keyset than the attested session: the node has changed its keys, or lies. It is asked for "
+    "evidence anew; a request sent again goes to a session that has shown its keys, or nowhere."
+)
 
 #: Reason for passing a node over whose network would drop or change members of the request.
 UNSUPPORTED = "unsupported_parameters"
@@ -87,7 +94,7 @@ class Ends:
         """The verdict keeps the answer back. Raises `Next` when policy lets another node be paid, else `Done`."""
         decision = facts.judged.decision
         contra = decision.verdict is Outcome.CONTRAINDICATED
-        reason = await self.blame(member, decision)
+        reason = await self.blame(member, decision, facts)
         if self._may_retry():
             raise Next(reason)
         failing = ", ".join((*decision.failing, *decision.missing)[:6])
@@ -95,18 +102,21 @@ class Ends:
         what = "contradicts" if contra else "does not show"
         error = kind(
             f"The answer of node {member.node.id} was withheld: its evidence {what} {failing} under policy "
-            f"{self.terms.use.name}.",
+            f"{self.terms.use.name}.{REKEYED if reason == OTHER_KEYSET else ''}",
             reason=reason,
         )
         await self.refuse(error, self.ending(facts, Release.WITHHELD, error.status, self.x.form, reason), facts)
 
-    async def blame(self, member: Member, decision: Decision) -> str:
+    async def blame(self, member: Member, decision: Decision, facts: Facts) -> str:
         """What a verdict that keeps an answer back says of its node and of what was paid; its reason."""
         reason = decision.reason or "policy"
         if node_at_fault(decision):
             member.contradicted(reason)
         elif decision.verdict is Outcome.CONTRAINDICATED:
-            if not PROOFS.isdisjoint(decision.failing):  # honest nodes fail one now and then, and never many in a row
+            if names_another_keyset(facts.judged.result):
+                member.rekeyed(reason, facts.reply.signed_under())
+                reason = OTHER_KEYSET
+            elif not PROOFS.isdisjoint(decision.failing):  # honest nodes fail one now and then, and never many in a row
                 member.failed(reason)
         elif not PROOFS.issuperset(decision.missing) or any(r.verdict is Verdict.ABSENT for r in self.records):
             member.failed(reason)  # that a reference is down is not the node's doing; what it leaves out is

@@ -12,7 +12,7 @@ from gateway.policy.decide import Decision, decide
 from gateway.policy.machine import under
 from gateway.policy.schema import CompiledPolicy
 from gateway.verify.checks import CHECKS, PROOFS, Phase
-from gateway.verify.response import BOUND, bound_claim
+from gateway.verify.response import BOUND, OTHER_KEYSET, bound_claim
 
 _SIGNED = ("signature", "key_bound", "response_bound")
 #: The reason of what we failed at ourselves.
@@ -103,6 +103,11 @@ def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
 def is_signed(result: AttestationResult) -> bool:
     """Whether a key of the session signed the statement that came with the answer."""
     return _affirmed(result, ("signature",))
+
+
+def names_another_keyset(result: AttestationResult) -> bool:
+    """Whether the statement that came with the answer is under a keyset that the session does not know."""
+    return any(check.id == "key_bound" and check.reason == OTHER_KEYSET for check in result.checks)
 
 
 def seen_lately(result: AttestationResult) -> AttestationResult:

@@ -113,7 +113,7 @@ class Seat(Run):
             else:
                 self.problem = reason = "too_large"
         else:
-            self.problem = reason = await self.blame(member, decision)
+            self.problem = reason = await self.blame(member, decision, facts)
         await self.book.record(self.ending(facts, Release.WITHHELD, 200, "none", reason))
 
     async def refuse(  # type: ignore[override]

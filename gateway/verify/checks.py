@@ -83,6 +83,7 @@ _CHECKS = (
         "ACI aci/1, workload keyset and report data",
         "The key belongs to nobody that was appraised: somebody between us and the node may hold it. "
         "A signature by such a key says nothing about the node.",
+        blameless=frozenset({"other_keyset"}),
     ),
     CheckDef(
         "key_weak",
@@ -140,6 +141,7 @@ _CHECKS = (
         "RFC 8032; ACI aci/1, receipt signature",
         "The receipt is not signed, or its signature does not hold under the key that it names. "
         "Either it was changed on the way or somebody signed with a key of their own.",
+        blameless=frozenset({"other_keyset"}),
     ),
     CheckDef(
         "request_bound",
@@ -214,7 +216,7 @@ _CHECKS = (
         "OpenAI API, tool_calls and function_call",
         "The answer holds a tool call that no signature covers. "
         "Anyone on the way could have put it there to make your agent act; it is never passed on.",
-        blameless=frozenset({"no_signature"}),
+        blameless=frozenset({"no_signature", "other_keyset"}),
     ),
     CheckDef(
         "tool_undeclared",

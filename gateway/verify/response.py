@@ -5,7 +5,8 @@ What has to be shown, in this order, each as one check:
  2. shape                it has the choices that were asked for, and no more
  3. stream_grammar       a stream keeps to its protocol up to its terminator
  4. signature            the receipt is signed by a key of the attested session
- 5. key_bound            the receipt names the session's keyset and one of its keys
+ 5. key_bound            the receipt names the session's keyset and one of its keys; of another keyset nothing is known
+                         here, so 4 and 11 then fail for that reason (`OTHER_KEYSET`) and not for one of their own
  6. request_bound        it covers exactly the bytes that we sent
  7. response_bound       it covers exactly the bytes that came back
  8. replay               it was made for this request: our nonce, and never seen before
@@ -50,6 +51,8 @@ _PASS = {
 }  # fmt: skip
 #: How the problem of a receipt begins that was had, and one of whose members is not of its form.
 _BAD_MEMBER = "malformed: receipt: "
+#: Why an answer under a keyset that the session does not know fails: its node has changed its keys, or lies.
+OTHER_KEYSET = "other_keyset"
 #: Kinds of calls whose input is text, whatever stands in it.
 _CUSTOM = ("custom", "custom_tool_call")
 _NOT_A_STREAM = Check("stream_grammar", Outcome.NONE, "not_a_stream")
@@ -103,6 +106,8 @@ def appraise_response(
     )
     # A call of a node that never said that it signs is no lie of the node's: the reason tells it from one that is.
     bare = "executable_uncovered" if problem != NO_SIGNATURE else NO_SIGNATURE
+    if sealed is not None and _of_another(session, sealed):
+        bare = OTHER_KEYSET
     checks += _executables(observation, None if covered else bare)
     checks.append(_coverage(checks, (problem or "no_receipt") if sealed is None else "signature"))
     return AttestationResult(tuple(checks), _claims(checks))
@@ -162,6 +167,20 @@ def _passed(key_id: str, stream: bool) -> AttestationResult:
     return AttestationResult(tuple(checks), _claims(checks))
 
 
+def signed_under(sealed: SignedReceipt, session: AttestedSession) -> bool:
+    """Whether the keyset that `sealed` names is the one of `session`, and one of its keys signed; of a session that
+    rests on fresh evidence against which nothing speaks, such as a pin."""
+    fresh = any(check.id == "fresh" and check.outcome is Outcome.AFFIRMING for check in session.checks)
+    key = next((k for k in session.keys if k.key_id == sealed.receipt.key_id), None)
+    if not fresh or session.outcome is Outcome.CONTRAINDICATED or key is None or _of_another(session, sealed):
+        return False
+    return verify_ed25519(key.public_key, sealed.signed, sealed.signature)
+
+
+def _of_another(session: AttestedSession, sealed: SignedReceipt) -> bool:
+    return sealed.receipt.workload_keyset_digest != session.keyset_digest
+
+
 def verify_chain(session: AttestedSession, key_id: str | None, message: bytes, signature: bytes) -> str | None:
     """The id of the session key that made `signature` over a chain `message`, None when none did."""
     for key in session.keys:
@@ -189,18 +208,21 @@ def _receipt(
     # 4. by the key that the receipt names, looked up in the attested set and nowhere else
     key = next((k for k in session.keys if k.key_id == receipt.key_id), None)
     checks = []
+    other = _of_another(session, sealed)
     if key is None:
-        checks.append(Check("signature", Outcome.CONTRAINDICATED, "unknown_key", receipt.key_id[:80]))
+        reason = OTHER_KEYSET if other else "unknown_key"
+        checks.append(Check("signature", Outcome.CONTRAINDICATED, reason, receipt.key_id[:80]))
     elif not verify_ed25519(key.public_key, sealed.signed, sealed.signature):
-        checks.append(
-            Check("signature", Outcome.CONTRAINDICATED, "signature", receipt.key_id, over="JCS of the receipt")
-        )
+        reason = OTHER_KEYSET if other else "signature"
+        checks.append(Check("signature", Outcome.CONTRAINDICATED, reason, receipt.key_id, over="JCS of the receipt"))
     else:
         checks.append(Check("signature", Outcome.AFFIRMING, None, key.key_id))
     # 5. another attested node's receipt is genuine, but not for this channel
-    if receipt.workload_keyset_digest != session.keyset_digest or key is None:
+    if other:
         found = receipt.workload_keyset_digest[:80]
-        checks.append(Check("key_bound", Outcome.CONTRAINDICATED, "other_keyset", found, session.keyset_digest))
+        checks.append(Check("key_bound", Outcome.CONTRAINDICATED, OTHER_KEYSET, found, session.keyset_digest))
+    elif key is None:
+        checks.append(Check("key_bound", Outcome.CONTRAINDICATED, "unknown_key", receipt.key_id[:80]))
     else:
         checks.append(_PASS["key_bound"])
     # 6, 7

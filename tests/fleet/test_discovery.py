@@ -115,6 +115,15 @@ async def test_a_quarantine_outlasts_another_address_and_an_absence() -> None:
     assert {r.node: r.reason for r in await world.reasons()} == {"one": "quarantined", "two": "quarantined"}
 
 
+async def test_whoever_goes_with_an_answer_unsettled_comes_back_quarantined() -> None:
+    """Its registry entry is the owner's to change: evidence that would tell whether it signed is not got round so."""
+    world = World(Discovered((node("one"),)), Discovered((node("one", 9002),)))
+    await world.look()
+    world.fleet.members["one"].rekeyed("signature", lambda session: False)
+    assert await world.look() == ["one"]
+    assert [r.reason for r in await world.reasons()] == ["quarantined"]
+
+
 async def test_a_registry_is_asked_when_it_is_due_and_not_before() -> None:
     """Within the refresh time nothing is asked again."""
     world = World(Discovered((node("a"),)), Discovered(()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import msgspec
@@ -472,3 +472,115 @@ async def test_b08_a_nonce_is_never_sent_twice() -> None:
         ("replayed_nonce", Outcome.CONTRAINDICATED, "replayed_nonce", "replayed_nonce", None),
         ("replayed_nonce", Outcome.NONE, "no_entropy", "session_missing", "no_entropy"),
     ]
+
+
+def under(keyset: str) -> Attestation:
+    """A session with this keyset."""
+    attestation = found()
+    assert attestation.session is not None
+    session = msgspec.structs.replace(attestation.session, keyset_digest=keyset)
+    return Attestation(attestation.result, session, attestation.document)
+
+
+def signed_under(keyset: str) -> Callable[[AttestedSession], bool]:
+    return lambda session: session.keyset_digest == keyset
+
+
+async def rekeyed_world() -> World:
+    """A node with the keyset `old`, one of whose answers named `new`."""
+    world = World()
+    await world.turn(under("old"))
+    world.mono += 60.0
+    world.member.rekeyed("signature", signed_under("new"))
+    return world
+
+
+def state(world: World) -> tuple[bool, bool]:
+    """Whether the node is in force, and whether it is in quarantine."""
+    return world.member.current is not None, world.member.view.health.quarantined_until > world.mono
+
+
+async def test_a_node_that_changed_its_keys_serves_again_once_it_shows_them() -> None:
+    """In between it serves nobody, and is asked at once."""
+    world = await rekeyed_world()
+    assert state(world) == (False, False)
+    assert world.member.next_try == world.mono
+    await world.turn(under("new"))
+    assert (state(world), world.member.unsettled) == ((True, False), 0)
+    world.member.rekeyed("signature", signed_under("new"))  # asked for before, and only here now
+    assert (state(world), world.member.unsettled) == ((True, False), 0)
+
+
+async def test_a_node_whose_evidence_does_not_know_its_answer_is_convicted() -> None:
+    """Of several answers it has to have signed each."""
+    for shown, others in (("old", []), ("new", ["third"])):
+        world = await rekeyed_world()
+        for other in others:
+            world.member.rekeyed("signature", signed_under(other))
+        await world.turn(under(shown))
+        assert (state(world), world.member.unsettled) == ((True, True), 0)
+        assert world.member.conviction == "signature"
+
+
+async def test_a_node_that_shows_nothing_serves_nobody_until_it_does() -> None:
+    """To hold evidence back is no way out: the first that comes convicts."""
+    world = await rekeyed_world()
+    nothing = Attestation(AttestationResult((Check("evidence", Outcome.NONE, "evidence_fetch"),)), None, None)
+    for _ in range(8):
+        await world.turn(nothing)
+        assert (state(world), world.member.unsettled) == ((False, False), 1)
+    await world.turn(under("old"))
+    assert state(world) == (True, True)
+
+
+@pytest.mark.parametrize(("shown", "convicted"), [("new", False), ("old", True)])
+async def test_evidence_that_was_asked_for_before_an_answer_does_not_convict_it(shown: str, convicted: bool) -> None:
+    """A renewal may have been under way as the keys changed: evidence is asked for once more."""
+    world = World()
+    await world.turn(under("old"))
+    world.mono = world.member.next_try
+    gate = asyncio.Event()
+
+    async def attest(node: Node, adapter: object) -> Attestation:
+        await gate.wait()
+        return under("old")
+
+    scripted, world.fleet._attester = world.attester, cast("Attester", Held(attest))
+    flight = world.fleet._fly(world.member)
+    await asyncio.sleep(0)
+    world.member.rekeyed("signature", signed_under("new"))
+    gate.set()
+    await flight
+    assert (state(world), world.member.unsettled, world.member.next_try) == ((False, False), 1, world.mono)
+    world.fleet._attester = cast("Attester", scripted)
+    await world.turn(under(shown))
+    assert state(world) == (True, convicted)
+
+
+class Held:
+    """An attester that takes its time."""
+
+    def __init__(self, attest: Callable[[Node, object], Awaitable[Attestation]]) -> None:
+        self.attest = attest
+
+
+@pytest.mark.parametrize("how", ["again within a minute", "nothing is named"])
+async def test_who_makes_us_doubt_too_often_is_convicted_at_once(how: str) -> None:
+    """Evidence is asked for once a minute, so that no node is worth more of it than an answer a minute."""
+    world = await rekeyed_world()
+    await world.turn(under("new"))
+    world.mono += fleet_module.DOUBT_S + (1 if how == "nothing is named" else -1)
+    world.member.rekeyed("key_bound", None if how == "nothing is named" else signed_under("third"))
+    assert (state(world), world.member.unsettled) == ((True, True), 0)
+    assert world.member.conviction == "key_bound"
+
+
+async def test_keys_may_change_once_a_minute() -> None:
+    """As when one is added first, and the old one goes later."""
+    world = await rekeyed_world()
+    await world.turn(under("new"))
+    world.mono += fleet_module.DOUBT_S
+    world.member.rekeyed("key_bound", signed_under("third"))
+    assert state(world) == (False, False)
+    await world.turn(under("third"))
+    assert state(world) == (True, False)

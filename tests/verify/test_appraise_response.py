@@ -16,14 +16,15 @@ from gateway.crypto.signatures import Ed25519Signer
 from gateway.errors import FormatError
 from gateway.model.node import AttestedSession, SigningKey
 from gateway.model.observation import Call, Observation
-from gateway.model.verdict import Outcome
+from gateway.model.verdict import Check, Outcome
 from gateway.verify import aci, response
 from gateway.verify.checks import CHECKS
-from gateway.verify.response import Exchanged, appraise_response, verify_chain
+from gateway.verify.response import Exchanged, appraise_response, signed_under, verify_chain
 
 NOW = 1_800_000_000.0
 SIGNER, OTHER = Ed25519Signer(b"\7" * 32), Ed25519Signer(b"\x08" * 32)
 DIGEST = "sha256:" + "a" * 64
+ANOTHER = "sha256:" + "b" * 64
 REQUEST, RESPONSE = hashlib.sha256(b"req").hexdigest(), hashlib.sha256(b"resp").hexdigest()
 NONCE = "cd" * 32
 SESSION = AttestedSession(
@@ -86,8 +87,10 @@ def test_a_good_answer() -> None:
     [
         (sealed(OTHER), "signature", "signature"),
         (sealed(key_id="k2"), "signature", "unknown_key"),
-        (sealed(key_id="k2"), "key_bound", "other_keyset"),
-        (sealed(workload_keyset_digest="sha256:" + "b" * 64), "key_bound", "other_keyset"),
+        (sealed(key_id="k2"), "key_bound", "unknown_key"),
+        (sealed(workload_keyset_digest=ANOTHER), "key_bound", "other_keyset"),
+        (sealed(OTHER, workload_keyset_digest=ANOTHER), "signature", "other_keyset"),
+        (sealed(key_id="k2", workload_keyset_digest=ANOTHER), "signature", "other_keyset"),
         (sealed(event_log=[{"type": "request.received", "body_hash": DIGEST}]), "request_bound", "request_bound"),
         (sealed(event_log=document()["event_log"] + document()["event_log"][:1]), "request_bound", "request_bound"),
         (sealed(endpoint="/v1/embeddings"), "request_bound", "endpoint"),
@@ -123,6 +126,46 @@ def test_digests_that_no_key_of_the_session_signed(receipt: aci.SignedReceipt, c
     assert {(c.name, c.status, c.source, c.reason) for c in result.claims[:2]} == {
         ("request_bound", "unknown", None, "signature"), ("response_bound", "unknown", None, "signature"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [{}, {"workload_keyset_digest": ANOTHER}, {"key_id": "k2"}])
+def test_a_call_that_is_not_covered_says_so_for_the_reason_of_its_receipt(members: dict[str, Any]) -> None:
+    """A call under a keyset that nobody knows yet is kept back for that; in any other case the node has lied."""
+    call = Call("tool_calls", "f", "{}")
+    seen = Observation(models=("m",), calls=(call,), declared=frozenset({"f"}))
+    reason = "other_keyset" if "workload_keyset_digest" in members else "executable_uncovered"
+    assert outcomes(sealed(OTHER, **members), seen=seen)["executable_uncovered"] == (Outcome.CONTRAINDICATED, reason)
+
+
+FRESH = Check("fresh", Outcome.AFFIRMING)
+NEXT = msgspec.structs.replace(SESSION, keyset_digest=ANOTHER, checks=(FRESH,))
+
+
+@pytest.mark.parametrize(
+    ("receipt", "session", "held"),
+    [
+        (sealed(workload_keyset_digest=ANOTHER), NEXT, True),
+        (sealed(), NEXT, False),
+        (sealed(OTHER, workload_keyset_digest=ANOTHER), NEXT, False),
+        (sealed(key_id="k2", workload_keyset_digest=ANOTHER), NEXT, False),
+        (sealed(workload_keyset_digest=ANOTHER), msgspec.structs.replace(NEXT, checks=()), False),
+        (
+            sealed(workload_keyset_digest=ANOTHER),
+            msgspec.structs.replace(NEXT, checks=(Check("fresh", Outcome.NONE, "no_evidence"),)),
+            False,
+        ),
+        (
+            sealed(workload_keyset_digest=ANOTHER),
+            msgspec.structs.replace(NEXT, outcome=Outcome.CONTRAINDICATED),
+            False,
+        ),
+    ],
+)
+def test_a_later_session_knows_a_receipt_by_keyset_and_signature(
+    receipt: aci.SignedReceipt, session: AttestedSession, held: bool
+) -> None:
+    """Not by a digest alone, nor in evidence that is old, or that speaks against its node."""
+    assert signed_under(receipt, session) is held
 
 
 def test_digests_that_differ_are_refuted_whoever_signed() -> None:
