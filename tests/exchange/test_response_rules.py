@@ -18,7 +18,7 @@ from gateway.exchange.reply import LeftOut, Question, Read, Reply, ResponseRule
 from gateway.exchange.rules import RULES
 from gateway.exchange.stream import Wire
 from gateway.model.node import AttestedSession, SigningKey
-from gateway.model.verdict import Outcome
+from gateway.model.verdict import Check, Outcome
 from gateway.verify.opengradient.record import parse_record
 
 SIGNER = Ed25519Signer(b"\7" * 32)
@@ -115,6 +115,19 @@ def test_members_that_are_ours_are_taken_off() -> None:
     assert judged(read.reply)["response_bound"] == ("affirming", None)
 
 
+def test_an_aci_receipt_tells_of_a_later_session_whether_it_was_signed_under_it() -> None:
+    """By the keyset that it names: that is how a node that changed its keys is told from one that lies."""
+    later = msgspec.structs.replace(
+        ACI_SESSION, keyset_digest="sha256:" + "b" * 64, checks=(Check("fresh", Outcome.AFFIRMING),)
+    )
+    for named, signed in ((later.keyset_digest, True), (DIGEST, False)):
+        reply = ACI.whole(ASKED, receipt(BODY, workload_keyset_digest=named), None, BODY).reply
+        under = reply.signed_under()
+        assert under is not None
+        assert under(later) is signed
+    assert ACI.whole(ASKED, None, "no_receipt", BODY).reply.signed_under() is None
+
+
 @pytest.mark.parametrize("rule", [ACI, BARE])
 @pytest.mark.parametrize(
     "body",
@@ -198,6 +211,7 @@ def test_an_opengradient_answer_is_written_anew() -> None:
     assert statement is not None
     assert len(statement) == 64
     assert read.reply.dated() == parse_record(read.reply.record).statement.timestamp
+    assert read.reply.signed_under() is None
     assert read.reply.form.name == "opengradient-statement"
     assert json.loads(og({k: v for k, v in text_answer().items() if k != "created"})[0].body)["created"] == 7
 
@@ -270,6 +284,7 @@ def test_an_answer_that_nobody_signed_is_judged_by_its_form() -> None:
     }  # fmt: skip
     assert (read.body, read.verbatim, read.uncovered) == (BODY, True, ())
     assert (read.reply.record, read.reply.statement(), read.reply.dated()) == (None, None, None)
+    assert read.reply.signed_under() is None
     assert (BARE.left_out(ASKED), read.reply.form.name) == (LeftOut(), "none")
     assert not read.reply.signs_body
 
