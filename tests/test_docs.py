@@ -17,11 +17,12 @@ from gateway.api import health, reads
 from gateway.api.errors import error_object
 from gateway.cli import main
 from gateway.exchange.render import Verification
+from gateway.fleet.attest import _own_words
 from gateway.log.bundle import _WireBundle
 from gateway.model import admin
 from gateway.model.entry import KINDS
 from gateway.model.node import ENDPOINTS, Node
-from gateway.model.receipt import Receipt
+from gateway.model.receipt import CODE, Receipt
 from gateway.model.verdict import Outcome, Release
 from gateway.policy.schema import IDENTITY, KEYS
 from gateway.policy_files import builtin_files
@@ -30,6 +31,7 @@ from gateway.upstream.errors import REASONS as CHANNEL_REASONS
 from gateway.verify import response
 from gateway.verify.appraise import appraise_node
 from gateway.verify.checks import CHECKS, CLAIMS
+from gateway.verify.no_evidence import NO_EVIDENCE
 from gateway.verify.proofs.sampling import Audit
 
 API, ERRORS, CONFIGURATION = (kit.text(f"docs/{name}.md") for name in ("api", "errors", "configuration"))
@@ -213,6 +215,20 @@ def test_every_reason_is_documented() -> None:
     assert (codes | set(ROUTING_REASONS) | {"chain_absent"}) - set(CHECKS) <= known
     for reason, meaning in CHANNEL_REASONS.items():
         assert any(row[1].startswith(meaning) for row in kit.rows(ERRORS) if row[0] == f"`{reason}`"), reason
+
+
+def test_every_problem_of_our_own_is_told_as_it_is() -> None:
+    """What the gateway and its own adapters give in place of evidence is no stranger's word, and every reason a code."""
+    given: set[str] = set()
+    for folder in ("gateway", "adapters"):
+        for name, call in kit.calls(folder):
+            if name == "RawEvidence" and len(call.args) > 1:
+                given |= kit.constants(call.args[1])
+    assert {"tee_not_registered", "content_type"} <= given
+    told = given | CHANNEL_REASONS.keys() | {NO_EVIDENCE, "status_404"}
+    assert [problem for problem in sorted(told) if _own_words(problem) is not None] == []
+    assert _own_words("status_0404") == "status_0404"
+    assert [code for code in {*CHECKS, *CLAIMS, *ROUTING_REASONS, *told} if not re.match(CODE, code)] == []
 
 
 def codes_of(page: str) -> set[str]:

@@ -261,9 +261,9 @@ def _route(receipt: Receipt) -> Line:
     line.below = [
         Line(
             key=f"dropped {rejected.node}",
-            text=rejected.reason,
+            text=rejected.reason + (f" ({rejected.cause})" if rejected.cause else ""),
             title="A node that was not used",
-            facts=[("node", rejected.node), ("reason", rejected.reason)],
+            facts=[("node", rejected.node), ("reason", rejected.reason), ("cause", rejected.cause or "–")],
         )
         for rejected in route.rejected
     ]

@@ -189,7 +189,7 @@ def _route(plot: Plot, dice: int) -> Route:
         gone = tuple(Rejected(name, "evidence_expired") for name, _, _ in _NODES)
         return Route("refused", 0, len(gone), gone)
     if dice % 5 == 0:
-        return Route("fallback", 2, 3, (Rejected(_DISHONEST[0], "keyset_valid"),))
+        return Route("fallback", 2, 3, (Rejected(_DISHONEST[0], "keyset_valid", "keyset_expired"),))
     return Route("primary", 1, 2)
 
 

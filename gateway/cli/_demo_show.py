@@ -25,6 +25,8 @@ from gateway.text import plain
 from .terminal import mark, printable, wants_colour
 
 if TYPE_CHECKING:
+    from gateway.model.receipt import Rejected
+
     from ._demo_children import Child
     from ._demo_story import Row
     from ._demo_world import World
@@ -146,7 +148,7 @@ class TextShow:
         if row.asked:
             lines.append("asked: " + ", ".join(f"{plain(a.node)} ({plain(a.outcome)})" for a in row.asked))
         if row.passed_over and not row.error:
-            lines.append("passed over: " + ", ".join(f"{plain(r.node)} ({plain(r.reason)})" for r in row.passed_over))
+            lines.append("passed over: " + ", ".join(map(_passed_over, row.passed_over)))
         return lines
 
     def verified(self, world: World, bundle: Path, code: int, lines: Sequence[dict[str, Any]]) -> None:
@@ -207,6 +209,12 @@ def _cells(texts: Sequence[str]) -> str:
     row = [f"{text:<{width}}" for text, width in zip(texts, _WIDTHS, strict=True)]
     row[-1] = f"{texts[-1]:>{_WIDTHS[-1]}}"
     return "  " + "  ".join(row)
+
+
+def _passed_over(node: Rejected) -> str:
+    """A node that was not used, with the reason and what is behind it."""
+    why = f"{node.reason}: {node.cause}" if node.cause else node.reason
+    return f"{plain(node.node)} ({plain(why)})"
 
 
 def short(path: Path) -> str:

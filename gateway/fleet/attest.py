@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
@@ -20,13 +21,14 @@ from gateway.model.tee import TeeResult
 from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.settings import Settings
 from gateway.upstream.connection import DANGEROUS_ANY_KEY
+from gateway.upstream.errors import REASONS as CHANNEL_REASONS
 from gateway.upstream.errors import ChannelError
 from gateway.upstream.origin import parse_origin
 from gateway.upstream.pool import UpstreamPool
 from gateway.upstream.transport import control_client
 from gateway.verify.aci import parse_report
 from gateway.verify.appraise import appraise_node, attested_session
-from gateway.verify.no_evidence import NoEvidenceTerms, appraise_no_evidence
+from gateway.verify.no_evidence import NO_EVIDENCE, NoEvidenceTerms, appraise_no_evidence
 from gateway.verify.node_evidence import TeeEvidence, read_evidence, verify_evidence
 from gateway.verify.opengradient.appraise import NodeTerms, appraise_dossier
 from gateway.verify.tee.roots import VENDOR_ROOTS, TrustRoots
@@ -36,6 +38,11 @@ T = TypeVar("T")
 
 #: What is wrong with nothing that the node sent: reason of the error -> problem.
 _MISSING = {"input_missing": "collateral_unavailable", "chip_hidden": "chip_hidden"}
+#: Why there may be no evidence, beside `status_<three digits>`.
+_PROBLEMS = frozenset((*CHANNEL_REASONS, "evidence_fetch", "evidence_timeout", "content_type", "adapter_failed")) | {
+    "tee_not_registered", NO_EVIDENCE
+}  # fmt: skip
+_STATUS = re.compile(r"status_[1-9][0-9]{2}")
 #: How long an adapter may take to bring a node's evidence.
 EVIDENCE_S = 30.0
 #: How long looking up a network's nodes may take.
@@ -54,12 +61,22 @@ Endorse = Callable[[TeeEvidence], Awaitable[Endorsements]]
 
 
 class Attestation(msgspec.Struct, frozen=True):
-    """One appraisal: its result, the session when the evidence parsed, and evidence and endorsements as they came."""
+    """One appraisal: its result, the session when the evidence parsed, and evidence and endorsements as they came.
+
+    `words`: why there was no evidence, where the adapter said that in words of its own.
+    """
 
     result: AttestationResult
     session: AttestedSession | None
     document: bytes | None
     endorsements: Mapping[str, bytes] = {}
+    words: str | None = None
+
+
+def _own_words(problem: str | None) -> str | None:
+    """`problem` of an adapter, unless it is among those that docs/errors.md and docs/verification.md list."""
+    listed = problem is None or problem in _PROBLEMS or _STATUS.fullmatch(problem)
+    return None if listed else problem
 
 
 async def by_itself(work: Awaitable[T]) -> T:
@@ -155,8 +172,10 @@ class Attester:
             return _unasked(error)
         evidence = await self._evidence(node, adapter, nonce)
         if adapter.node_rule == "opengradient-dossier":
-            return await self._opengradient(node, adapter, evidence, nonce)
-        return await self._aci(node, evidence, nonce)
+            found = await self._opengradient(node, adapter, evidence, nonce)
+        else:
+            found = await self._aci(node, evidence, nonce)
+        return msgspec.structs.replace(found, words=_own_words(evidence.problem))
 
     def _none(self, node: Node, adapter: Adapter) -> Attestation:
         """A node that offers no evidence is asked for none."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -20,7 +21,7 @@ from gateway.errors import ConfigError, EndpointUnknown, ModelUnknown, Veriroute
 from gateway.exchange.head import Head
 from gateway.exchange.reply import SignedUnder
 from gateway.model.node import AttestedSession, Node
-from gateway.model.receipt import Rejected
+from gateway.model.receipt import CODE, Rejected
 from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy.machine import under
 from gateway.policy.prospect import prospect
@@ -61,6 +62,11 @@ DOUBT_S = 60.0
 _WAITING = frozenset(("session_missing", "session_expired", "fresh"))
 #: Characters of a cause that are told: codes are shorter, and an adapter may be anybody's.
 CAUSE_MAX = 80
+#: What receipts and errors say of a cause that has no code of ours: an adapter's own words, which may be a node's.
+UNLISTED = "unlisted"
+_CODE = re.compile(CODE)
+#: For how many pairs of a reason and a policy a member keeps what receipts say of it.
+_MOST_KEPT = 64
 
 #: Called with every alarm that a network's registry gives: the network, and the alarm.
 Raise = Callable[[str, Alarm], None]
@@ -98,6 +104,7 @@ class Member:
         self._doubted = -DOUBT_S
         #: Answers under a keyset that no session has shown yet: what fails, and what tells whether one does.
         self._unsettled: list[tuple[str, SignedUnder]] = []
+        self._rejected: dict[tuple[str, str], Rejected] = {}  # by reason and policy, until something happens to it
 
     @property
     def session(self) -> AttestedSession | None:
@@ -113,13 +120,33 @@ class Member:
 
         Why it has no session: the reason of the last attempt to establish one. Why a check failed: the check's own.
         """
+        found = self._behind(reason, policy)
+        return None if found is None else plain(found, CAUSE_MAX)
+
+    def rejected(self, reason: str, policy: CompiledPolicy) -> Rejected:
+        """What a receipt says of it when routing passes it over for `reason` under `policy`: `cause`, as a code of
+        ours. Kept, because a node that is out is passed over by every request."""
+        key = (reason, policy.digest)
+        kept = self._rejected.get(key)
+        if kept is None:
+            if len(self._rejected) >= _MOST_KEPT:
+                self._rejected.clear()
+            kept = self._rejected[key] = Rejected(self.node.id, reason, self._code(reason, policy))
+        return kept
+
+    def _code(self, reason: str, policy: CompiledPolicy) -> str | None:
+        found = self._behind(reason, policy)
+        foreign = None if self.last is None else self.last.words
+        return found if found is None or (_CODE.match(found) and found != foreign) else UNLISTED
+
+    def _behind(self, reason: str, policy: CompiledPolicy) -> str | None:
         if reason == "quarantined":
             found = self.conviction
         elif reason == "circuit_open":
             found = self.failure
         else:
             found = self._unshown(reason, policy)
-        return plain(found, CAUSE_MAX) if found and found != reason else None
+        return found if found and found != reason else None
 
     def _unshown(self, reason: str, policy: CompiledPolicy) -> str | None:
         attempt = () if self.last is None else self.last.result.checks
@@ -128,6 +155,11 @@ class Member:
         if named is None and reason in _WAITING and self.last is not None and self.last.session is None:
             named = next((c for c in attempt if c.outcome is not Outcome.AFFIRMING), None)
         return None if named is None else named.reason
+
+    def attested(self, attestation: Attestation) -> None:
+        """There was an attempt to appraise it, whatever came of it."""
+        self.last = attestation
+        self._rejected.clear()
 
     def enter(self) -> float:
         """An attempt begins. Gives back how long it is the one probe of a half-open circuit, 0 when it is none."""
@@ -158,6 +190,7 @@ class Member:
     def failed(self, reason: str) -> None:
         """It could not be reached, broke off or answered nonsense."""
         self.failure = reason
+        self._rejected.clear()
         self.view.health = on_failure(self.view.health, self.mono())
         log.info("node.failed", node=self.node.id, reason=reason, failures=self.view.health.failures)
 
@@ -221,6 +254,7 @@ class Member:
         """An answer of its was contraindicated: it serves nobody for a while, and is asked for evidence anew. One that
         came back with other keys would else be held to the old ones, and be convicted again, until its renewal."""
         self.conviction = reason
+        self._rejected.clear()
         self.view.health = quarantine(self.view.health, self.mono())
         self.doubtful()
         log.warning("node.quarantined", node=self.node.id, reason=reason)
@@ -354,7 +388,7 @@ class Fleet:
             session_ids=None if sessions is None else frozenset(sessions),
         )
         order = tuple([self.members[view.id] for view in routing.order])
-        dropped = tuple([Rejected(view.id, reason) for view, reason in routing.dropped if reason != "model"])
+        dropped = tuple([self.members[v.id].rejected(why, policy) for v, why in routing.dropped if why != "model"])
         if self.unresolved:
             offered = {node.id for node in self._configured if head.model in node.models}
             dropped += tuple([Rejected(i, why) for i, why in self.unresolved.items() if i in offered])
@@ -367,12 +401,12 @@ class Fleet:
 
     def refuses(
         self, member: Member, head: Head, policy: CompiledPolicy, sessions: tuple[str, ...] | None, *, entered: bool
-    ) -> str | None:
+    ) -> Rejected | None:
         """Why `member`, which was chosen a while ago and perhaps `entered`, may not serve the request now; None when it
         still may."""
         if self.members.get(member.node.id) is not member:
-            return "session_missing"  # it is not listed any more, or as another
-        return drop_reason(
+            return Rejected(member.node.id, "session_missing")  # it is not listed any more, or as another
+        reason = drop_reason(
             member.view,
             head.model,
             head.endpoint,
@@ -382,6 +416,7 @@ class Fleet:
             session_ids=None if sessions is None else frozenset(sessions),
             let_in=entered,
         )
+        return None if reason is None else member.rejected(reason, policy)
 
     # -- discovery ----------------------------------------------------------------------------------------------------
 
@@ -532,7 +567,7 @@ class Fleet:
     def _take(self, member: Member, attestation: Attestation) -> None:
         now = self.mono()
         view, session = member.view, attestation.session
-        member.last = attestation
+        member.attested(attestation)
         first = next((c for c in attestation.result.checks if c.outcome is not Outcome.AFFIRMING), None)
         if session is None:
             # Keep what is still in date: a failed renewal is not a verdict on the session that stands.

@@ -43,10 +43,14 @@ RESPONSE_BODY = "response.body"
 RESPONSE_CONTENT = "response.content"
 RESPONSE_TOOLCALLS = "response.toolcalls"
 
+#: The form of a stable code: no room for a sentence of somebody else's.
+CODE = r"\A[a-z][a-z0-9_]{0,63}\Z"
+
 Hex256 = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 UlidText = Annotated[str, msgspec.Meta(pattern=r"\A[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
 Instant = Annotated[str, msgspec.Meta(pattern=r"\A\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\Z")]
 Nonce = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{21}[AQgw]==\Z")]  # base64 of 16 bytes, one form only
+Code = Annotated[str, msgspec.Meta(pattern=CODE)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 Millis = Annotated[float, msgspec.Meta(ge=0, le=MAX_INTEGER)]
 
@@ -128,11 +132,15 @@ class Served(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, kw
     evidence_digest: str
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """A candidate that was not used, and the stable reason."""
+class Rejected(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A candidate that was not used, and the stable reason; where more is known, what is behind that.
+
+    `cause` is for `tee_rules` the reason of the rule of the policy's section [tee] that is not met.
+    """
 
     node: str
     reason: str
+    cause: Code | None = None
 
 
 class Route(msgspec.Struct, frozen=True):

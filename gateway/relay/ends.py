@@ -66,7 +66,11 @@ UNSUPPORTED = "unsupported_parameters"
 
 
 class Next(Exception):
-    """This node did not serve; policy allows the next one. Carries the stable reason."""
+    """This node did not serve; policy allows the next one. Carries the stable reason, and routing's the cause."""
+
+    def __init__(self, reason: str, cause: str | None = None) -> None:
+        super().__init__(reason)
+        self.cause = cause
 
 
 class Done(Exception):
@@ -214,16 +218,8 @@ class Ends:
 
     def passed_over(self) -> list[dict[str, str]]:
         """Each node that was not used: its reason, and where more is known what is behind it, as `rule` (of the
-        policy's section [tee]) or `cause`."""
-        return [self._passed_over(rejected) for rejected in self.x.rejected]
-
-    def _passed_over(self, rejected: Rejected) -> dict[str, str]:
-        told = {"node": rejected.node, "reason": rejected.reason}
-        member = self.fleet.members.get(rejected.node)
-        cause = None if member is None else member.cause(rejected.reason, self.policy)
-        if cause is not None:
-            told["rule" if rejected.reason == TEE_RULES else "cause"] = cause
-        return told
+        policy's section [tee]) or `cause`. The receipt says the same."""
+        return [_passed_over(rejected) for rejected in self.x.rejected]
 
     async def refuse(
         self,
@@ -361,6 +357,13 @@ class Ends:
 
 class _RateLimited(UpstreamFailed):
     status = 429
+
+
+def _passed_over(rejected: Rejected) -> dict[str, str]:
+    told = {"node": rejected.node, "reason": rejected.reason}
+    if rejected.cause is not None:
+        told["rule" if rejected.reason == TEE_RULES else "cause"] = rejected.cause
+    return told
 
 
 def listed(nodes: list[dict[str, str]]) -> str:

@@ -136,7 +136,7 @@ class Run(Ends):
                 assert session is not None
                 await self.conclude(member, await self.attempt(member, session))
             except Next as reason:
-                self.x.rejected.append(Rejected(member.node.id, str(reason)))
+                self.x.rejected.append(Rejected(member.node.id, str(reason), reason.cause))
                 if self.sink.gone:
                     await self.abandon()
                     return
@@ -219,9 +219,9 @@ class Run(Ends):
         replaced, or an answer of it been contraindicated. `entered`: an attempt is under way; that it may be the one
         that finds out whether the node works again is no reason against it.
         """
-        reason = self.fleet.refuses(member, self.x.head, self.policy, self.terms.sessions, entered=entered)
-        if reason is not None:
-            raise Next(reason)
+        refused = self.fleet.refuses(member, self.x.head, self.policy, self.terms.sessions, entered=entered)
+        if refused is not None:
+            raise Next(refused.reason, refused.cause)
         assert member.session is not None
         return member.session
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from running import Process
 
@@ -114,7 +115,9 @@ def test_every_request_ends_as_the_story_says(once: tuple[Path, list[dict[str, A
         assert row["expected"] is None
         assert 0 < row["ms"] < 60_000
     assert rows["chat"]["said"] == rows["chat, streamed"]["said"] == rows["shared-lm"]["said"]
-    assert rows["shared-lm"]["passed_over"] == [{"node": "dishonest", "reason": "quarantined"}]
+    assert rows["shared-lm"]["passed_over"] == [
+        {"node": "dishonest", "reason": "quarantined", "cause": "response_bound"}
+    ]
     asked = {a["node"]: a["outcome"] for a in rows["voted-lm"]["asked"]}
     assert asked == {"plain-1": "agrees", "plain-2": "agrees", "plain-3": "text_not_tokens"}
     assert rows["tampered-lm"]["error"] == "InternalServerError"
@@ -341,3 +344,14 @@ def test_the_table_is_inert(no_color: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert "\\x1b[2Jgone" in text
     assert "this had to end with 200 affirming released" in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_who_was_passed_over_is_told_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below a row that was served, inert; a receipt without a cause is told by its reason alone."""
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "100")
+    gone = (Rejected("a", "quarantined", "signature"), Rejected("b", "endpoint"), Rejected("c", "d", "\x1b[3m"))
+    TextShow(recipes=False).row(msgspec.structs.replace(HOSTILE, error=None, passed_over=gone))
+    told = "passed over: a (quarantined: signature), b (endpoint), c (d: \\x1b[3m)"
+    assert told in " ".join(screen.getvalue().split())

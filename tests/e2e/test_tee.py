@@ -127,7 +127,7 @@ def refusal(gateway: Gateway, model: str, policy: str | None = None) -> str:
     (told,) = error["nodes"]
     assert rejected["node"] == told["node"] == model
     if "rule" in told:
-        assert rejected["reason"] == "tee_rules"
+        assert (rejected["reason"], rejected["cause"]) == ("tee_rules", told["rule"])
         assert f"tee_rules ({told['rule']})" in error["message"]
         return str(told["rule"])
     return str(rejected["reason"])

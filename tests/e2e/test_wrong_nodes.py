@@ -189,8 +189,8 @@ class World:
         receipt = self.gateway.receipt(document["error"]["receipt"])
         assert receipt["release"] == "refused"
         (rejected,), (told,) = receipt["route"]["rejected"], document["error"]["nodes"]
-        assert rejected == {"node": model, "reason": told["reason"]}
         cause = told.get("rule", told.get("cause"))
+        assert rejected == {"node": model, "reason": told["reason"]} | ({"cause": cause} if cause else {})
         assert cause is None or f"({cause})" in document["error"]["message"]
         return told["reason"], cause
 
@@ -274,7 +274,7 @@ def test_b31_the_honest_node_of_two_serves(world: World) -> None:
         status, document = world.ask("pair")
         assert status == 200
         route = world.gateway.receipt(document["verification"]["receipt"])["route"]
-        assert route["rejected"] == [{"node": "b31-bad", "reason": "tee_rules"}]
+        assert route["rejected"] == [{"node": "b31-bad", "reason": "tee_rules", "cause": "debug"}]
     assert CANARY.encode() not in bad.heard
     good.evidence, bad.evidence = bad.evidence, good.evidence  # at re-appraisal, while requests run
     deadline = time.monotonic() + 40

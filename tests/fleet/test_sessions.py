@@ -22,8 +22,9 @@ from gateway.exchange.head import Head
 from gateway.fleet import attest
 from gateway.fleet import fleet as fleet_module
 from gateway.fleet.attest import Attestation, Attester, Endorsements
-from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, Fleet, Member
+from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, UNLISTED, Fleet, Member
 from gateway.model.node import AttestedSession, Node, SigningKey
+from gateway.model.receipt import Rejected
 from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy.decide import Decision
 from gateway.policy.schema import CompiledPolicy
@@ -584,3 +585,53 @@ async def test_keys_may_change_once_a_minute() -> None:
     assert state(world) == (False, False)
     await world.turn(under("third"))
     assert state(world) == (True, False)
+
+
+def unshown(reason: str, words: str | None = None) -> Attestation:
+    """An attempt that brought no evidence, for `reason`."""
+    checks = (Check("evidence", Outcome.NONE, reason),)
+    return Attestation(AttestationResult(checks), None, None, words=words)
+
+
+async def test_why_a_node_is_passed_over_is_worked_out_once() -> None:
+    """Requests share what their receipts say of it, until something happens to it; another policy has its own."""
+    world = World()
+    policies = read_policies(None)
+    signed, observe = policies["signed"], policies["observe"]
+    await world.turn(unshown("connect_failed"))
+    missing = world.member.rejected("session_missing", signed)
+    assert missing == Rejected("n", "session_missing", "connect_failed")
+    assert world.member.rejected("session_missing", signed) is missing
+    assert world.member.rejected("session_missing", observe) is not missing
+    await world.turn(unshown("status_404"))
+    assert world.member.rejected("session_missing", signed).cause == "status_404"
+    for reason, told in (("circuit_open", world.member.failed), ("quarantined", world.member.contradicted)):
+        for cause in ("truncated", "response_bound"):
+            told(cause)
+            assert world.member.rejected(reason, signed) == Rejected("n", reason, cause)
+
+
+async def test_what_is_kept_of_why_a_node_is_passed_over_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Callers may tighten policies in many ways."""
+    monkeypatch.setattr(fleet_module, "_MOST_KEPT", 2)
+    world, policy = World(), read_policies(None)["signed"]
+    for digest in "abcde":
+        world.member.rejected("quarantined", msgspec.structs.replace(policy, digest=digest))
+        assert len(world.member._rejected) <= 2
+
+
+@pytest.mark.parametrize(
+    ("found", "cause"),
+    [
+        (unshown("no_attestation_is_needed", words="no_attestation_is_needed"), UNLISTED),
+        (unshown("connect_failed", words="other_words"), "connect_failed"),
+        (unshown("The node's own sentence."), UNLISTED),
+        (unshown("x" * 65), UNLISTED),
+        (unshown("session_missing"), None),
+    ],
+)
+async def test_a_receipt_has_no_words_of_others(found: Attestation, cause: str | None) -> None:
+    """A cause is a code of ours, or it is not told."""
+    world = World()
+    await world.turn(found)
+    assert world.member.rejected("session_missing", read_policies(None)["signed"]).cause == cause

@@ -19,6 +19,7 @@ from gateway.model.receipt import (
     LogRef,
     PolicyRef,
     Receipt,
+    Rejected,
     RequestPart,
     Route,
     Served,
@@ -64,6 +65,12 @@ def statement(checks: int = 12) -> Statement:
     )
 
 
+def rejecting(cause: object) -> dict[str, object]:
+    """A route that passed a node over for `cause`."""
+    gone = {"node": "n", "reason": "tee_rules", "cause": cause}
+    return {"decision": "refused", "attempt": 0, "candidates": 1, "rejected": [gone]}
+
+
 def test_members_have_the_wire_names_in_the_documented_order():
     """The predicate's members are camelCase and stand in the order of the format."""
     document = msgspec.json.decode(msgspec.json.encode(statement()))
@@ -97,6 +104,17 @@ def test_absent_members_are_left_out_and_empty_lists_are_not():
     assert document["route"]["rejected"] == []
 
 
+def test_a_rejection_without_a_cause_is_written_as_ever():
+    """The member is left out where there is none, and a receipt of earlier days reads as one without it."""
+    before = b'{"decision":"fallback","attempt":2,"candidates":2,"rejected":[{"node":"n","reason":"tee_rules"}]}'
+    route = Route("fallback", 2, 2, (Rejected("n", "tee_rules"),))
+    assert msgspec.json.encode(route) == before
+    assert msgspec.json.decode(before, type=Route) == route
+    caused = Route("fallback", 2, 2, (Rejected("n", "tee_rules", "debug"),))
+    assert msgspec.json.encode(caused) == before.replace(b'"tee_rules"', b'"tee_rules","cause":"debug"')
+    assert msgspec.json.decode(msgspec.json.encode(caused), type=Route) == caused
+
+
 def test_a_receipt_reads_back_as_it_was_written():
     """Decoding what was encoded gives the same values, checks and outcomes included."""
     original = statement()
@@ -116,6 +134,10 @@ def test_a_receipt_reads_back_as_it_was_written():
         ("usage", {"inputTokens": 2**53 + 1, "outputTokens": 0, "covered": True}),
         ("usage", {"inputTokens": -1, "outputTokens": 0, "covered": True}),
         ("route", {"decision": "lucky", "attempt": 1, "candidates": 1, "rejected": []}),
+        *(
+            ("route", rejecting(cause))
+            for cause in ("", "Debug", "1st", "is fine", "debug\n", "\x1b[1m", "x" * 65, 3, [])
+        ),
     ],
 )
 def test_values_outside_the_format_are_refused(field: str, value: object):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import ANSWER
+from agents import ANSWER, Answer
 from behind_front import ask
 from ledger import Ledger
 from policy_kit import write_policy
@@ -22,11 +22,11 @@ from gateway.adapter import RawEvidence
 from gateway.api.admin import _node
 from gateway.api.health import readyz
 from gateway.app import Gateway
-from gateway.fleet.fleet import CAUSE_MAX
+from gateway.fleet.fleet import CAUSE_MAX, UNLISTED
 from gateway.model.admin import NodeView
 from gateway.policy_files import read_policy
 from gateway.routing import FAILURES_TO_OPEN
-from gateway.settings import load
+from gateway.settings import database, load
 
 __all__ = ["gateway", "node"]
 
@@ -55,12 +55,20 @@ def nobody() -> str:
 
 
 async def refused(gateway: Gateway, reason: str, cause: str) -> None:
-    """The agent, and whoever asks for the nodes, is told `reason` and `cause`; the receipt has the reason."""
+    """The agent, whoever asks for the nodes, and the receipt are told `reason` and `cause`."""
     answer = await ask(gateway)
     assert (answer.status, answer.error["code"], answer.error["reason"]) == (503, "no_eligible_node", reason)
     assert answer.error["nodes"] == [{"node": "n", "reason": reason, "cause": cause}]
     assert f"n: {reason} ({cause})" in answer.error["message"]
     assert (listed(gateway).reason, listed(gateway).cause) == (reason, cause)
+    assert rejected(gateway, answer) == answer.error["nodes"]
+
+
+def rejected(gateway: Gateway, answer: Answer) -> list[dict[str, str]]:
+    """The nodes that were not used, as the answer's receipt has them."""
+    rows = Ledger(database(gateway.settings)).receipts
+    (row,) = [row for row in rows if row.id == answer.headers["x-veriroute-receipt"]]
+    return list(row.predicate["route"]["rejected"])
 
 
 def listed(gateway: Gateway) -> NodeView:
@@ -73,8 +81,7 @@ async def test_a_node_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest
     async with standing(tmp_path, monkeypatch, base_url=nobody()) as gateway:
         await refused(gateway, "session_missing", "connect_failed")
         assert listed(gateway).state == "unattested"
-    row = Ledger(tmp_path / "audit.db").check().of("x")
-    assert row.predicate["route"]["rejected"] == [{"node": "n", "reason": "session_missing"}]
+    Ledger(tmp_path / "audit.db").check()
 
 
 async def test_a_node_that_answers_no_evidence(
@@ -98,7 +105,7 @@ async def test_an_attempt_that_is_under_way(tmp_path: Path, monkeypatch: pytest.
     async with standing(tmp_path, monkeypatch, base_url=nobody()) as gateway:
         gateway.fleet.members["n"].last = None
         answer = await ask(gateway)
-        assert answer.error["nodes"] == [{"node": "n", "reason": "session_missing"}]
+        assert answer.error["nodes"] == rejected(gateway, answer) == [{"node": "n", "reason": "session_missing"}]
 
 
 async def test_a_session_that_ended_while_its_node_was_down(gateway: Gateway, node: ScriptedNode) -> None:
@@ -149,16 +156,28 @@ async def test_a_node_that_was_caught(gateway: Gateway, node: ScriptedNode) -> N
     assert listed(gateway).state == "quarantined"
 
 
-async def test_what_an_adapter_says_is_cleaned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anybody's code may stand behind an adapter: its words are made inert, and short."""
+@pytest.mark.parametrize(
+    ("words", "cleaned"),
+    [
+        ("\x1b]0;pwned\x07" + "x" * 1000, ("\\x1b]0;pwned\\x07" + "x" * 1000)[: CAUSE_MAX - 1] + "…"),
+        ("no_attestation_is_needed", "no_attestation_is_needed"),
+    ],
+    ids=["hostile", "like a code"],
+)
+async def test_what_an_adapter_says_is_cleaned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, cleaned: str
+) -> None:
+    """Anybody's code may stand behind an adapter: the operator has its words, inert and short. Agents and receipts have
+    none of them, also where they look like a code, for they may be the node's."""
 
     async def evidence(*of: Any) -> RawEvidence:
         await asyncio.sleep(0)
-        return RawEvidence(None, "\x1b]0;pwned\x07" + "x" * 1000)
+        return RawEvidence(None, words)
 
     monkeypatch.setattr(type(aci), "evidence", evidence)
     async with standing(tmp_path, monkeypatch, base_url=nobody()) as gateway:
-        (told,) = (await ask(gateway)).error["nodes"]
-        assert told["cause"].startswith("\\x1b]0;pwned\\x07xxx")
-        assert len(told["cause"]) == CAUSE_MAX
-        assert listed(gateway).cause == told["cause"]
+        answer = await ask(gateway)
+        told = [{"node": "n", "reason": "session_missing", "cause": UNLISTED}]
+        assert rejected(gateway, answer) == answer.error["nodes"] == told
+        assert "no_attestation" not in answer.error["message"]
+        assert listed(gateway).cause == cleaned

@@ -17,7 +17,9 @@ from policy_kit import write_policy
 from scripted import Received, ScriptedNode
 
 from gateway.app import Gateway
+from gateway.fleet.attest import Attestation
 from gateway.fleet.fleet import Member
+from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy_files import read_policy
 from gateway.relay.till import Till
 from gateway.routing import FAILURES_TO_OPEN, Health
@@ -88,10 +90,10 @@ async def test_the_next_node_is_judged_again_before_it_is_tried(
     assert (answer.status, answer.error["code"]) == (503, "no_eligible_node")
     assert prompts(nodes[1]) == 0
     row = Ledger(tmp_path / "audit.db").check().of("x")
-    reason = "key_bound" if how == "another key" else "quarantined"
+    reason, cause = ("key_bound", "keyset_not_pinned") if how == "another key" else ("quarantined", "signature")
     assert row.predicate["route"]["rejected"] == [
         {"node": "n0", "reason": "connect_failed"},
-        {"node": "n1", "reason": reason},
+        {"node": "n1", "reason": reason, "cause": cause},
     ]
 
 
@@ -279,6 +281,24 @@ async def test_an_answer_that_was_kept_back_is_not_forgotten_for_the_next_node(
     assert [n["reason"] for n in answer.error["nodes"]] == ["response_bound", "connect_failed"]
     assert "retry-after" not in answer.headers
     assert Ledger(tmp_path / "audit.db").check().of("x").release == "withheld"
+
+
+async def test_an_answer_that_was_kept_back_has_no_cause_of_routing_s(
+    gateway: Gateway, nodes: list[ScriptedNode], tmp_path: Path
+) -> None:
+    """That the node could not be asked for evidence anew is not why its answer was too old."""
+    path = write_policy(tmp_path / "more", "again", on_failure='"next_node"\nretry_after_send = true')
+    gateway.terms.replace({**gateway.terms.policies, "nexts": read_policy(path)})
+    unreached = Attestation(AttestationResult((Check("evidence", Outcome.NONE, "connect_failed"),)), None, None)
+    gateway.fleet.members["n0"].attested(unreached)
+    nodes[0].script = nodes[0].json(ANSWER, served_at=1)
+
+    async def nothing(gateway: Gateway) -> None: ...
+
+    while_connecting(gateway, "n1", nothing, fails=True)
+    told = [{"node": "n0", "reason": "fresh"}, {"node": "n1", "reason": "connect_failed"}]
+    assert (await ask(gateway)).error["nodes"] == told
+    assert Ledger(tmp_path / "audit.db").check().of("x").predicate["route"]["rejected"] == told
 
 
 async def test_a_receipt_has_no_times_of_a_node_that_was_tried_before(

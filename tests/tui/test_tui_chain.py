@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from tui_kit import NOON_MS
 
-from gateway.model.receipt import ProofAnswer, ProofPart
+from gateway.model.receipt import ProofAnswer, ProofPart, Rejected
 from gateway.model.verdict import Check, Claim, Outcome, Release
 from gateway.verify.checks import CHECKS
 from tui.chain import Line, chain, check_line, claim_line, problems, split_checks, unfolded
@@ -68,6 +68,18 @@ async def test_a_refused_exchange_names_no_node() -> None:
     assert problems(root) == [_branch(root, "route")]
     assert id(_branch(root, "route")) in unfolded(root)
     assert len(_branch(root, "route").below) == 2
+
+
+async def test_a_node_that_was_not_used_says_why() -> None:
+    """The reason and, where the receipt has it, what is behind it; receipts of earlier days have none."""
+    row, findings = await _opened(0)
+    assert findings.statement is not None
+    receipt = findings.statement.predicate
+    gone = (Rejected("a", "tee_rules", "debug"), Rejected("b", "endpoint"))
+    receipt = replace(receipt, route=replace(receipt.route, rejected=gone))
+    route = _branch(chain(row, replace(findings.statement, predicate=receipt), []), "route")
+    assert [line.text for line in route.below] == ["tee_rules (debug)", "endpoint"]
+    assert [dict(line.facts)["cause"] for line in route.below] == ["debug", "–"]
 
 
 async def test_a_quorum_that_was_not_reached_says_that_the_prompt_left() -> None:
