@@ -217,7 +217,8 @@ class Attester:
         if report is None or evidence.document is None:
             return Attestation(result, None, evidence.document)
         digest = hashlib.sha256(evidence.document).hexdigest()
-        session = attested_session(
+        session = await asyncio.to_thread(  # its id is over all of it, a guest's list of hundreds of images included
+            attested_session,
             node,
             report,
             result,

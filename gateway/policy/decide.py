@@ -37,8 +37,8 @@ _RANK = {_AFFIRMING: 0, _WARNING: 1, _NONE: 2, _CONTRA: 3}
 
 #: Which failure is named first when there are several: what makes the others follow comes before them.
 PRECEDENCE = (
-    "malformed", "stream_grammar", "shape", "evidence", "tee_rules", "key_weak", "signature", "key_bound", "replay",
-    "request_bound", "response_bound", "model_echo", "fresh", "proof_zk", "proof_reexec", "proof_quorum",
+    "malformed", "stream_grammar", "shape", "evidence", "event_log", "tee_rules", "key_weak", "signature", "key_bound",
+    "replay", "request_bound", "response_bound", "model_echo", "fresh", "proof_zk", "proof_reexec", "proof_quorum",
     "proof_toploc", "proof_logprob", "coverage", "executable_uncovered", "tool_undeclared", "tool_arguments",
     "output_kind", "keyset_valid", "channel_bound", "replayed_nonce",
 )  # fmt: skip

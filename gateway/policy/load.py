@@ -19,6 +19,7 @@ from typing import cast
 import msgspec
 
 from gateway.errors import PolicyError
+from gateway.verify.tee.rules import BOOTED, STATED
 
 from .advisories import Advisories, read_advisories
 from .build import compile_policy, guards_prompt
@@ -184,6 +185,7 @@ def _compile(
             "`evidence` and `key_bound`, or a proof of the answer",
         )
     look_at_proofs(document, values, require)
+    _look_at_measurements(document, values)
     if values.get("retry_after_send") and values.get("on_failure") != "next_node":
         document.note(("retry_after_send",), 'has a meaning only with on_failure = "next_node"')
     if document.problems or problems or not isinstance(version, int) or not isinstance(summary, str):
@@ -194,6 +196,18 @@ def _compile(
         listed = cast("tuple[str, ...]", values.get("tee.advisories_deny", ()))
         values["tee.advisories_deny"] = tuple(sorted({*listed, *advisories.ids}))
     return compile_policy(refs, digest_of(refs), document.source, summary, require, values, stated), ()
+
+
+def _look_at_measurements(document: Document, values: Mapping[str, Scalar]) -> None:
+    """Note a set that believes what a system states of itself without saying which system."""
+    for item in cast("tuple[str, ...]", values.get("tee.measurements", ())):
+        named = {part.partition(":")[0] for part in item.split("/")}
+        if named & STATED and not named >= BOOTED:
+            stated, missing = ", ".join(sorted(named & STATED)), ", ".join(sorted(BOOTED - named))
+            document.note(
+                ("tee", "measurements"),
+                f"{stated} is the guest's own word, which counts for a known system alone; add {missing} to the set",
+            )
 
 
 def _advisories(

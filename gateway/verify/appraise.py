@@ -7,6 +7,7 @@ What has to be shown, in this order, each as one check:
  4. keyset_valid   the keyset has not run out, and says when it will
  5. fresh          the statement holds our nonce, is what report_data commits to, and a key of the set signed it
  6. channel_bound  the TLS key of the channel is one that the keyset names, which 2 ties to the node
+ 7. event_log      of a TDX guest: the log beside the quote is what the quote's registers measured
 
 Evidence of `platform: software` proves possession of the pinned key and nothing about the machine, so `tee_attested`
 is refuted, not unknown: there is no hardware evidence to wait for. Hardware evidence comes here verified
@@ -25,7 +26,7 @@ from gateway.model.tee import BindingStatus, HostTrust, TcbStatus, TeeClaims, Te
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome, worst
 
 from . import aci
-from .node_evidence import HARDWARE, SOFTWARE, platform_of
+from .node_evidence import HARDWARE, LOGGED, SOFTWARE, event_log, platform_of
 from .sessions import with_id
 
 #: A keyset that runs longer than this is treated as one that never ends. One that says so with a number over 2^53 - 1
@@ -77,6 +78,7 @@ def appraise_node(
         _keyset_valid(report, now),
         _fresh(report, nonce, claims),
         _channel_bound(report, spki, tls, key_bound),
+        *_event_log(report, tee),
         _tee_rules(report, claims),
     )
     return AttestationResult(checks, _claims(checks, report, claims)), report
@@ -106,7 +108,7 @@ def attested_session(
         evidence_digest=evidence_digest,
         established=established,
         expires=expires,
-        outcome=worst(c.outcome for c in result.checks if c.id != "tee_rules"),  # policy answers that one
+        outcome=worst(c.outcome for c in result.checks if not _left_open(c)),
         checks=result.checks,
         claims=result.claims,
         capabilities=report.extensions,
@@ -115,6 +117,11 @@ def attested_session(
         tee=() if tee is None else (tee,),
     )
     return with_id(session)
+
+
+def _left_open(check: Check) -> bool:
+    """Whether a check says nothing of the node until a policy asks for it."""
+    return check.id == "tee_rules" or (check.id == "event_log" and check.outcome is Outcome.NONE)
 
 
 def _collateral_ends(claims: TeeClaims) -> Iterator[float]:
@@ -225,6 +232,15 @@ def _channel_bound(report: aci.Report, spki: bytes | None, tls: bool, key_bound:
     if key_bound.outcome is not Outcome.AFFIRMING:
         return Check("channel_bound", Outcome.NONE, key_bound.id, spki.hex())
     return Check("channel_bound", Outcome.AFFIRMING, None, spki.hex())
+
+
+def _event_log(report: aci.Report, tee: TeeResult | None) -> tuple[Check, ...]:
+    # 7. a log that nobody shows is missed by who asks for it; one that is not what was measured is a lie
+    if platform_of(report) != LOGGED:
+        return ()
+    if tee is None or not tee.claims.authentic:
+        return (Check("event_log", Outcome.NONE, "no_evidence"),)
+    return (event_log(tee),)
 
 
 def _tee_rules(report: aci.Report, tee: TeeClaims | None) -> Check:

@@ -8,7 +8,8 @@ What the verifier promises to those who read its list:
 - Every check of a phase is listed in every result of that phase. One that could not run is `none` with a reason.
 - `none` with exactly the reason that stands here as `idle` says: looked, and there was nothing for this check to look
   at (no stream, no tool call). That, and never an absent check, is what lets a policy leave it out of the fold.
-- Proofs (`PROOFS`) are the exception: they are gathered and listed where the policy in force names them.
+- Two exceptions. Proofs (`PROOFS`) are gathered and listed where the policy in force names them; `event_log` is listed
+  of nodes that show a TDX quote. A policy that requires it of another node misses it there.
 - An id with both phases (`key_bound`, `fresh`) is two questions: one put to the node, one put to the answer.
 
 Words are those of RFC 9334 (Evidence, Attester) and of ACI (keyset, receipt, claim).
@@ -116,6 +117,14 @@ _CHECKS = (
         "ACI aci/1, tls_public_keys; RFC 5929",
         "The TLS key at the other end is not one that the evidence names, or there is no TLS to bind. "
         "Somebody else may read the prompt on its way.",
+    ),
+    CheckDef(
+        "event_log",
+        "The event log beside the quote is what the machine measured",
+        _NODE,
+        "dstack, RTMR3 event log; Intel TDX module, TDG.MR.RTMR.EXTEND",
+        "The log does not give the registers of the quote, names an event that was not measured under that name, or "
+        "stands beside another document than the measured one. What it says of the software in there is made up.",
     ),
     CheckDef(
         "tee_rules",

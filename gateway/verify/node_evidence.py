@@ -4,6 +4,8 @@
     {"platform": "snp",   "report": "<hex>"}                report_data of the report
     {"platform": "nitro", "document": "<base64>"}           user_data of the document
                                                             … is SHA-256(statement) and 32 zero bytes
+    beside a quote "event_log": "…", "app_compose": "…"     what a dstack guest measured, and was started with; the log
+                                                            is replayed against the quote's registers (`tee.dstack`)
     beside any of them "nvidia_payload": {…}                each device's nonce is the first 32 of those bytes;
                                                             it is held to the manifests (`rim:<name>`) and OCSP
                                                             answers (`ocsp:<sha256>`) that we have
@@ -23,11 +25,13 @@ import msgspec
 
 from gateway.errors import FormatError
 from gateway.model.tee import Binding, BindingStatus, Freshness, FreshnessClass, TeeClaims, TeeResult
+from gateway.model.verdict import Check, Outcome
 
 from . import aci
 from .tee.bindings import BindingInputs, BindingRule, bind
 from .tee.findings import MAX_EVIDENCE_BYTES
 from .tee.kinds import kind_of
+from .tee.node_report import text_of
 from .tee.roots import TrustRoots
 
 #: `evidence.platform` -> the member that holds the evidence, its encoding, and its kind in `tee.kinds`.
@@ -40,15 +44,22 @@ HARDWARE = frozenset(_FORMS)
 #: The platform of a node that claims no hardware.
 SOFTWARE = "software"
 _OTHER_NAMES = {"sev-snp": "snp", "aws-nitro": "nitro"}
+#: The platform whose registers an event log replays to.
+LOGGED = "tdx"
+#: The checks of `tee.dstack` that a log fails which is not what the machine measured, or is beside another document.
+_OF_LOG = ("rtmr_log", "rtmr_replay", "compose_bound")
 
 
 class TeeEvidence(msgspec.Struct, frozen=True):
-    """Raw evidence: its `kind` and `role` in `tee.kinds`, its bytes, and the accelerators' payload if there is one."""
+    """Raw evidence: its `kind` and `role` in `tee.kinds`, its bytes, and what stands beside it: the accelerators'
+    payload, a guest's event log and the document that it was started with."""
 
     kind: str
     role: str
     data: bytes
     gpu: bytes | None = None
+    event_log: bytes | None = None
+    app_compose: bytes | None = None
 
 
 def platform_of(report: aci.Report) -> str:
@@ -73,7 +84,10 @@ def read_evidence(report: aci.Report) -> TeeEvidence | None:
         raise FormatError(f"evidence.{member} is not {encoding}") from None
     payload = report.evidence.get("nvidia_payload")
     gpu = None if payload is None else msgspec.json.encode(payload)
-    return TeeEvidence(kind, kind_of(kind).inputs[0], data, gpu)
+    log, compose = (
+        (text_of(name, report.evidence) if platform == LOGGED else None) for name in ("event_log", "app_compose")
+    )
+    return TeeEvidence(kind, kind_of(kind).inputs[0], data, gpu, log, compose)
 
 
 def verify_evidence(
@@ -92,6 +106,8 @@ def verify_evidence(
     """
     kind = kind_of(evidence.kind)
     result = kind.verify({**collateral, evidence.role: evidence.data}, {}, roots, now)
+    if evidence.event_log is not None:
+        result = _logged(result, evidence.event_log, evidence.app_compose)
     held = BindingInputs(keyset_digest=keyset_digest, nonce=bytes.fromhex(nonce))
     claims = result.claims
     binding = bind(BindingRule.ACI, claims, held)
@@ -101,6 +117,23 @@ def verify_evidence(
     children = () if evidence.gpu is None else (_gpu(evidence.gpu, claims, collateral, roots, now),)
     bound = msgspec.structs.replace(claims, binding=binding, freshness=freshness, children=children)
     return TeeResult(result.checks, bound)
+
+
+def _logged(result: TeeResult, event_log: bytes, app_compose: bytes | None) -> TeeResult:
+    """The quote's checks and those of the guest behind it, as the kind `dstack` has them for the same report."""
+    from .tee.dstack import appraise_dstack  # who checks a Nitro document reads no compose file
+
+    found = appraise_dstack(result.claims, event_log, app_compose)
+    return TeeResult(result.checks + found.checks, found.claims)
+
+
+def event_log(result: TeeResult) -> Check:
+    """The check `event_log`: what the log beside a quote was found to be, with the reason of the check that says so."""
+    found = [check for check in result.checks if check.id in _OF_LOG]
+    wrong = [check for check in found if check.outcome is Outcome.CONTRAINDICATED]
+    replayed = [check for check in found if check.id == "rtmr_replay"]
+    deciding = next(iter(wrong + replayed), Check("event_log", Outcome.NONE, "no_event_log"))
+    return msgspec.structs.replace(deciding, id="event_log")
 
 
 def _gpu(payload: bytes, cpu: TeeClaims, collateral: Mapping[str, bytes], roots: TrustRoots, now: float) -> TeeClaims:

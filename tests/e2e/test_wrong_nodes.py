@@ -6,9 +6,11 @@ One gateway stands before all of them under the policy `strict`; the roots are m
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from running import Gateway
 from support_tls import self_signed
 from tee_node import Ask, Evidence, Machine, Nitro, Snp, Tdx, TeeNode, honest, supply
 
-from gateway.testing.tee import amd, intel, nitro, nvidia
+from gateway.testing.tee import amd, dstack, intel, nitro, nvidia
 
 CANARY = "canary-3f1c"
 HARDWARE = ("tdx", "snp", "nitro")
@@ -59,6 +61,48 @@ def gpus(*numbers: int, nonce: Any = lambda ask: ask.data[:32]) -> Evidence:
     return evidence
 
 
+def relabelled(**members: Any) -> Evidence:
+    """A genuine quote whose log replays to its registers, with another text beside the digest of `compose-hash`."""
+
+    def evidence(machine: Any, ask: Ask) -> Mapping[str, Any]:
+        log = json.loads(machine.log.json())
+        next(entry for entry in log if entry["event"] == "compose-hash").update(members)
+        return machine.shown(machine.quote(ask.data), event_log=json.dumps(log))
+
+    return evidence
+
+
+def running(compose: bytes, repeated: bytes) -> Evidence:
+    """A guest of the same system that was started with `compose` (its hash); its application then repeats the event."""
+    log = dstack.booted().system(compose).runtime("compose-hash", repeated)
+
+    def evidence(machine: Any, ask: Ask) -> Mapping[str, Any]:
+        quote = machine.quote(ask.data, rtmrs=log.rtmrs(), mr_config_id=bytes(48))
+        return {"platform": "tdx", "quote": quote.hex(), "event_log": log.json().decode()}
+
+    return evidence
+
+
+APPROVED, OTHER = hashlib.sha256(dstack.app_compose()).digest(), hashlib.sha256(b"another document").digest()
+#: row -> evidence, and what the agent is told under a policy that approves one document of one system; None: it serves.
+COMPOSED: dict[str, tuple[Evidence, tuple[str, str] | None]] = {
+    "b30-approved": (running(APPROVED, OTHER), None),
+    "b30-repeated": (running(OTHER, APPROVED), ("tee_rules", "measurement")),
+    "b30-no-log": (
+        lambda machine, ask: machine.shown(machine.quote(ask.data), event_log=None),
+        ("tee_rules", "measurement_unknown"),
+    ),
+}
+
+
+def composed() -> str:
+    """The built-in policy `strict`, for one app-compose document on one reviewed system."""
+    text = (resources.files("policies") / "strict.toml").read_text("utf-8")
+    boot = "/".join(f"rtmr{number}:{value.hex()}" for number, value in enumerate(dstack.booted().rtmrs()[:3]))
+    measured = f"mr_td:{intel.mark('mrtd').hex()}/{boot}/compose_hash:{APPROVED.hex()}"
+    return text.replace('name = "strict"', 'name = "composed"') + f'\n[tee]\nmeasurements = ["{measured}"]\n'
+
+
 #: row, and what is tried of it -> the machine, its evidence, and what the agent is told: reason, and what is behind it.
 ROWS: dict[str, tuple[str, Evidence, tuple[str, str]]] = {
     "b11-nothing": ("nitro", made(user_data=None), ("tee_rules", "unbound")),
@@ -84,6 +128,13 @@ ROWS: dict[str, tuple[str, Evidence, tuple[str, str]]] = {
         ("tee_rules", "gpu_not_authentic"),
     ),
     "b28-tdx": ("tdx", gpus(1, 2, 3, 4, 5, 6, 7, 7), ("tee_rules", "gpu_not_authentic")),
+    "b29-type": (
+        "tdx",
+        relabelled(event_type=4, event_payload=OTHER.hex()),
+        ("event_log", "event_relabelled"),
+    ),
+    "b29-name": ("tdx", relabelled(event="app-name"), ("event_log", "event_digest")),
+    "b29-payload": ("tdx", relabelled(event_payload=OTHER.hex()), ("event_log", "event_digest")),
     "b28-snp": ("snp", gpus(1, 2, 3, 4, 5, 6, 7, 7), ("tee_rules", "gpu_not_authentic")),
 }
 for tee in HARDWARE:
@@ -139,6 +190,8 @@ class World:
         self.folder, self._stack, self.machines, self.nodes = folder, stack, machines, dict[str, TeeNode]()
         for name, (tee, evidence, _) in ROWS.items():
             self.node(name, tee, evidence)
+        for name, (evidence, _) in COMPOSED.items():
+            self.node(name, "tdx", evidence)
         self.node("b03-tdx", "tdx").wear(self_signed())
         self.node("b03-snp", "snp").wear(self_signed())
         weak = self.node("b13-small-order", "tdx")
@@ -159,11 +212,12 @@ class World:
         for number, der in enumerate([*trusted, nvidia.der_of(CARDS[0][-1])]):
             (folder / f"root-{number}.der").write_bytes(der)
             roots.append(str(folder / f"root-{number}.der"))
-        (folder / "gateway").mkdir()
+        (folder / "gateway" / "policies").mkdir(parents=True)
+        (folder / "gateway" / "policies" / "composed.toml").write_text(composed(), "utf-8")
         self.gateway = Gateway(
             folder / "gateway",
             [node.table() for node in self.nodes.values()],
-            policy={"default": "strict"},
+            policy={"default": "strict", "dir": str(folder / "gateway" / "policies")},
             upstream={"refresh_s": 8.0},
             collateral={"directory": str(folder / "collateral"), "offline": True},
             tee={"dangerous_test_roots": roots, "dangerous_allow_test_roots": True},
@@ -176,15 +230,15 @@ class World:
         self.nodes[name] = node
         return node
 
-    def ask(self, model: str) -> tuple[int, dict[str, Any]]:
+    def ask(self, model: str, policy: str = "strict") -> tuple[int, dict[str, Any]]:
         body = {"model": model, "messages": [{"role": "user", "content": CANARY}]}
         with self.gateway.http() as client:
-            answer = client.post("/v1/chat/completions", json=body)
+            answer = client.post("/v1/chat/completions", json=body, headers={"x-veriroute-policy": policy})
         return answer.status_code, answer.json()
 
-    def refusal(self, model: str) -> tuple[str, str | None]:
+    def refusal(self, model: str, policy: str = "strict") -> tuple[str, str | None]:
         """Reason and cause for which the one node with `model` gets nothing; the receipt names it as well."""
-        status, document = self.ask(model)
+        status, document = self.ask(model, policy)
         assert (status, document["error"]["code"]) == (503, "no_eligible_node")
         receipt = self.gateway.receipt(document["error"]["receipt"])
         assert receipt["release"] == "refused"
@@ -217,6 +271,19 @@ def test_b01_to_b32_evidence_that_does_not_hold(world: World, row: str) -> None:
     assert world.refusal(row) == ROWS[row][2]
     assert CANARY.encode() not in world.nodes[row].heard
     assert world.nodes[row].attestations > 0
+
+
+@pytest.mark.parametrize("row", COMPOSED)
+def test_b30_the_measured_document_counts(world: World, row: str) -> None:
+    """An application's own `compose-hash`, after `system-ready`, neither approves another document nor spoils this one."""
+    told = COMPOSED[row][1]
+    if told is not None:
+        assert world.refusal(row, "composed") == told
+        assert CANARY.encode() not in world.nodes[row].heard
+    status, document = world.ask(row, "strict" if told else "composed")
+    assert status == 200
+    checks = {check["id"]: check for check in world.gateway.receipt(document["verification"]["receipt"])["checks"]}
+    assert checks["event_log"]["outcome"] == ("none" if row == "b30-no-log" else "affirming")
 
 
 @pytest.mark.parametrize(

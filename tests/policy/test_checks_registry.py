@@ -13,6 +13,7 @@ NODE = {
     "keyset_valid",
     "fresh",
     "channel_bound",
+    "event_log",
     "replayed_nonce",
     "tee_rules",
 }

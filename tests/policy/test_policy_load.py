@@ -138,6 +138,16 @@ of = ["signature", "replay", {claim = "tee_attested", source = ["verifier_derive
         (HEAD + REQUIRE + "[release]\nstream = []\n", ":6", "is empty"),
         (HEAD + REQUIRE + "[release]\nstream = ['bufer']\n", ":6", "did you mean 'buffer'"),
         (HEAD + REQUIRE + "[release]\nstream = ['buffer', 'buffer']\n", ":6", "names something twice"),
+        (
+            HEAD + REQUIRE + "[tee]\nmeasurements = ['mr_td:aa', 'compose_hash:bb']\n",
+            ":6",
+            "compose_hash is the guest's own",
+        ),
+        (
+            HEAD + REQUIRE + "[tee]\nmeasurements = ['app_id:aa/mr_td:bb/rtmr1:cc/rtmr2:dd']\n",
+            ":6",
+            "add rtmr0 to the set",
+        ),
         (HEAD + REQUIRE + "[release]\nstream = ['buffer', 1]\n", ":6", "must be a list of texts"),
         (HEAD + REQUIRE + "[networks]\nallow = []\n", ":6", "would refuse every network"),
         (HEAD + REQUIRE + "[tee]\nplatforms = []\n", ":6", "would refuse everything"),

@@ -37,6 +37,7 @@ from .dstack_case import Case, KeyProvider, OsImage, References, parse_reference
 from .dstack_compose import SHOWN, compose_bound, compose_known, envs_known, image_pinned, scripts_known
 from .outcomes import fails, holds, refused, unknown
 from .rtmr import EventLog, compare_registers, parse_event_log, replay
+from .rules import STATED
 
 __all__ = ["PLAN", "KeyProvider", "OsImage", "References", "appraise_dstack", "parse_references"]
 
@@ -99,8 +100,19 @@ def appraise_dstack(
         _key_provider(case),
         _gpu_policy(case),
     ]
-    raw = {**claims.raw, "dstack": case.raw}
-    return TeeResult(tuple(checks), msgspec.structs.replace(claims, raw=raw, golden=claims.golden + case.golden))
+    found = msgspec.structs.replace(
+        claims,
+        raw={**claims.raw, "dstack": case.raw},
+        measurements={**claims.measurements, **_measured(case.log)},
+        golden=claims.golden + case.golden,
+    )
+    return TeeResult(tuple(checks), found)
+
+
+def _measured(log: EventLog | None) -> Mapping[str, str]:
+    """What the guest's own system measured by name, before any application ran; nothing of a log that is not bound."""
+    payloads = {name: log.payload(name.replace("_", "-")) for name in sorted(STATED)} if log else {}
+    return {name: payload.hex() for name, payload in payloads.items() if payload is not None}
 
 
 # 1, 2

@@ -24,6 +24,8 @@ from gateway.errors import FormatError
 
 from .findings import MAX_EVIDENCE_BYTES
 
+#: The largest report that is read, which is the largest that a gateway takes from a node (`verify.aci`).
+MAX_REPORT_BYTES = 4 << 20
 _QUOTES = ("intel_quote", "quote", "intel_attestation_report")
 _HEX = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})+)")
 _PLATFORMS = {2: "nitro", 3: "snp"}
@@ -54,22 +56,25 @@ def is_envelope(data: bytes) -> bool:
 def read_report(data: bytes) -> NodeReport:
     """The parts of a report in JSON. Raises `FormatError` with the reason report_malformed|report_ambiguous."""
     try:
-        document = strict_json(data, max_bytes=MAX_EVIDENCE_BYTES)
+        document = strict_json(data, max_bytes=MAX_REPORT_BYTES)
     except FormatError as error:
         raise _malformed(error.message) from None
     if not isinstance(document, dict):
         raise _malformed("it is no object")
     places = list(_places(document))
     return NodeReport(
-        _quote(places), _text(places, "event_log"), _text(places, "app_compose"), _text(places, "nvidia_payload")
+        _quote(places),
+        text_of("event_log", *places),
+        text_of("app_compose", *places),
+        text_of("nvidia_payload", *places),
     )
 
 
 def _places(document: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """The objects that may hold the parts, outermost first."""
-    yield document
+    """The objects that may hold the parts: ACI's, where a gateway looks (`node_evidence`), then the outermost first."""
     attestation = _object(document.get("attestation"))
     yield _object(attestation.get("evidence"))
+    yield document
     yield _object(document.get("tcb_info"))
     yield _object(_object(document.get("info")).get("tcb_info"))
 
@@ -100,8 +105,8 @@ def _unhex(value: object) -> bytes:
     return bytes.fromhex(match[1])
 
 
-def _text(places: list[Mapping[str, Any]], name: str) -> bytes | None:
-    """The first part of that name: a text as it stands, a list or an object as JSON."""
+def text_of(name: str, *places: Mapping[str, Any]) -> bytes | None:
+    """The first part of that name: a text as it stands, a list or an object as JSON; None where no place has one."""
     value = next((place[name] for place in places if place.get(name) is not None), None)
     if value is None:
         return None

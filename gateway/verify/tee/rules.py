@@ -81,6 +81,11 @@ BASELINE = TeeRules(milan="allow", binding="any")
 #: For folders of cases, which bring their own roots: what is known to be bad, not what a format does not state.
 CASES = msgspec.structs.replace(BASELINE, test_roots="allow", unknown="allow")
 
+#: Measurements that a guest's own system states, in an event log that replays (`dstack`).
+STATED = frozenset(("app_id", "compose_hash"))
+#: What says which system that is. Any other may state whatever it likes, so a policy names these beside `STATED`.
+BOOTED = frozenset(("mr_td", "rtmr0", "rtmr1", "rtmr2"))
+
 _GPUS = (Platform.NVIDIA_GPU, Platform.NVIDIA_SWITCH)
 _INTEL = (Platform.INTEL_TDX, Platform.INTEL_SGX)
 

@@ -68,7 +68,10 @@ def test_claims_of_the_quote_are_kept() -> None:
     after = GUEST.appraise(claims=before).claims
     assert after.raw["identity"] == "x"
     assert [g.kind for g in after.golden] == ["other", "dstack-os-image"]
-    assert after.measurements == before.measurements
+    stated = {"app_id": APP_ID.hex(), "compose_hash": GUEST.hash.hex()}
+    assert after.measurements == {**before.measurements, **stated}
+    unread = GUEST.appraise(claims=before, event_log=GUEST.log.json().replace(b"compose-hash", b"compose-hasH"))
+    assert unread.claims.measurements == before.measurements
 
 
 @pytest.mark.parametrize(
