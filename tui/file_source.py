@@ -58,8 +58,9 @@ class FileSource:
 
     def _page(self, chosen: Filter, before: int | None, limit: int) -> Page:
         verdict = chosen.verdicts[0].value if len(chosen.verdicts) == 1 else None
-        found = self._reader.rows(before=before, limit=limit, verdict=verdict, node=chosen.exact("node"))
-        return select(chosen, found, found[-1].index if len(found) == limit else None)
+        return select(
+            chosen, *self._reader.page(before=before, limit=limit, verdict=verdict, node=chosen.exact("node"))
+        )
 
     async def indexes(self, chosen: Filter) -> array[int] | None:
         return None

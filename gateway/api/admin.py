@@ -48,14 +48,13 @@ async def receipts(request: Request[Any, Any, Any], services: Services) -> Page:
     verdict = query.get("verdict")
     if verdict is not None and verdict not in VERDICTS:
         raise BadRequest(f"verdict must be one of {', '.join(VERDICTS)}", param="verdict")
-    rows = await asyncio.to_thread(
-        services.reader.rows,
-        before=number(query, "before", 0, 0, 2**52) if "before" in query else None,
-        after=number(query, "after", 0, 0, 2**52) if "after" in query else None,
-        limit=limit,
-        verdict=verdict,
-        node=query.get("node"),
-    )
+    before = number(query, "before", 0, 0, 2**52) if "before" in query else None
+    node, reader = query.get("node"), services.reader
+    if "after" not in query:
+        rows, following = await asyncio.to_thread(reader.page, before=before, limit=limit, verdict=verdict, node=node)
+        return Page(tuple(rows), following)
+    after = number(query, "after", 0, 0, 2**52)
+    rows = await asyncio.to_thread(reader.rows, before=before, after=after, limit=limit, verdict=verdict, node=node)
     return Page(tuple(rows), rows[-1].index if len(rows) == limit else None)
 
 

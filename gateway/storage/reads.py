@@ -27,6 +27,9 @@ from .audits import AuditReads
 from .tree_reads import TreeReads
 
 PAGE = 100
+#: Places that a page by node looks through at most: no index has nodes, for it would cost every request.
+LOOKED = 50_000
+LAST = (1 << 63) - 1
 _PLAIN = (
     "idx, id, key_id, client_request_id, created_ms, verdict, release, reason, policy, network, node, model, endpoint, "
     "stream, status, latency_ms"
@@ -184,15 +187,25 @@ class Reader(TreeReads, AuditReads):
 
         With `after` alone, the `limit` nearest above it (so that a follower misses none), still newest first.
         """
-        conditions: list[str] = []
-        values: list[object] = []
-        if verdict is not None:
-            conditions.append("verdict = ?" if verdict == "affirming" else "verdict = ? AND verdict <> 'affirming'")
-            values.append(verdict)
+        return self._page(*_chosen(verdict, node), before=before, after=after, limit=limit)
+
+    def page(
+        self, *, before: int | None = None, limit: int = PAGE, verdict: str | None = None, node: str | None = None
+    ) -> tuple[list[Row], int | None]:
+        """As `rows`, and the `before` of the next older page; None where there are no older ones.
+
+        By node, a page looks through `LOOKED` places at most: it may hold few rows, or none, and not be the last.
+        """
+        least = None
         if node is not None:
-            conditions.append("node = ?")
-            values.append(node)
-        return self._page(conditions, values, before=before, after=after, limit=limit)
+            newest = self._one(
+                "SELECT idx FROM receipt WHERE idx < ? ORDER BY idx DESC LIMIT 1", LAST if before is None else before
+            )
+            if newest is not None and newest[0] >= LOOKED:
+                least, before = newest[0] - LOOKED + 1, newest[0] + 1
+        after = None if least is None else least - 1
+        found = self._page(*_chosen(verdict, node), before=before, after=after, limit=limit)
+        return found, found[-1].index if found and len(found) == limit else least
 
     def _page(
         self, conditions: list[str], values: Sequence[object], *, before: int | None, after: int | None, limit: int
@@ -319,6 +332,19 @@ _DOCUMENTS = """
 
 
 _AT = {name: at for at, name in enumerate(["index", *_PLAIN.replace(" ", "").split(",")[1:]])}
+
+
+def _chosen(verdict: str | None, node: str | None) -> tuple[list[str], list[object]]:
+    """The conditions by verdict and node, and their values."""
+    conditions: list[str] = []
+    values: list[object] = []
+    if verdict is not None:
+        conditions.append("verdict = ?" if verdict == "affirming" else "verdict = ? AND verdict <> 'affirming'")
+        values.append(verdict)
+    if node is not None:
+        conditions.append("node = ?")
+        values.append(node)
+    return conditions, values
 
 
 def _row(found: tuple[Any, ...], doubted: bool) -> Row:

@@ -98,6 +98,33 @@ def test_all_receipts_by_index_verdict_and_node(reader: Reader) -> None:
     assert reader.rows(limit=0) == reader.rows(limit=-1) == reader.rows(node="nobody") == []
 
 
+def test_a_page_by_node_looks_through_so_much_and_no_more(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No index has nodes: a page of one ends after `LOOKED` places, and the next goes on there until all are seen."""
+    monkeypatch.setattr("gateway.storage.reads.LOOKED", 100)
+    wanted = [row.index for row in reader.rows(node="node-1", limit=SIZE)]
+    found, before, pages = [], None, 0
+    while pages == 0 or before is not None:
+        rows, before = reader.page(node="node-1", limit=SIZE, before=before)
+        assert not rows or rows[0].index - rows[-1].index < 100
+        found += [row.index for row in rows]
+        pages += 1
+    assert found == wanted
+    assert pages == -(-SIZE // 100)
+    assert reader.page(node="nobody", before=250) == ([], 150)
+    assert reader.page(node="nobody", before=1 << 52) == ([], SIZE - 100)
+    assert reader.page(node="nobody", before=90) == reader.page(node="nobody", before=0) == ([], None)
+    rows, before = reader.page(node="node-1", limit=2)
+    assert ([row.index for row in rows], before) == (wanted[:2], wanted[1])
+
+
+def test_a_page_of_all_nodes_goes_on_below_its_last_row(reader: Reader) -> None:
+    """Where nothing is looked through in vain, a page is full, or the last."""
+    rows, before = reader.page(limit=3)
+    assert ([row.index for row in rows], before) == ([SIZE - 1, SIZE - 2, SIZE - 3], SIZE - 3)
+    assert reader.page(before=1) == ([], None)
+    assert reader.page(limit=SIZE)[1] is None
+
+
 def test_what_other_keys_call_their_requests_costs_a_key_nothing(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
