@@ -128,6 +128,22 @@ def test_the_order_of_starting(services: dict[str, Any]) -> None:
     assert int(grace.removesuffix("s")) > Settings().server.drain_s
 
 
+def test_one_service_builds_the_image(services: dict[str, Any]) -> None:
+    """All run one image that one service builds, before each of the others: builds of one name would race.
+
+    No registry is asked for it: what runs with the keys is what was built here.
+    """
+    assert {(service["image"], service["pull_policy"]) for service in services.values()} == {
+        ("veriroute:local", "never")
+    }
+    assert [name for name, service in services.items() if "build" in service] == ["setup"]
+    after: dict[str, set[str]] = {}
+    for name in ("setup", *NODES, "gateway", "demo"):
+        needed = set(services[name].get("depends_on", {}))
+        after[name] = needed.union(*(after[other] for other in needed))
+    assert [name for name, before in after.items() if "setup" not in before] == ["setup"]
+
+
 def test_the_setup_writes_settings_that_fit(services: dict[str, Any], folders: tuple[Path, Path]) -> None:
     """The settings name each node's service, port, models and pin; a second run keeps the identities."""
     identities, data = folders
