@@ -14,6 +14,14 @@ import structlog
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
+# structlog's own default draws an exception with the local variables of each frame, which takes seconds of a test.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
@@ -34,9 +42,6 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _logging_as_it_was() -> Iterator[None]:
     """A command sets logging up for its process; a test that runs one in this process leaves the next what it found."""
-    configured, before = structlog.is_configured(), structlog.get_config()
+    before = structlog.get_config()
     yield
-    if configured:
-        structlog.configure(**before)
-    elif structlog.is_configured():
-        structlog.reset_defaults()
+    structlog.configure(**before)
