@@ -50,6 +50,9 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 _encode = msgspec.json.Encoder().encode
 
+#: Endpoints whose events have no type, and what their chunks call themselves.
+_CHUNKS = {"/v1/chat/completions": "chat.completion.chunk", "/v1/completions": "text_completion"}
+
 
 def claims_map(claims: tuple[Claim, ...]) -> dict[str, str]:
     return {c.name: c.status for c in claims}
@@ -64,7 +67,7 @@ def executed_in(claims: Mapping[str, str]) -> str:
 
 
 def splice(body: bytes, verification: Verification) -> bytes:
-    """`body`, one JSON object in its own bytes, with `verification` as its last member."""
+    """`body`, one JSON object in its own bytes or an event that ends in one, with `verification` as its last member."""
     end = body.rfind(b"}")
     # An object without members takes no comma. The body was read strictly, so what is before `}` decides.
     before = body[:end]
@@ -72,26 +75,27 @@ def splice(body: bytes, verification: Verification) -> bytes:
     return b"".join((before, member, _encode(verification), body[end:]))
 
 
-def verification_event(endpoint: str, answer_id: str | None, model: str, verification: Verification) -> bytes:
-    """The event that carries the verification, in the form that clients of `endpoint` read without harm."""
-    if endpoint in ("/v1/chat/completions", "/v1/completions"):
-        kind = "chat.completion.chunk" if endpoint == "/v1/chat/completions" else "text_completion"
+def stream_end(endpoint: str, answer_id: str | None, model: str, verification: Verification, end: bytes) -> bytes:
+    """The end of a stream of `endpoint` with the verification; `end` is the API's terminator, one event.
+
+    In a chunk of its own before `[DONE]`. Of an API whose events have types, the last member of the last one's data:
+    clients may refuse a type that they do not know, as the OpenAI and Vercel SDKs for JavaScript do.
+    """
+    if endpoint in _CHUNKS:
         chunk = {
             "id": answer_id or "",
-            "object": kind,
+            "object": _CHUNKS[endpoint],
             "created": 0,
             "model": model,
             "choices": [],
             "verification": verification,
         }
-        return format_event(_encode(chunk))
-    return format_event(
-        _encode({"type": "veriroute.verification", "verification": verification}), b"veriroute.verification"
-    )
+        return format_event(_encode(chunk)) + end
+    return splice(end, verification)  # its data stands last in it, and was read strictly as an object
 
 
 def error_event(endpoint: str, error: dict[str, Any]) -> bytes:
     """The terminal error event of a stream. `error` is the OpenAI-shaped error object."""
-    if endpoint in ("/v1/chat/completions", "/v1/completions"):
+    if endpoint in _CHUNKS:
         return format_event(_encode({"error": error}))
     return format_event(_encode({**error, "type": "error", "error": error}), b"error")

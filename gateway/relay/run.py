@@ -25,7 +25,7 @@ from gateway.errors import (
 from gateway.exchange.amend import completed, unprovable
 from gateway.exchange.assemble import assemble
 from gateway.exchange.release import Hold
-from gateway.exchange.render import Verification, splice, verification_event
+from gateway.exchange.render import Verification, splice, stream_end
 from gateway.exchange.reply import Question, Reply
 from gateway.exchange.rules import RULES
 from gateway.exchange.sse import Framer
@@ -493,13 +493,13 @@ class Run(Ends):
         if got.end is None:
             await self.sink.answer(self.headers(facts), got.body if shown is None else splice(got.body, shown))
             return
-        last = b""
+        end = got.end
         if shown is not None:
-            last = verification_event(x.head.endpoint, facts.reply.observation.answer_id, x.head.model, shown)
+            end = stream_end(x.head.endpoint, facts.reply.observation.answer_id, x.head.model, shown, end)
         if not self.started:
             await self.sink.begin(self.headers(facts, stream=True))
             self.started = True
-        await self.sink.end(got.body + last + got.end)
+        await self.sink.end(got.body + end)
 
     def credit(self, member: Member) -> None:
         """The node served, and began to in the time that it took: what was waited for before is not its doing."""

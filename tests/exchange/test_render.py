@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.exchange.render import (
@@ -12,8 +14,9 @@ from gateway.exchange.render import (
     claims_map,
     executed_in,
     splice,
-    verification_event,
+    stream_end,
 )
+from gateway.exchange.sse import Framer, format_event
 from gateway.model.verdict import Claim
 
 VERIFICATION = Verification(
@@ -31,21 +34,38 @@ def test_the_member_is_spliced_in_last(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "kind"),
+    ("endpoint", "kind"), [("/v1/chat/completions", "chat.completion.chunk"), ("/v1/completions", "text_completion")]
+)
+def test_a_stream_of_chunks_gets_one_more(endpoint: str, kind: str) -> None:
+    """Nameless streams get a chunk without choices before their terminator."""
+    data = stream_end(endpoint, None, "m", VERIFICATION, b"data: [DONE]\n\n")
+    chunk, end = data.split(b"\n\n", 1)
+    document = json.loads(chunk.removeprefix(b"data: "))
+    assert document["verification"]["verdict"] == "affirming"
+    assert (document["object"], document["choices"]) == (kind, [])
+    assert end == b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "data"),
     [
-        ("/v1/chat/completions", "chat.completion.chunk"),
-        ("/v1/completions", "text_completion"),
-        ("/v1/responses", None),
-        ("/v1/messages", None),
+        ("/v1/responses", {"type": "response.completed", "response": {"metadata": {"a": "}"}}, "sequence_number": 7}),
+        ("/v1/responses", {"response": {"status": "incomplete"}, "type": "response.incomplete"}),
+        ("/v1/messages", {"type": "message_stop"}),
     ],
 )
-def test_the_event_has_the_form_of_its_api(endpoint: str, kind: str | None) -> None:
-    """Nameless streams get a chunk without choices, named ones an event of our own name."""
-    data = verification_event(endpoint, None, "m", VERIFICATION)
-    document = json.loads(data.split(b"data: ", 1)[1])
-    assert document["verification"]["verdict"] == "affirming"
-    assert (document.get("object"), document.get("choices")) == (kind, [] if kind else None)
-    assert data.startswith(b"event: veriroute.verification\n") is (kind is None)
+@pytest.mark.parametrize("named", [True, False])
+def test_a_stream_of_typed_events_gets_no_event_of_ours(endpoint: str, data: dict[str, Any], named: bool) -> None:
+    """Clients refuse types that they do not know, so the last event takes the member, and keeps its other bytes."""
+    end = format_event(json.dumps(data).encode(), data["type"].encode() if named else b"")
+    found = stream_end(endpoint, "id", "m", VERIFICATION, end)
+    (block,) = Framer(10_000).feed(found)
+    assert block.plain
+    document = json.loads(block.data or b"")
+    assert document == data | {"verification": document["verification"]}
+    assert document["verification"]["receipt"] == "01X"
+    member = b',"verification":' + msgspec.json.encode(VERIFICATION)
+    assert found.replace(member, b"") == end
 
 
 def test_claims_by_name() -> None:

@@ -396,7 +396,7 @@ def unknown_endpoint() -> tuple[bytes, World]:
 STREAMED = [
     (CHAT, {"id": "c1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": []}),
     (RESPONSES, {"type": "veriroute.verification"}),
-    (MESSAGES, {"type": "veriroute.verification"}),
+    (MESSAGES, {"type": "message_stop"}),
 ]
 
 
