@@ -61,6 +61,7 @@ _UNSENT = 256 * 1024
 #: How often a client that shut its sending side is looked at, and what makes one that is gone show it.
 _GLANCE_S = 0.2
 _PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_HTTP2 = b"PRI * HTTP/2"  # how its connection preface begins (RFC 9113, section 3.4)
 
 # What the reading side is in the middle of.
 _IDLE, _HEAD, _BODY, _BUSY, _CLOSING = range(5)
@@ -174,6 +175,8 @@ class FrontProtocol(HttpToolsProtocol):
         try:
             self._parse(data)
         except httptools.HttpParserError:
+            if data.startswith(_HTTP2):  # no request line of HTTP/1.1 in the parser's eyes
+                self._refuse(VersionNotSupported("This server speaks HTTP/1.1."))
             self._refuse(BadRequest("The request is not HTTP/1.1 as RFC 9112 has it."))
         if self._phase in (_HEAD, _BODY):
             # What a segment held of an earlier message is not known, and then it does not count.
