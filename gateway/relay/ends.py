@@ -339,6 +339,8 @@ class Ends:
             (b"x-receipt-id", receipt),
             (b"x-request-id", receipt),
         ]
+        if self.x.head.endpoint == "/v1/messages":
+            found.append((b"request-id", receipt))
         if stream:
             found += [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
         return found

@@ -193,6 +193,7 @@ def test_messages(shared: Gateway) -> None:
         answer = client.post("/v1/messages", json=body, headers={"x-api-key": shared.key})
         assert answer.status_code == 200, answer.text
         assert answer.json()["verification"]["verdict"] == "affirming"
+        assert answer.headers["request-id"] == answer.json()["verification"]["receipt"]  # where the Anthropic SDKs look
         text = client.post("/v1/messages", json={**body, "stream": True}, headers={"x-api-key": shared.key}).text
     names = [line[7:] for line in text.splitlines() if line.startswith("event: ")]
     assert names[0] == "message_start"
