@@ -56,9 +56,14 @@ def render(
     extra: Mapping[str, object] | None = None,
     *,
     close: bool = False,
+    path: str = "",
 ) -> tuple[int, Headers, bytes]:
-    """The whole answer: status, headers (lower-case names) and JSON body. `close` ends the connection after it."""
-    body = msgspec.json.encode({"error": error_object(error, receipt, extra)})
+    """The whole answer: status, headers (lower-case names) and JSON body. `close` ends the connection after it.
+
+    On the `path` of Anthropic's API the body has that API's `type` too, without which its clients may not read it.
+    """
+    own = {"type": "error"} if path == "/v1/messages" else {}
+    body = msgspec.json.encode({**own, "error": error_object(error, receipt, extra)})
     headers = [*_FIXED, (b"content-length", str(len(body)).encode())]
     if error.retryable:
         headers.append(_RETRY)

@@ -97,7 +97,7 @@ class Inference:
             incoming = await self._accept(scope, receive)
         except VerirouteError as error:
             self.refusals.note(error, self._keys.key_id(scope["headers"]))
-            status, headers, body = render(error)
+            status, headers, body = render(error, path=scope["path"])
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": body})
             return
@@ -188,6 +188,7 @@ class AsgiSink:
 
     def __init__(self, scope: Any, receive: Any, send: Any) -> None:
         self._send = send
+        self._path = scope["path"]
         self._callback: Callable[[], None] | None = None
         self.gone = False
         self._watcher: asyncio.Task[None] | None = None
@@ -215,7 +216,7 @@ class AsgiSink:
         await self._put({"type": "http.response.body", "body": data})
 
     async def refuse(self, error: VerirouteError, receipt: str, extra: dict[str, object], headers: Headers) -> None:
-        status, own, body = render(error, receipt, extra)
+        status, own, body = render(error, receipt, extra, path=self._path)
         names = {name for name, _ in headers}
         own = [(name, value) for name, value in own if name not in names]
         await self._put({"type": "http.response.start", "status": status, "headers": [*headers, *own]})

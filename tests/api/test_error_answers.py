@@ -7,7 +7,7 @@ import json
 import pytest
 
 from gateway import errors
-from gateway.api.errors import event, render
+from gateway.api.errors import error_object, event, render
 
 
 def every_error() -> list[type[errors.VerirouteError]]:
@@ -63,6 +63,17 @@ def test_details_stand_inside_the_error_object_and_replace_nothing() -> None:
     assert found["receipt"] == "01ARZ3NDEKTSV4RRFFQ69G5FAV"
     assert dict(headers)[b"x-veriroute-receipt"] == b"01ARZ3NDEKTSV4RRFFQ69G5FAV"
     assert dict(headers)[b"connection"] == b"close"
+
+
+@pytest.mark.parametrize(
+    ("path", "beside"), [("/v1/messages", {"type": "error"}), ("/v1/chat/completions", {}), ("", {})]
+)
+def test_an_error_has_the_form_of_its_api(path: str, beside: dict[str, str]) -> None:
+    """Anthropic's API says that a body is an error, OpenAI's does not; the error is the same."""
+    error = errors.BadRequest("x", param="model")
+    _, headers, body = render(error, path=path)
+    assert json.loads(body) == {**beside, "error": error_object(error)}
+    assert int(dict(headers)[b"content-length"]) == len(body)
 
 
 def test_the_error_event_is_one_line_of_data() -> None:

@@ -190,6 +190,9 @@ def test_messages(shared: Gateway) -> None:
         answer = client.post("/v1/messages", json=body, headers={"x-api-key": shared.key, "authorization": ""})
         assert answer.status_code == 400  # two credentials
         del client.headers["authorization"]
+        for refused in ({"x-api-key": "vr-x"}, {"x-api-key": shared.key, "x-veriroute-policy": "strict"}):
+            told = client.post("/v1/messages", json=body, headers=refused)
+            assert (told.json()["type"], told.is_error) == ("error", True)
         answer = client.post("/v1/messages", json=body, headers={"x-api-key": shared.key})
         assert answer.status_code == 200, answer.text
         assert answer.json()["verification"]["verdict"] == "affirming"
