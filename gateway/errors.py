@@ -53,6 +53,8 @@ class VerirouteError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
     retryable: bool = False
+    #: Seconds after which a retryable error is worth another try.
+    retry_after_s: int = 1
 
     def __init__(self, message: str, *, param: str | None = None, reason: str | None = None) -> None:
         # A file's name may be no UTF-8, and an error that names it has to be sent, and logged, all the same.

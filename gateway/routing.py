@@ -206,6 +206,11 @@ def _health_reason(health: Health, now_mono: float, let_in: bool) -> str | None:
     return None
 
 
+def out_for(health: Health, now_mono: float) -> float:
+    """For how many seconds yet a node with this health is used for nothing; 0 when it may be."""
+    return max(health.quarantined_until - now_mono, health.circuit_until - now_mono, 0.0)
+
+
 def _form_reason(view: NodeView, policy: CompiledPolicy, stream: bool) -> str | None:
     # Known before the prompt leaves, so it costs nobody a prompt to find out.
     capabilities = view.session.capabilities if view.session else frozenset()

@@ -18,11 +18,11 @@ from gateway.errors import InvalidKey, MethodNotAllowed, VerirouteError
 
 Headers = list[tuple[bytes, bytes]]
 
-#: Seconds after which a retryable error is worth another try.
-RETRY_AFTER_S = 1
+#: The longest, in seconds, that the SDKs wait because a `retry-after` asks for it: for a longer one they take their own
+#: backoff of a second or so, in vain, and each try is one more receipt.
+PATIENCE_S = 60
 
 _FIXED: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-_RETRY = (b"retry-after", str(RETRY_AFTER_S).encode())
 _NO_RETRY = (b"x-should-retry", b"false")
 _CLOSE = (b"connection", b"close")
 _CHALLENGE = (b"www-authenticate", b"Bearer")  # RFC 9110 section 15.5.2: with every 401
@@ -65,9 +65,11 @@ def render(
     own = {"type": "error"} if path == "/v1/messages" else {}
     body = msgspec.json.encode({**own, "error": error_object(error, receipt, extra)})
     headers = [*_FIXED, (b"content-length", str(len(body)).encode())]
+    in_vain = error.status >= 500
     if error.retryable:
-        headers.append(_RETRY)
-    elif error.status >= 500:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+        in_vain = error.retry_after_s > PATIENCE_S
+    if in_vain:
         headers.append(_NO_RETRY)
     if isinstance(error, InvalidKey):
         headers.append(_CHALLENGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable
 
 import msgspec
@@ -26,7 +27,7 @@ from gateway.model.verdict import Outcome, Release
 from gateway.policy.decide import Decision
 from gateway.policy.machine import TEE_RULES
 from gateway.recorder import Ending
-from gateway.routing import node_at_fault
+from gateway.routing import node_at_fault, out_for
 from gateway.upstream.connection import Connection
 from gateway.upstream.errors import ChannelError, ChannelTimeout, NotReached
 from gateway.upstream.head import ResponseHead
@@ -212,9 +213,16 @@ class Ends:
             # An SDK that tries again at once helps only where time does; each try would be one more receipt, and with
             # a prompt that has left one more to pay.
             error.retryable = not self.x.sent and bool(reasons & PASSING)
+            error.retry_after_s = self.back_after_s()
         release = Release.WITHHELD if self.x.sent else Release.REFUSED
         ending = Ending(verdict=Outcome.NONE, release=release, status=error.status, reason=first)
         await self.refuse(error, ending, None, extra={"nodes": nodes})
+
+    def back_after_s(self) -> int:
+        """Seconds until the first of the nodes that are out for a while may be used again, as far as that is known."""
+        passing = [self.fleet.members.get(rejected.node) for rejected in self.x.rejected if rejected.reason in PASSING]
+        now = self.relay.mono()
+        return max(1, math.ceil(min((out_for(m.view.health, now) for m in passing if m is not None), default=1)))
 
     def passed_over(self) -> list[dict[str, str]]:
         """Each node that was not used: its reason, and where more is known what is behind it, as `rule` (of the

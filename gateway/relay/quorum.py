@@ -223,6 +223,7 @@ class Quorate(Run):
             reason="operators_too_few",
         )
         error.retryable = any(r.reason in PASSING for r in self.x.rejected)
+        error.retry_after_s = self.back_after_s()
         ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason="operators_too_few")
         await self.refuse(error, ending, None, extra={"nodes": nodes})
 

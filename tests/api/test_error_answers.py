@@ -38,6 +38,15 @@ def test_a_retry_is_invited_or_forbidden_never_left_to_the_sdk(cls: type[errors.
     assert (named.get(b"x-should-retry") == b"false") == (cls.status >= 500 and not cls.retryable)
 
 
+@pytest.mark.parametrize(("seconds", "retry"), [(1, None), (60, None), (61, b"false"), (3600, b"false")])
+def test_a_wait_that_no_sdk_has_is_told_and_not_invited(seconds: int, retry: bytes | None) -> None:
+    """They would try again after a second or two instead, in vain."""
+    error = errors.NoEligibleNode("x")
+    error.retry_after_s = seconds
+    named = dict(render(error)[1])
+    assert (named[b"retry-after"], named.get(b"x-should-retry")) == (str(seconds).encode(), retry)
+
+
 def test_what_a_path_takes_and_how_to_show_a_key_are_said() -> None:
     """405 carries Allow and 401 a challenge (RFC 9110 sections 15.5.6 and 15.5.2); no other error has either."""
     assert dict(render(errors.MethodNotAllowed("x", allow="POST"))[1])[b"allow"] == b"POST"

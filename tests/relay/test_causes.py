@@ -25,7 +25,7 @@ from gateway.app import Gateway
 from gateway.fleet.fleet import CAUSE_MAX, UNLISTED
 from gateway.model.admin import NodeView
 from gateway.policy_files import read_policy
-from gateway.routing import FAILURES_TO_OPEN
+from gateway.routing import CIRCUIT_S, FAILURES_TO_OPEN, QUARANTINE_S
 from gateway.settings import database, load
 
 __all__ = ["gateway", "node"]
@@ -54,7 +54,7 @@ def nobody() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-async def refused(gateway: Gateway, reason: str, cause: str) -> None:
+async def refused(gateway: Gateway, reason: str, cause: str) -> Answer:
     """The agent, whoever asks for the nodes, and the receipt are told `reason` and `cause`."""
     answer = await ask(gateway)
     assert (answer.status, answer.error["code"], answer.error["reason"]) == (503, "no_eligible_node", reason)
@@ -62,6 +62,7 @@ async def refused(gateway: Gateway, reason: str, cause: str) -> None:
     assert f"n: {reason} ({cause})" in answer.error["message"]
     assert (listed(gateway).reason, listed(gateway).cause) == (reason, cause)
     assert rejected(gateway, answer) == answer.error["nodes"]
+    return answer
 
 
 def rejected(gateway: Gateway, answer: Answer) -> list[dict[str, str]]:
@@ -140,19 +141,23 @@ async def test_a_node_that_policy_names(gateway: Gateway, tmp_path: Path, sectio
 
 
 async def test_a_node_that_failed_too_often(gateway: Gateway, node: ScriptedNode) -> None:
-    """How the last request to it failed."""
+    """How the last request to it failed, and in how many seconds it may be asked again."""
     node.script = node.json(b"{}", status=500)
     for _ in range(FAILURES_TO_OPEN):
         await ask(gateway)
-    await refused(gateway, "circuit_open", "status_500")
+    answer = await refused(gateway, "circuit_open", "status_500")
+    assert 1 < int(answer.headers["retry-after"]) <= CIRCUIT_S
+    assert "x-should-retry" not in answer.headers
     assert listed(gateway).state == "circuit_open"
 
 
 async def test_a_node_that_was_caught(gateway: Gateway, node: ScriptedNode) -> None:
-    """Which check it failed."""
+    """Which check it failed, and in how many seconds it may be asked again, for which no SDK waits."""
     node.script = node.json(ANSWER, covered=b"other")
     await ask(gateway)
-    await refused(gateway, "quarantined", "response_bound")
+    answer = await refused(gateway, "quarantined", "response_bound")
+    assert QUARANTINE_S - 30 < int(answer.headers["retry-after"]) <= QUARANTINE_S
+    assert answer.headers["x-should-retry"] == "false"
     assert listed(gateway).state == "quarantined"
 
 

@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 
 from gateway.model.verdict import Outcome
 from gateway.policy import Decision
-from gateway.routing import Health, node_at_fault, on_attempt, on_end, on_failure, on_success, on_wait, quarantine
+from gateway.routing import (
+    Health,
+    node_at_fault,
+    on_attempt,
+    on_end,
+    on_failure,
+    on_success,
+    on_wait,
+    out_for,
+    quarantine,
+)
 
 
 def failed(times: int, now: float = 0.0, health: Health | None = None) -> Health:
@@ -150,3 +160,11 @@ def test_what_the_model_wrote_is_not_held_against_the_node(failing: tuple[str, .
     verdict = Outcome.CONTRAINDICATED if failing else Outcome.NONE
     assert node_at_fault(Decision(verdict, False, None, failing)) is fault
     assert node_at_fault(Decision(Outcome.WARNING, False, None, failing)) is False
+
+
+def test_how_long_a_node_is_out() -> None:
+    """Until both are over; not at all where neither is under way."""
+    assert out_for(Health(), 50.0) == 0.0
+    assert out_for(Health(quarantined_until=40.0, circuit_until=49.0), 50.0) == 0.0
+    assert out_for(Health(quarantined_until=57.5, circuit_until=52.0), 50.0) == 7.5
+    assert out_for(Health(circuit_until=52.0), 50.0) == 2.0
