@@ -457,7 +457,7 @@ class Fleet:
         log.warning("network.undiscovered", network=network, reason=reason)
         for node in configured:
             if node.id in self.unresolved:
-                self.unresolved[node.id] = reason
+                self.unresolved[node.id] = _coded(reason)
 
     def _replace(self, network: str, configured: list[Node], found: Discovered) -> None:
         """The members of `network` are those that were found; one that is unchanged keeps its session and health.
@@ -490,7 +490,7 @@ class Fleet:
         self._listed()
         for node in configured:
             self.unresolved.pop(node.id, None)
-        self.unresolved.update(found.unresolved)
+        self.unresolved.update({node: _coded(reason) for node, reason in found.unresolved.items()})
         for alarm in found.alarms:
             self._alarm(network, alarm)
 
@@ -652,6 +652,11 @@ def _usable(session: AttestedSession) -> bool:
 def _unendorsed(session: AttestedSession) -> bool:
     """Whether its evidence was held against nothing, as we lacked the vendor's documents: they may come in a moment."""
     return any(check.id == "evidence" and check.reason in PROBLEMS for check in session.checks)
+
+
+def _coded(reason: str) -> str:
+    """The reason for which an adapter brings no node, in errors and receipts: a code, never its words for a person."""
+    return reason if _CODE.match(reason) else UNLISTED
 
 
 def _enough(members: Sequence[Member], policy: CompiledPolicy) -> bool:

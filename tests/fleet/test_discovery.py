@@ -138,6 +138,7 @@ async def test_a_registry_is_asked_when_it_is_due_and_not_before() -> None:
     [
         (UpstreamFailed("no", reason="rpc_quorum"), "rpc_quorum"),
         (UpstreamFailed("no"), "discovery_failed"),
+        (UpstreamFailed("no", reason="see \x1b[2J my page"), "unlisted"),
         (ValueError("SECRET"), "adapter_failed"),
         (SystemExit("SECRET"), "adapter_failed"),
         (asyncio.CancelledError(), "adapter_failed"),
@@ -196,6 +197,14 @@ async def test_what_fits_the_contract_is_taken_as_it_came() -> None:
     assert world.fleet.members["a"].node is listed
     assert world.fleet.members["b"].node == node("b", 9002)
     assert Rejected("any", "unlisted") in await world.reasons()
+
+
+@pytest.mark.parametrize("words", ["no such TEE", "a\n", "", "x" * 65, "\x1b[2J"])
+async def test_what_a_registry_says_of_a_node_is_a_code_or_unlisted(words: str) -> None:
+    """It stands in errors and receipts, where nobody else's text belongs."""
+    world = World(Discovered((), {"any": words}))
+    assert await world.look() == []
+    assert await world.reasons() == (Rejected("any", "unlisted"),)
 
 
 async def test_a_lookup_that_is_cancelled_ends() -> None:
