@@ -186,7 +186,7 @@ def _served(node: tuple[str, str, str], model: str, seed: bytes) -> Served:
 
 def _route(plot: Plot, dice: int) -> Route:
     if plot.release is Release.REFUSED:
-        gone = tuple(Rejected(name, "evidence_expired") for name, _, _ in _NODES)
+        gone = tuple(Rejected(name, "session_expired", "connect_failed") for name, _, _ in _NODES)
         return Route("refused", 0, len(gone), gone)
     if dice % 5 == 0:
         return Route("fallback", 2, 3, (Rejected(_DISHONEST[0], "keyset_valid", "keyset_expired"),))
