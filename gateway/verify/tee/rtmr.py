@@ -9,6 +9,7 @@ carries no name, so names are believed by these rules and no others:
 - A name is read from entries of type 0x08000001 in RTMR3 only, and its digest is computed from name and payload.
 - Every entry of RTMR3 is of that type. An entry of another type has a digest that anyone may have put beside any text:
   one such entry could carry a forged name, or hide the genuine `system-ready`.
+- The labels that newer guests give to the ACPI entries of RTMR0 (`acpi-loader` and its kin) are passed over, unread.
 - Only entries before the first `system-ready` are the system's. What follows, the application wrote.
 - Among the system's, a name stands once. `init-script-hash` alone may repeat: the guest writes one a script.
 
@@ -16,6 +17,8 @@ Digest of a runtime event, SHA-384 of (docs/verification.md; dstack `cc-eventlog
 
     v1   01 00 00 08 || ":" || name || ":" || payload
     v2   JCS of {"name": name, "payload": "<hex>", "type": 134217729}
+
+An entry may bring these bytes, as hex, in a member `preimage`: then they have to give its digest.
 
 The two preimages differ in their first byte, so a digest that is stated says itself which one it is. One that is left
 empty (the `tdx-lite` form) is computed, by the version that the entry or the caller names. In v1 a name with a colon
@@ -48,6 +51,9 @@ MAX_NAME = 128
 MAX_PAYLOAD = 64 * 1024
 
 _REPEATABLE = "init-script-hash"
+#: Register, type and names of the boot entries that a guest labels itself (dstack `cc-eventlog/src/tdx.rs`).
+_ACPI = 0, 10
+_ACPI_LABELS = frozenset(("acpi-loader", "acpi-rsdp", "acpi-tables"))
 _TYPE = RUNTIME_EVENT.to_bytes(4, "little")
 
 
@@ -70,6 +76,7 @@ class _Entry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fie
     event: Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
     event_payload: str
     version: Annotated[int, msgspec.Meta(ge=1, le=2)] | None = None
+    preimage: str | None = None
 
 
 _decode = msgspec.json.Decoder(list[_Entry]).decode
@@ -114,7 +121,7 @@ def parse_event_log(data: bytes, *, version: int = 1) -> EventLog:
     docs/verification.md.
     """
     entries = _entries(data)
-    events = [_event(entry, index, version) for index, entry in enumerate(entries)]
+    events = [_checked(entry, index, version) for index, entry in enumerate(entries)]
     system, application = _split(events)
     return EventLog(tuple(events), system, application, sum(not entry.digest for entry in entries))
 
@@ -193,6 +200,19 @@ def _canonical(data: bytes) -> list[_Entry] | None:
     return entries if _encode(entries) == data else None
 
 
+def _checked(entry: _Entry, index: int, version: int) -> Event:
+    event = _event(entry, index, version)
+    if entry.preimage is not None:
+        preimage = _hex(entry.preimage, index, MAX_LOG_BYTES)
+        if hashlib.sha384(preimage).digest() != event.digest:
+            raise NotAuthentic(
+                "the digest of an event is not that of its preimage",
+                reason="event_digest",
+                found=f"event {index} {plain(entry.event, 40)}".rstrip(),
+            )
+    return event
+
+
 def _event(entry: _Entry, index: int, version: int) -> Event:
     payload = _hex(entry.event_payload, index, MAX_PAYLOAD)
     digest = _hex(entry.digest, index, 48)
@@ -220,7 +240,8 @@ def _event(entry: _Entry, index: int, version: int) -> Event:
 
 
 def _boot(entry: _Entry, index: int, digest: bytes, payload: bytes) -> Event:
-    if entry.event or entry.imr == RUNTIME_REGISTER:
+    labelled = (entry.imr, entry.event_type) == _ACPI and entry.event in _ACPI_LABELS
+    if (entry.event and not labelled) or entry.imr == RUNTIME_REGISTER:
         # the digest of such an entry says nothing about its name and payload
         raise NotAuthentic(
             "an entry that is no runtime event carries a name or extends RTMR3",

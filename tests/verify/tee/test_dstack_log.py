@@ -111,6 +111,34 @@ def test_pitfall_name_on_a_boot_register() -> None:
     assert refusal(log).reason == "event_relabelled"
 
 
+def test_labels_of_acpi_entries_are_passed_over() -> None:
+    """Newer guests label the ACPI entries of RTMR0: those labels alone, there alone, are no lie, and no names."""
+    log = booted().boot(0, b"another", 0xA).system(HASH)
+    before = parse_event_log(log.json())
+    acpi = [entry for entry in log.entries if entry["event_type"] == 0xA]
+    for entry, label in zip(acpi, ("acpi-loader", "acpi-tables"), strict=True):
+        entry["event"] = label
+    assert parse_event_log(log.json()) == before
+    for change in ({"event": "app-id"}, {"imr": 1}, {"event_type": 1}, {"imr": 3}):
+        other = Log()
+        other.entries = [{**acpi[0], **change}]
+        assert refusal(other).reason == "event_relabelled"
+
+
+@pytest.mark.parametrize("empty_digests", [False, True])
+def test_preimages_have_to_give_their_digests(empty_digests: bool) -> None:
+    """Newer guests show what the digest of an event of version 2 is over; other bytes contradict it."""
+    log = Log(2, empty_digests=empty_digests).system(HASH)
+    for entry in log.entries:
+        document = {"name": entry["event"], "payload": entry["event_payload"], "type": RUNTIME}
+        entry |= {"version": 2, "preimage": json.dumps(document, separators=(",", ":")).encode().hex()}
+    assert list(replay(parse_event_log(log.json()))) == log.rtmrs()
+    log.entries[2]["preimage"] = log.entries[1]["preimage"]
+    assert refusal(log).reason == "event_digest"
+    log.entries[2]["preimage"] = "XY"
+    assert "lower-case hex" in str(refusal(log))
+
+
 def test_pitfall_last_wins() -> None:
     """A name that the system measured twice is refused, so that neither the first nor the last can win."""
     log = Log().runtime("compose-hash", HASH).runtime("compose-hash", b"\1" * 32).runtime("system-ready")
