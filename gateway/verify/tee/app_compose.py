@@ -18,6 +18,8 @@ from gateway.errors import FormatError
 
 MAX_BYTES = 512 * 1024
 MAX_ENVS = 512
+#: Each stands with its hash in the session's document, where it takes 25 times the room that it may take here.
+MAX_SCRIPTS = 512
 #: Scripts that the guest runs itself, as root and before any container; each is part of the hashed text.
 SCRIPTS = ("init_script", "pre_launch_script", "bash_script")
 COMPOSE_RUNNERS = ("docker-compose", "nerdctl-compose")
@@ -73,6 +75,8 @@ def _text(value: Mapping[str, Any], member: str) -> str | None:
 def _scripts(member: str, value: object) -> list[Script]:
     """A script, or a list of scripts; an empty one runs nothing."""
     texts = value if isinstance(value, list) else [] if value is None else [value]
+    if len(texts) > MAX_SCRIPTS:
+        raise FormatError(f"app-compose: {member} has more than {MAX_SCRIPTS} scripts")
     scripts = []
     for text in texts:
         if not isinstance(text, str):

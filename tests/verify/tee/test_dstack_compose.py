@@ -15,7 +15,7 @@ from tee_worlds.dstack import COMPOSE, DIGEST, app_compose
 from gateway.crypto.canonical import jcs
 from gateway.errors import FormatError
 from gateway.verify.tee import compose, yaml_tree
-from gateway.verify.tee.app_compose import MAX_ENVS, Script, compose_hash, parse_app_compose
+from gateway.verify.tee.app_compose import MAX_ENVS, MAX_SCRIPTS, Script, compose_hash, parse_app_compose
 from gateway.verify.tee.compose import read_compose
 from gateway.verify.tee.yaml_tree import read_yaml
 
@@ -279,6 +279,7 @@ def test_app_compose(members: dict[str, Any], field: str, value: Any) -> None:
         (app_compose(docker_compose_file={}), "docker_compose_file is not a text"),
         (app_compose(pre_launch_script=1), "neither a text"),
         (app_compose(init_script=["a", 1]), "neither a text"),
+        (app_compose(init_script=["a"] * (MAX_SCRIPTS + 1)), "more than 512 scripts"),
         (app_compose(allowed_envs="A"), "allowed_envs"),
         (app_compose(allowed_envs=[1]), "allowed_envs"),
         (app_compose(allowed_envs=["A"] * (MAX_ENVS + 1)), "allowed_envs"),
