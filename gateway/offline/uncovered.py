@@ -36,6 +36,8 @@ ECHOED = frozenset(
     }
 )
 _OURS = "verification"
+#: Where the last event of a stream of /v1/responses has the whole answer.
+_HELD = "response"
 #: Where an answer has its parts, or blocks, all of whose texts earlier versions committed to as one.
 _PARTS = {"/v1/responses": "output", "/v1/messages": "content"}
 _ANSWERS = ("choices", "output", "content", "data", "results")
@@ -54,9 +56,27 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 def read_saved(request: RequestPart, document: Mapping[str, Any], data: bytes) -> Saved:
-    """The answer to `request` in `data`, which reads strictly as `document`. Total."""
+    """The answer to `request` in `data`, which reads strictly as `document`: that, or a stream's last event. Total."""
     if request.endpoint not in READABLE:
         return Saved(Content(), there=False, left=("the whole answer: its endpoint is not known here",))
+    if request.stream and request.endpoint == "/v1/responses" and isinstance(document.get(_HELD), dict):
+        return _held(request, document)
+    return _answer(request, document, data)
+
+
+def _held(request: RequestPart, event: Mapping[str, Any]) -> Saved:
+    """The answer within the last event of a stream, where SDKs find it, and what the event has beside it."""
+    answer = event[_HELD]
+    found = _answer(request, answer, msgspec.json.encode(answer))
+    walk = _Walk()
+    walk.event(event)
+    if answer.get(_OURS) is not None:  # ours stands beside the answer: what has that name within it is somebody's word
+        walk.left.append(f"{_HELD}.{_OURS}")
+    left, about = (*walk.left, *found.left), dict.fromkeys((*walk.about, *found.about))
+    return msgspec.structs.replace(found, left=left, about=tuple(about))
+
+
+def _answer(request: RequestPart, document: Mapping[str, Any], data: bytes) -> Saved:
     observation, content, _ = read_answer(Head(request.endpoint, "", stream=False, n=1, tools=frozenset()), data)
     if observation.malformed is not None:
         return Saved(content, left=(f"the whole answer: {observation.malformed}",))
@@ -94,6 +114,9 @@ class _Walk:
 
     def whole(self, document: Mapping[str, Any]) -> None:
         self._members(document, "", (_OURS,))
+
+    def event(self, document: Mapping[str, Any]) -> None:
+        self._members(document, "", (_HELD, _OURS))
 
     def chat(self, document: Mapping[str, Any]) -> None:
         for choice in self._choice(document):

@@ -395,7 +395,7 @@ def unknown_endpoint() -> tuple[bytes, World]:
 
 STREAMED = [
     (CHAT, {"id": "c1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": []}),
-    (RESPONSES, {"type": "veriroute.verification"}),
+    (RESPONSES, {"type": "response.completed", "sequence_number": 7}),
     (MESSAGES, {"type": "message_stop"}),
 ]
 
@@ -421,6 +421,33 @@ def test_a_stream_that_a_client_put_together_shows_its_text():
     assert from_stream(CHAT, chat(), chat())[0] == 0
     assert from_stream(CHAT, chat(), chat(content="FORGED"))[0] == 1
     assert from_stream(CHAT, chat(), chat(content=""))[0] == 1
+
+
+def last_event(answer: dict[str, Any], **members: Any) -> tuple[int, list[Line]]:
+    """`response.completed` of a stream whose receipt is of the genuine text, saved whole, with `answer` in it."""
+    event = {"type": "response.completed", "sequence_number": 7, "response": answer, **members}
+    return from_stream(RESPONSES, GENUINE["response"][1], event)
+
+
+def test_the_last_event_of_responses_shows_its_answer():
+    """Saved whole, its `response` is the answer: its text is held against the receipt, the rest is named."""
+    whole = GENUINE["response"][1]
+    code, lines = last_event(whole)
+    assert code == 0
+    assert [line.about for line in lines if line.outcome is Outcome.AFFIRMING] == [RESPONSE_CONTENT]
+    assert last_event(responses(message_item(TEXT_PART | {"text": "FORGED"})))[0] == 1
+    assert last_event(responses(message_item(TEXT_PART), FUNCTION_ITEM))[0] == 1
+    assert last_event({"output": "FORGED"})[0] == 1
+    thought = {"type": "reasoning", "content": "so"}
+    for answer, members, name in (
+        (whole, {"output": whole["output"]}, "output"),
+        (whole, {"note": "FORGED"}, "note"),
+        (whole | {"verification": {"verdict": "affirming"}}, {}, "response.verification"),
+        (whole | {"response": whole}, {}, "response"),
+        (whole | {"output": [*whole["output"], thought]}, {}, "output[1].content"),
+    ):
+        code, lines = last_event(answer, **members)
+        assert (code, unproven(lines)) == (3, name)
 
 
 def test_a_member_that_stands_twice_is_refused():
