@@ -164,6 +164,16 @@ def test_a_report_says_the_same_online_and_saved(members: dict[str, Any]) -> Non
     assert (now.claims.measurements, now.claims.raw) == (then.claims.measurements, then.claims.raw)
 
 
+def test_a_log_elsewhere_in_a_report_is_looked_at_by_nobody() -> None:
+    """What stands outside of the evidence no gateway saw, so it is not found in the archived report either."""
+    document = json.loads(report(shown(event_log=None, app_compose=None)))
+    log = GUEST.log.json().decode()
+    raw = json.dumps({**document, "event_log": log, "tcb_info": {"app_compose": "{}"}}).encode()
+    assert (found(raw).outcome, found(raw).reason) == (Outcome.NONE, "no_event_log")
+    assert "no_event_log" in [check.reason for check in offline(raw).checks]
+    assert "compose_hash" not in offline(raw).claims.measurements
+
+
 def test_a_log_that_holds() -> None:
     """It is affirmed, and what the system measured is among the measurements."""
     raw = report(shown())
