@@ -48,6 +48,8 @@ _OTHER_NAMES = {"sev-snp": "snp", "aws-nitro": "nitro"}
 LOGGED = "tdx"
 #: The checks of `tee.dstack` that a log fails which is not what the machine measured, or is beside another document.
 _OF_LOG = ("rtmr_log", "rtmr_replay", "compose_bound")
+#: What keeps a log that may be true from telling what the system measured. It says as much as no log, which is no lie.
+_UNTOLD = frozenset(("system_not_ready", "event_twice", "event_name", "event_payload"))
 
 
 class TeeEvidence(msgspec.Struct, frozen=True):
@@ -133,7 +135,8 @@ def event_log(result: TeeResult) -> Check:
     wrong = [check for check in found if check.outcome is Outcome.CONTRAINDICATED]
     replayed = [check for check in found if check.id == "rtmr_replay"]
     deciding = next(iter(wrong + replayed), Check("event_log", Outcome.NONE, "no_event_log"))
-    return msgspec.structs.replace(deciding, id="event_log")
+    outcome = Outcome.NONE if deciding.reason in _UNTOLD else deciding.outcome
+    return msgspec.structs.replace(deciding, id="event_log", outcome=outcome)
 
 
 def _gpu(payload: bytes, cpu: TeeClaims, collateral: Mapping[str, bytes], roots: TrustRoots, now: float) -> TeeClaims:

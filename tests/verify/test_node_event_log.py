@@ -119,7 +119,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "b29-boot": ({"event_log": altered(lambda log: log[0].update(event="compose-hash"))}, "event_relabelled"),
     "other-registers": ({"event_log": Guest(b"{}").log.json().decode()}, "replay_mismatch"),
-    "not-ready": ({"event_log": altered(lambda log: log.pop())}, "system_not_ready"),
     "too-long": ({"event_log": " " * MAX_LOG_BYTES + "[]"}, "malformed"),
     "too-many": ({"event_log": json.dumps(json.loads(GUEST.log.json())[:1] * (MAX_EVENTS + 1))}, "malformed"),
     "no-json": ({"event_log": "[{"}, "malformed"),
@@ -137,6 +136,28 @@ def test_b29_a_log_that_is_not_what_was_measured(row: str) -> None:
     assert reason in [check.reason for check in offline(raw).checks if check.outcome is Outcome.CONTRAINDICATED]
     refused = decide(session(raw, online(raw)), policy(), Phase.NODE)
     assert (refused.verdict, refused.permit, refused.reason) == (Outcome.CONTRAINDICATED, False, "event_log")
+
+
+#: Logs that replay, of guests whose system measured in another way -> reason.
+UNTOLD: dict[str, Guest] = {
+    "system_not_ready": Guest(log=booted().runtime("compose-hash", GUEST.hash)),
+    "event_twice": Guest(log=booted().runtime("os-image-hash", bytes(32)).system(GUEST.hash)),
+    "event_name": Guest(log=booted().system(GUEST.hash).runtime("an:event")),
+    "event_payload": Guest(log=booted().system(GUEST.hash, mr_kms=b"k")),
+}
+
+
+@pytest.mark.parametrize("reason", UNTOLD)
+def test_a_log_that_does_not_tell_what_was_measured_is_worth_none(reason: str) -> None:
+    """It may be true, so it is held against nobody; and nothing is taken from it, so whoever asks for it is not served."""
+    raw = report(shown(UNTOLD[reason]))
+    tee = online(raw)
+    assert (found(raw).outcome, found(raw).reason) == (Outcome.NONE, reason)
+    assert "compose_hash" not in tee.claims.measurements
+    assert decide(session(raw, tee), policy(), Phase.NODE).permit
+    missed = decide(session(raw, tee), policy(', "event_log"'), Phase.NODE)
+    assert (missed.verdict, missed.permit, missed.missing) == (Outcome.NONE, False, ("event_log",))
+    assert violations(judge(tee.claims, rules(APPROVED))) == ("measurement_unknown",)
 
 
 def policy(require: str = "", tee: str = "") -> Any:
