@@ -43,6 +43,7 @@ from gateway.routing import (
 from gateway.settings import is_local
 from gateway.text import plain
 from gateway.upstream.origin import Origin, parse_origin
+from gateway.verify.response import OTHER_KEYSET
 
 from .attest import Attestation, Attester, discovered
 from .collateral import PROBLEMS
@@ -104,6 +105,7 @@ class Member:
         self._doubted = -DOUBT_S
         #: Answers under a keyset that no session has shown yet: what fails, and what tells whether one does.
         self._unsettled: list[tuple[str, SignedUnder]] = []
+        self._excused = False  # whether answers were excused because its session has the keyset that they name
         self._rejected: dict[tuple[str, str], Rejected] = {}  # by reason and policy, until something happens to it
 
     @property
@@ -160,6 +162,9 @@ class Member:
         """There was an attempt to appraise it, whatever came of it."""
         self.last = attestation
         self._rejected.clear()
+        before, after = self.session, attestation.session
+        if after is not None and (before is None or before.keyset_digest != after.keyset_digest):
+            self._excused = False
 
     def enter(self) -> float:
         """An attempt begins. Gives back how long it is the one probe of a half-open circuit, 0 when it is none."""
@@ -215,15 +220,26 @@ class Member:
         session does not know: the node has changed its keys, or lies.
 
         It serves nobody until evidence that is asked for now says which (`settle`): whether a session is one that the
-        answer was `signed` under. Whoever makes us doubt again within `DOUBT_S` is convicted at once.
+        answer was `signed` under. One that came meanwhile says so at once. A change of keys excuses all the answers
+        that it meets, and counts as a failure; whoever needs another excuse within `DOUBT_S` is convicted.
         """
-        if signed is not None and self.session is not None and signed(self.session):
-            return  # there is a newer session by now
-        if signed is None or not (self._unsettled or self.doubtful()):
-            self.contradicted(reason)
+        known = signed is not None and self.session is not None and signed(self.session)
+        if known and self._excused:
             return
-        self._unsettled.append((reason, signed))
-        self._suspend()
+        if signed is None or not (self._unsettled or self._changed()):
+            self.contradicted(reason)
+        elif not known:
+            self._unsettled.append((reason, signed))
+            self._suspend()
+        self._excused = self._excused or known
+
+    def _changed(self) -> bool:
+        """Whether it may be taken to have changed its keys: it is asked for evidence then, at most once in `DOUBT_S`.
+        That is a failure as well, for who does so again and again and never serves in between."""
+        if not self.doubtful():
+            return False
+        self.failed(OTHER_KEYSET)
+        return True
 
     @property
     def unsettled(self) -> int:
@@ -232,23 +248,26 @@ class Member:
 
     def settle(self, session: AttestedSession | None, asked: int) -> None:
         """`session` is what came of evidence that was asked for when `asked` answers were unsettled. If its keys did
-        not sign those, the node is convicted; later answers may be of a keyset that it could not show yet."""
-        if session is None:
+        not sign those, the node is convicted, and also if they did, and not those that came since: that is one change
+        more. Evidence that was asked for before any of them may be of a keyset that is older, and is asked for anew."""
+        if session is None or not self._unsettled:
             return
-        judged, later = self._unsettled[:asked], self._unsettled[asked:]
-        false = [reason for reason, signed in judged if not signed(session)]
-        self._unsettled = [(reason, signed) for reason, signed in later if not signed(session)]
-        if false:
-            self.contradicted(false[0])
-        elif judged:
-            log.info("node.rekeyed", node=self.node.id, keyset=session.keyset_digest)
-        if self._unsettled:
+        if _unendorsed(session):  # held against nothing, so it tells nothing yet
             self._suspend()
+            return
+        left = [(reason, signed) for reason, signed in self._unsettled if not signed(session)]
+        self._excused = self._excused or len(left) < len(self._unsettled)
+        self._unsettled = [] if asked else left
+        if left and asked:
+            self.contradicted(left[0][0])
+        elif left:
+            self._suspend()
+            self.next_try = min(self.next_try, self.mono())
+        else:
+            log.info("node.rekeyed", node=self.node.id, keyset=session.keyset_digest)
 
     def _suspend(self) -> None:
-        now = self.mono()
-        self.view.lease_until = min(self.view.lease_until, now)
-        self.next_try = min(self.next_try, now)
+        self.view.lease_until = min(self.view.lease_until, self.mono())
 
     def contradicted(self, reason: str) -> None:
         """An answer of its was contraindicated: it serves nobody for a while, and is asked for evidence anew. One that

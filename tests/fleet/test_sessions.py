@@ -29,6 +29,7 @@ from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy.decide import Decision
 from gateway.policy.schema import CompiledPolicy
 from gateway.policy_files import read_policies
+from gateway.routing import FAILURES_TO_OPEN
 from gateway.upstream.pool import UpstreamPool
 from gateway.verify import aci as aci_reports
 from gateway.verify.node_evidence import TeeEvidence
@@ -585,6 +586,84 @@ async def test_keys_may_change_once_a_minute() -> None:
     assert state(world) == (False, False)
     await world.turn(under("third"))
     assert state(world) == (True, False)
+
+
+async def test_a_renewal_that_shows_new_keys_meanwhile_excuses_one_change_a_minute() -> None:
+    """Else a node could have a short lease, and answer each request once its next keyset is known, for ever."""
+    world = World()
+    await world.turn(under("old"))
+    world.mono += 60.0
+    await world.turn(under("new"))
+    for _ in range(9):  # asked for before
+        world.member.rekeyed("signature", signed_under("new"))
+    assert (state(world), world.member.unsettled) == ((True, False), 0)
+    for keyset in ("old", "new"):
+        world.member.next_try = world.mono
+        await world.turn(under(keyset))
+    for _ in range(9):
+        world.member.rekeyed("signature", signed_under("new"))
+    assert state(world) == (True, True)
+    assert world.member.view.health.quarantines == 1
+
+
+async def test_an_answer_under_yet_another_keyset_is_not_excused_by_the_evidence_for_the_one_before() -> None:
+    """Else a node could give the answers that it owes one by one, each for another piece of evidence."""
+    world = await rekeyed_world()
+    gate = asyncio.Event()
+
+    async def attest(node: Node, adapter: object) -> Attestation:
+        await gate.wait()
+        return under("new")
+
+    world.fleet._attester = cast("Attester", Held(attest))
+    flight = world.fleet._fly(world.member)
+    await asyncio.sleep(0)
+    world.member.rekeyed("signature", signed_under("new"))
+    world.member.rekeyed("key_bound", signed_under("third"))
+    gate.set()
+    await flight
+    assert (state(world), world.member.unsettled, world.member.conviction) == ((True, True), 0, "key_bound")
+
+
+async def test_answers_that_are_owed_do_not_hasten_the_next_attempt() -> None:
+    """Evidence that does not come is asked for later and later, whatever else is withheld in between."""
+    world = await rekeyed_world()
+    nothing = Attestation(AttestationResult((Check("evidence", Outcome.NONE, "evidence_fetch"),)), None, None)
+    for wait in BACKOFF:
+        assert await world.turn(nothing) == wait
+        world.member.rekeyed("signature", signed_under("new"))
+        assert world.member.next_try - world.mono == wait
+
+
+async def test_who_changes_keys_again_and_again_and_never_serves_has_failed() -> None:
+    """Each change counts as one failure, for whatever number of answers; one answer that is released forgives it."""
+    world = await rekeyed_world()
+    for number in range(1, FAILURES_TO_OPEN):
+        for _ in range(9):
+            world.member.rekeyed("signature", signed_under("new" if number == 1 else str(number)))
+        await world.turn(under("new" if number == 1 else str(number)))
+        assert (state(world), world.member.view.health.failures) == ((True, False), number)
+        world.mono += fleet_module.DOUBT_S
+    world.member.rekeyed("signature", signed_under("last"))
+    assert world.member.view.health.circuit_until > world.mono
+    assert world.member.failure == "other_keyset"
+
+
+@pytest.mark.parametrize(("shown", "convicted"), [("new", False), ("old", True)])
+async def test_evidence_that_cannot_be_judged_for_want_of_documents_convicts_nobody(
+    shown: str, convicted: bool
+) -> None:
+    """The vendor's are not the node's to have. It serves nobody meanwhile, also under policies that ask for less."""
+    world = await rekeyed_world()
+    unjudged = Check("evidence", Outcome.NONE, "collateral_unavailable")
+    for wait in BACKOFF[:3]:
+        attestation = under(shown)
+        assert attestation.session is not None
+        session = msgspec.structs.replace(attestation.session, checks=(unjudged,), outcome=Outcome.NONE)
+        waits = await world.turn(Attestation(AttestationResult((unjudged,)), session, b"x"))
+        assert (waits, state(world), world.member.unsettled) == (wait, (False, False), 1)
+    await world.turn(under(shown))
+    assert (state(world), world.member.unsettled) == ((True, convicted), 0)
 
 
 def unshown(reason: str, words: str | None = None) -> Attestation:
