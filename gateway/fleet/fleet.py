@@ -106,6 +106,7 @@ class Member:
         #: Answers under a keyset that no session has shown yet: what fails, and what tells whether one does.
         self._unsettled: list[tuple[str, SignedUnder]] = []
         self._excused = False  # whether answers were excused because its session has the keyset that they name
+        self._shun: Callable[[str], None] | None = None  # of whoever has its id, once it is not listed any more
         self._rejected: dict[tuple[str, str], Rejected] = {}  # by reason and policy, until something happens to it
 
     @property
@@ -226,7 +227,8 @@ class Member:
         known = signed is not None and self.session is not None and signed(self.session)
         if known and self._excused:
             return
-        if signed is None or not (self._unsettled or self._changed()):
+        unasked = self._shun is not None and not known  # nobody will ask it for evidence any more
+        if signed is None or unasked or not (self._unsettled or self._changed()):
             self.contradicted(reason)
         elif not known:
             self._unsettled.append((reason, signed))
@@ -269,9 +271,17 @@ class Member:
     def _suspend(self) -> None:
         self.view.lease_until = min(self.view.lease_until, self.mono())
 
+    def replaced(self, shun: Callable[[str], None]) -> None:
+        """It is not listed any more, or as another: that is whom its last answers are held against, by `shun`."""
+        self._shun = shun
+        self._unsettled = []
+
     def contradicted(self, reason: str) -> None:
         """An answer of its was contraindicated: it serves nobody for a while, and is asked for evidence anew. One that
         came back with other keys would else be held to the old ones, and be convicted again, until its renewal."""
+        if self._shun is not None:
+            self._shun(reason)
+            return
         self.conviction = reason
         self._rejected.clear()
         self.view.health = quarantine(self.view.health, self.mono())
@@ -500,6 +510,9 @@ class Fleet:
                 kept[node.id] = before if before is not None and before.node == node else self._returned(node)
             except ConfigError as error:
                 log.warning("node.address_refused", node=node.id, reason=error.message)
+        for i, m in mine:
+            if kept.get(i) is not m:
+                m.replaced(functools.partial(self.shun, i))
         before_ids, after_ids = self.members.keys(), kept.keys()
         for gone in before_ids - after_ids:
             log.warning("node.gone", node=gone, network=network)

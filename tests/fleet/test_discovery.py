@@ -124,6 +124,27 @@ async def test_whoever_goes_with_an_answer_unsettled_comes_back_quarantined() ->
     assert [r.reason for r in await world.reasons()] == ["quarantined"]
 
 
+@pytest.mark.parametrize("between", [node("one", 9002), None], ids=["another address", "gone"])
+@pytest.mark.parametrize("how", ["contradicted", "rekeyed"])
+async def test_an_answer_that_was_under_way_convicts_whoever_has_its_node_s_name(
+    how: str, between: Node | None
+) -> None:
+    """Its registry entry changed before the answer was whole: that is no way round a quarantine, and not two of them."""
+    world = World(
+        Discovered((node("one"),)), Discovered(() if between is None else (between,)), Discovered((node("one"),))
+    )
+    await world.look()
+    member = world.fleet.members["one"]
+    await world.look()
+    if how == "contradicted":
+        member.contradicted("signature")
+    else:
+        member.rekeyed("signature", lambda session: True)  # no evidence of it will come any more
+    await world.look()
+    assert [r.reason for r in await world.reasons()] == ["quarantined"]
+    assert world.fleet.members["one"].view.health.quarantines == 1
+
+
 async def test_a_registry_is_asked_when_it_is_due_and_not_before() -> None:
     """Within the refresh time nothing is asked again."""
     world = World(Discovered((node("a"),)), Discovered(()))
