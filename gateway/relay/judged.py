@@ -90,8 +90,11 @@ class Got(msgspec.Struct, frozen=True):
 
 def with_chain(result: AttestationResult, problem: str) -> AttestationResult:
     """A broken chain is a signature that does not hold, whatever the final receipt says."""
-    if any(check.outcome is Outcome.CONTRAINDICATED for check in result.checks):
-        return result  # the final receipt already names the cause: the chain adds nothing to it
+    bad = {check.reason for check in result.checks if check.outcome is Outcome.CONTRAINDICATED and _of_the_node(check)}
+    # The final receipt already names the cause, and the chain adds nothing to it. That of another keyset explains
+    # signatures by another key, and neither their order nor their form.
+    if bad and (bad != {OTHER_KEYSET} or problem == "chain_signature"):
+        return result
     broken = Check("signature", Outcome.CONTRAINDICATED, problem, over="running signatures of the stream")
     # What no signature covers has nothing beside it: the verifiers leave it open where the signature fails, too.
     open_ = Check("coverage", Outcome.NONE, broken.id)
@@ -120,6 +123,11 @@ def seen_lately(result: AttestationResult) -> AttestationResult:
         for check in result.checks
     ]
     return msgspec.structs.replace(result, checks=tuple(told))
+
+
+def _of_the_node(check: Check) -> bool:
+    """Whether `check` is on what the node did: of what the model wrote, a policy may make a mere warning."""
+    return not CHECKS[check.id].model_output
 
 
 def _affirmed(result: AttestationResult, names: tuple[str, ...]) -> bool:

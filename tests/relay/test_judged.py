@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.model.node import AttestedSession
 from gateway.model.verdict import AttestationResult, Check, Claim, Outcome
@@ -44,6 +45,31 @@ def test_a_broken_chain_adds_nothing_to_a_cause() -> None:
     """A result that says already what is wrong stays as it is."""
     bad = AttestationResult((*GOOD.checks[:3], Check("response_bound", Outcome.CONTRAINDICATED, "response_bound")), ())
     assert with_chain(bad, "chain_signature") == bad
+
+
+def test_a_broken_chain_is_told_beside_what_the_model_wrote() -> None:
+    """A caller may ask for calls that a policy only warns of: the answer would leave, and the node go free."""
+    called = Check("tool_undeclared", Outcome.CONTRAINDICATED, "tool_undeclared")
+    found = with_chain(AttestationResult((*GOOD.checks, called), GOOD.claims), "chain_order")
+    assert (found.checks[0].outcome, found.checks[0].reason) == (Outcome.CONTRAINDICATED, "chain_order")
+    assert called in found.checks
+    policy = read_policies()["signed"]
+    flags = {("tool_undeclared", Outcome.CONTRAINDICATED): Outcome.WARNING}
+    lax = replace(policy, plan=replace(policy.plan, adjust=flags))
+    for use in (policy, lax):
+        decision = Judged.of(found, SESSION, use).decision
+        assert (decision.permit, node_at_fault(decision)) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("problem", "fault"), [("chain_signature", False), ("chain_order", True), ("<k> <128 hex digits>", True)]
+)
+def test_other_keys_explain_only_that_a_chain_is_not_signed(problem: str, fault: bool) -> None:
+    """A node that changes its keys within a stream signs on with others, and in order."""
+    other = [Check(name, Outcome.CONTRAINDICATED, "other_keyset") for name in ("signature", "key_bound")]
+    found = with_chain(AttestationResult((*other, *GOOD.checks[2:]), GOOD.claims), problem)
+    decision = Judged.of(found, SESSION, read_policies()["signed"]).decision
+    assert (decision.permit, node_at_fault(decision)) == (False, fault)
 
 
 def test_an_answer_that_was_seen_lately_convicts_nobody() -> None:
