@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 
 import msgspec
 import structlog
@@ -213,14 +213,15 @@ class Ends:
             # An SDK that tries again at once helps only where time does; each try would be one more receipt, and with
             # a prompt that has left one more to pay.
             error.retryable = not self.x.sent and bool(reasons & PASSING)
-            error.retry_after_s = self.back_after_s()
+            error.retry_after_s = self.back_after_s((r.node, r.reason) for r in rejected)
         release = Release.WITHHELD if self.x.sent else Release.REFUSED
         ending = Ending(verdict=Outcome.NONE, release=release, status=error.status, reason=first)
         await self.refuse(error, ending, None, extra={"nodes": nodes})
 
-    def back_after_s(self) -> int:
-        """Seconds until the first of the nodes that are out for a while may be used again, as far as that is known."""
-        passing = [self.fleet.members.get(rejected.node) for rejected in self.x.rejected if rejected.reason in PASSING]
+    def back_after_s(self, unused: Iterable[tuple[str, str]]) -> int:
+        """Seconds until the first of the nodes that are out for a while may be used again, as far as that is known.
+        `unused`: nodes with the reason why each was not used."""
+        passing = [self.fleet.members.get(node) for node, reason in unused if reason in PASSING]
         now = self.relay.mono()
         return max(1, math.ceil(min((out_for(m.view.health, now) for m in passing if m is not None), default=1)))
 

@@ -223,7 +223,7 @@ class Quorate(Run):
             reason="operators_too_few",
         )
         error.retryable = any(r.reason in PASSING for r in self.x.rejected)
-        error.retry_after_s = self.back_after_s()
+        error.retry_after_s = self.back_after_s((r.node, r.reason) for r in self.x.rejected)
         ending = Ending(verdict=Outcome.NONE, release=Release.REFUSED, status=error.status, reason="operators_too_few")
         await self.refuse(error, ending, None, extra={"nodes": nodes})
 
@@ -256,6 +256,7 @@ class Quorate(Run):
         if not self.x.sent:
             missing = NoEligibleNode(f"No node could be asked under policy {name} ({told}).", reason=problems[0])
             missing.retryable = not PASSING.isdisjoint(problems)
+            missing.retry_after_s = self.back_after_s((a.node, a.outcome) for a in self.heard)
             return missing
         kind = EvidenceRejected if quorum.record.verdict is Verdict.FAIL else EvidenceMissing
         return kind(

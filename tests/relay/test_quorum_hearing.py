@@ -28,6 +28,7 @@ from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.payer import Payer
 from gateway.payment.policy import Asset, Caps, SpendingRules
 from gateway.payment.sign import Wallet
+from gateway.routing import CIRCUIT_S, FAILURES_TO_OPEN
 from gateway.settings import load
 from gateway.storage.ledger import Ledger as Money
 from gateway.storage.scan import Scan
@@ -289,6 +290,11 @@ async def test_when_all_are_down_no_prompt_left_and_trying_again_may_help(make: 
     assert answer.headers.get("x-should-retry") != "false"
     assert set(outcomes(answer).values()) == {"connect_failed"}
     assert [(r.release, r.intent) for r in world.ledger().receipts] == [("refused", None)]
+    assert answer.headers["retry-after"] == "1"
+    for _ in range(1, FAILURES_TO_OPEN):
+        answer = await world.ask()
+    assert answer.error["reason"] == "connect_failed"
+    assert 1 < int(answer.headers["retry-after"]) <= CIRCUIT_S
 
 
 async def test_the_agent_leaves_while_nodes_are_asked(make: Callable[..., Any]) -> None:
