@@ -103,6 +103,7 @@ class Member:
         self.flight: asyncio.Task[None] | None = None
         self.mono = mono
         self._doubted = -DOUBT_S
+        self._rekeyed = -DOUBT_S  # when a change of keys was last taken for an excuse, or none is to be
         #: Answers under a keyset that no session has shown yet: what fails, and what tells whether one does.
         self._unsettled: list[tuple[str, SignedUnder]] = []
         self._excused = False  # whether answers were excused because its session has the keyset that they name
@@ -236,10 +237,14 @@ class Member:
         self._excused = self._excused or known
 
     def _changed(self) -> bool:
-        """Whether it may be taken to have changed its keys: it is asked for evidence then, at most once in `DOUBT_S`.
+        """Whether it may be taken to have changed its keys: it is asked for evidence then, at most once in `DOUBT_S`,
+        whatever doubt there was about its TLS key, which may have changed with them and which anybody can cast.
         That is a failure as well, for who does so again and again and never serves in between."""
-        if not self.doubtful():
+        now = self.mono()
+        if now - self._rekeyed < DOUBT_S:
             return False
+        self._rekeyed = now
+        self.next_try = min(self.next_try, now)
         self.failed(OTHER_KEYSET)
         return True
 
@@ -284,7 +289,8 @@ class Member:
             return
         self.conviction = reason
         self._rejected.clear()
-        self.view.health = quarantine(self.view.health, self.mono())
+        self._rekeyed = self.mono()
+        self.view.health = quarantine(self.view.health, self._rekeyed)
         self.doubtful()
         log.warning("node.quarantined", node=self.node.id, reason=reason)
 

@@ -577,6 +577,23 @@ async def test_who_makes_us_doubt_too_often_is_convicted_at_once(how: str) -> No
     assert world.member.conviction == "key_bound"
 
 
+async def test_a_tls_key_that_was_in_doubt_takes_no_excuse_away() -> None:
+    """It may change with the others, while connections of before go on; and whoever stands in between can make us
+    doubt. Who was convicted within the minute has no excuse."""
+    world = World()
+    await world.turn(under("old"))
+    world.mono += 60.0
+    assert world.member.doubtful()
+    world.member.rekeyed("signature", signed_under("new"))
+    assert (state(world), world.member.unsettled) == ((False, False), 1)
+    await world.turn(under("new"))
+    assert state(world) == (True, False)
+    world.mono += fleet_module.DOUBT_S
+    world.member.contradicted("response_bound")
+    world.member.rekeyed("signature", signed_under("third"))
+    assert (world.member.unsettled, world.member.view.health.quarantines) == (0, 2)
+
+
 async def test_keys_may_change_once_a_minute() -> None:
     """As when one is added first, and the old one goes later."""
     world = await rekeyed_world()
