@@ -23,7 +23,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     `header_s` runs from the first byte of a request (on a new connection: from its acceptance) to the end of its
     headers; `idle_s` between requests. A body has `body_s` plus the time its bytes need at `body_rate` bytes a second
     (the shape of Apache's `RequestReadTimeout body=10,MinRate=8192`). A reader that lets our buffer fill must take
-    `write_rate` bytes a second, judged every `write_s`, or the connection is cut.
+    `write_rate` bytes a second, judged every `write_s`, or the connection is cut. The connection of an answer that is
+    left unfinished stays open for `cut_s` behind the last byte.
     """
 
     connections: int = 1024
@@ -35,6 +36,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_rate: int = 1024
     linger_s: float = 2.0
     linger_bytes: int = 1 << 20
+    cut_s: float = 0.25
     head_bytes: int = 16 * 1024
     headers: int = 100
     uri_bytes: int = 8 * 1024

@@ -378,10 +378,17 @@ class FrontProtocol(HttpToolsProtocol):
                 self.deadline = self.loop.time() + self.limits.idle_s
 
     def cut(self, cycle: Cycle) -> None:
-        """End the connection in the middle of `cycle`'s answer: what was written leaves, nothing terminates it."""
+        """End the connection in the middle of `cycle`'s answer: what was written leaves, nothing terminates it.
+
+        The end comes `cut_s` behind the last event: `fetch` throws away what its reader has not taken yet as soon as it
+        sees the connection end, and what stands last there is why. One that has read it hangs up by itself.
+        """
         cycle.response_complete = True
         self._running = None
-        self._close()
+        self._phase = _CLOSING
+        self.deadline = _INFINITY
+        self.flow.resume_reading()  # closing on unread data would be a reset
+        self.loop.call_later(self.limits.cut_s, self._close)
 
     # -- saying no ---------------------------------------------------------------------------------------------------
 

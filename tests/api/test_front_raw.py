@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from raw_front import Front, read_replies, wait_for
 
@@ -704,6 +705,43 @@ def test_f20_an_unfinished_answer_is_cut_without_its_terminator(front: Front) ->
             data += piece
     assert data.count(b"data: ") == 2
     assert not data.endswith(b"0\r\n\r\n")
+
+
+def read_cut(front: Front, sock: socket.socket) -> None:
+    """Ask for an answer that is cut, and read until its last event is whole."""
+    sock.sendall(front.request(b"GET", b"/cut"))
+    data = b""
+    while not (data.count(b"data: ") == 2 and data.endswith(b"\n\n\r\n")):
+        piece = sock.recv(65536)
+        assert piece
+        data += piece
+
+
+def test_f20_a_cut_answer_ends_a_moment_behind_its_last_event(front: Front) -> None:
+    """`fetch` loses the events that its reader has not taken when the end comes, so it comes later, and as no reset."""
+    calls = len(front.app.calls)
+    with front.connect() as sock:
+        read_cut(front, sock)
+        sock.sendall(front.request())
+        sock.settimeout(QUICK.cut_s / 2)
+        with pytest.raises(TimeoutError):
+            sock.recv(1)
+        sock.settimeout(5)
+        assert sock.recv(1) == b""
+    assert len(front.app.calls) == calls
+
+
+def test_f20_neither_a_client_that_has_read_why_nor_a_stop_waits_for_the_end_of_a_cut_answer() -> None:
+    """A client that hangs up is forgotten at once, and a server that stops ends the connection."""
+    with Front(msgspec.structs.replace(QUICK, cut_s=60.0)) as front:
+        with front.connect() as sock:
+            read_cut(front, sock)
+            assert front.watch.connections
+        wait_for(lambda: not front.watch.connections, 1)
+        with front.connect() as last:
+            read_cut(front, last)
+            front.server.should_exit = True
+            assert last.recv(1) == b""
 
 
 @pytest.mark.parametrize("method", [b"GET", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"HEAD"])
