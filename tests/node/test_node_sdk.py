@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import openai
 import pytest
 from node_kit import MODEL, Running
+from openai.types.responses import Response
 
 HELLO = [{"role": "user", "content": "Hello"}]
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -148,6 +149,7 @@ def test_embeddings(client: openai.OpenAI) -> None:
 def test_responses(client: openai.OpenAI) -> None:
     """The responses API answers in text, and in function calls whose output can be sent back."""
     answer = client.responses.create(model=MODEL, input="Hello", temperature=0)
+    Response.model_validate(answer.to_dict())  # nothing that its type requires is absent
     assert "Hello" in answer.output_text
     assert answer.status == "completed"
     tool = {"type": "function", "name": "get_weather", "parameters": PARAMETERS, "strict": True}

@@ -196,7 +196,7 @@ class ResponseWriter:
         done = status != "in_progress"
         usage = {
             "input_tokens": a.usage.prompt,
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": a.usage.completion,
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": a.usage.prompt + a.usage.completion,
