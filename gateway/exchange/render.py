@@ -94,8 +94,14 @@ def stream_end(endpoint: str, answer_id: str | None, model: str, verification: V
     return splice(end, verification)  # its data stands last in it, and was read strictly as an object
 
 
-def error_event(endpoint: str, error: dict[str, Any]) -> bytes:
-    """The terminal error event of a stream. `error` is the OpenAI-shaped error object."""
+def error_event(endpoint: str, error: dict[str, Any], sent: int) -> bytes:
+    """The terminal error event of a stream of which `sent` bytes have left. `error` is the OpenAI-shaped error object.
+
+    The events of /v1/responses are numbered, and clients refuse one without a number. Nobody counts them on their way,
+    so this one's is the bytes before it: behind every number that they have.
+    """
     if endpoint in _CHUNKS:
         return format_event(_encode({"error": error}))
+    if endpoint == "/v1/responses":
+        return format_event(_encode({**error, "type": "error", "sequence_number": sent, "error": error}), b"error")
     return format_event(_encode({**error, "type": "error", "error": error}), b"error")

@@ -256,7 +256,7 @@ class Ends:
                 "message": error.message, "type": error.type, "param": None, "code": error.code,
                 "reason": error.reason, "receipt": self.x.receipt_id,
             }  # fmt: skip
-            await self.sink.cut(error_event(self.x.head.endpoint, shown))
+            await self.sink.cut(error_event(self.x.head.endpoint, shown, self.x.sent_bytes))
         else:
             own = self.headers(None, verdict=ending.verdict if unlogged is None else Outcome.NONE)
             await self.sink.refuse(error, self.x.receipt_id, details, [*own, *(headers or [])])

@@ -638,10 +638,11 @@ def test_order_is_kept_and_nothing_is_lost(mode: str, kinds: list[str]) -> None:
 def test_error_events_have_the_form_of_their_api() -> None:
     """Chat clients get a data line with `error`; the named APIs an `error` event."""
     error = {"message": "m", "type": "t", "code": "c"}
-    assert json.loads(error_event("/v1/chat/completions", error)[6:]) == {"error": error}
-    named = error_event("/v1/messages", error)
-    assert named.startswith(b"event: error\ndata: ")
-    assert json.loads(named.split(b"data: ")[1])["type"] == "error"
+    assert json.loads(error_event("/v1/chat/completions", error, 9)[6:]) == {"error": error}
+    for endpoint, number in (("/v1/messages", {}), ("/v1/responses", {"sequence_number": 9})):
+        named = error_event(endpoint, error, 9)
+        assert named.startswith(b"event: error\ndata: ")
+        assert json.loads(named.split(b"data: ")[1]) == {**error, "type": "error", **number, "error": error}
 
 
 def test_odd_events_of_the_named_apis() -> None:
