@@ -30,7 +30,8 @@ from .baselines import MAX_BASELINES, Baseline, Baselines
 from .entropy import fresh
 from .errors import FormatError, VerirouteError
 from .exchange.head import Head, parse_head
-from .fleet.fleet import Fleet, Member
+from .fleet.fleet import Fleet
+from .fleet.member import Member
 from .model.admin import CanaryView
 from .model.ulid import RANDOM_BYTES, UlidFactory
 from .relay import Headers, Incoming, Relay, Terms

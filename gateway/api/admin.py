@@ -12,7 +12,7 @@ from litestar.response import Stream
 
 from gateway import __version__
 from gateway.errors import BadRequest
-from gateway.fleet.fleet import Member
+from gateway.fleet.member import Member
 from gateway.model.admin import Info, Nodes, NodeView, Page, SessionView
 from gateway.routing import drop_reason
 

@@ -11,7 +11,7 @@ from litestar import Request, Response, get
 from litestar.handlers import BaseRouteHandler
 
 from gateway.errors import ModelUnknown
-from gateway.fleet.fleet import Member
+from gateway.fleet.member import Member
 from gateway.model.verdict import Outcome
 from gateway.policy import CompiledPolicy, prospect
 from gateway.routing import denied

@@ -21,7 +21,8 @@ from gateway.errors import (
     VerirouteError,
 )
 from gateway.exchange.render import error_event
-from gateway.fleet.fleet import Fleet, Member
+from gateway.fleet.fleet import Fleet
+from gateway.fleet.member import Member
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import Outcome, Release
 from gateway.policy.decide import Decision

@@ -24,7 +24,7 @@ import msgspec
 from gateway.crypto.canonical import strict_json
 from gateway.entropy import fresh
 from gateway.errors import EvidenceMissing, EvidenceRejected, FormatError, NoEligibleNode, VerirouteError
-from gateway.fleet.fleet import Member
+from gateway.fleet.member import Member
 from gateway.log.receipt import salted
 from gateway.model.receipt import RESPONSE_BODY, ProofAnswer, Rejected, Sha256
 from gateway.model.verdict import Check, Outcome, Release

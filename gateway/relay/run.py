@@ -30,7 +30,7 @@ from gateway.exchange.reply import Question, Reply
 from gateway.exchange.rules import RULES
 from gateway.exchange.sse import Framer
 from gateway.exchange.stream import CHAIN, DONE, STREAMABLE, UpstreamError
-from gateway.fleet.fleet import Member
+from gateway.fleet.member import Member
 from gateway.log.dsse import Sealed as Document
 from gateway.log.proof import format_tlog_proof
 from gateway.model.entry import Committed

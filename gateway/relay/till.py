@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.errors import EvidenceRejected
-from gateway.fleet.fleet import Member
+from gateway.fleet.member import Member
 from gateway.model.receipt import PaymentPart
 from gateway.payer import Payer, Payment
 from gateway.policy.schema import CompiledPolicy

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.api import health
-from gateway.fleet.fleet import Member
+from gateway.fleet.member import Member
 from gateway.model.node import AttestedSession, Node, SigningKey
 from gateway.model.verdict import Check, Claim, Outcome
 from gateway.policy.prospect import prospect

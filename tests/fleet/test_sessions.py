@@ -21,8 +21,10 @@ from gateway.errors import FormatError, PolicyFailed
 from gateway.exchange.head import Head
 from gateway.fleet import attest
 from gateway.fleet import fleet as fleet_module
+from gateway.fleet import member as member_module
 from gateway.fleet.attest import Attestation, Attester, Endorsements
-from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, UNLISTED, Fleet, Member
+from gateway.fleet.fleet import EVIDENCE_RATE, RETRY_MAX_S, RETRY_S, Fleet
+from gateway.fleet.member import UNLISTED, Member
 from gateway.model.node import AttestedSession, Node, SigningKey
 from gateway.model.receipt import Rejected
 from gateway.model.verdict import AttestationResult, Check, Outcome
@@ -571,7 +573,7 @@ async def test_who_makes_us_doubt_too_often_is_convicted_at_once(how: str) -> No
     """Evidence is asked for once a minute, so that no node is worth more of it than an answer a minute."""
     world = await rekeyed_world()
     await world.turn(under("new"))
-    world.mono += fleet_module.DOUBT_S + (1 if how == "nothing is named" else -1)
+    world.mono += member_module.DOUBT_S + (1 if how == "nothing is named" else -1)
     world.member.rekeyed("key_bound", None if how == "nothing is named" else signed_under("third"))
     assert (state(world), world.member.unsettled) == ((True, True), 0)
     assert world.member.conviction == "key_bound"
@@ -588,7 +590,7 @@ async def test_a_tls_key_that_was_in_doubt_takes_no_excuse_away() -> None:
     assert (state(world), world.member.unsettled) == ((False, False), 1)
     await world.turn(under("new"))
     assert state(world) == (True, False)
-    world.mono += fleet_module.DOUBT_S
+    world.mono += member_module.DOUBT_S
     world.member.contradicted("response_bound")
     world.member.rekeyed("signature", signed_under("third"))
     assert (world.member.unsettled, world.member.view.health.quarantines) == (0, 2)
@@ -598,7 +600,7 @@ async def test_keys_may_change_once_a_minute() -> None:
     """As when one is added first, and the old one goes later."""
     world = await rekeyed_world()
     await world.turn(under("new"))
-    world.mono += fleet_module.DOUBT_S
+    world.mono += member_module.DOUBT_S
     world.member.rekeyed("key_bound", signed_under("third"))
     assert state(world) == (False, False)
     await world.turn(under("third"))
@@ -660,7 +662,7 @@ async def test_who_changes_keys_again_and_again_and_never_serves_has_failed() ->
             world.member.rekeyed("signature", signed_under("new" if number == 1 else str(number)))
         await world.turn(under("new" if number == 1 else str(number)))
         assert (state(world), world.member.view.health.failures) == ((True, False), number)
-        world.mono += fleet_module.DOUBT_S
+        world.mono += member_module.DOUBT_S
     world.member.rekeyed("signature", signed_under("last"))
     assert world.member.view.health.circuit_until > world.mono
     assert world.member.failure == "other_keyset"
@@ -709,7 +711,7 @@ async def test_why_a_node_is_passed_over_is_worked_out_once() -> None:
 
 async def test_what_is_kept_of_why_a_node_is_passed_over_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers may tighten policies in many ways."""
-    monkeypatch.setattr(fleet_module, "_MOST_KEPT", 2)
+    monkeypatch.setattr(member_module, "_MOST_KEPT", 2)
     world, policy = World(), read_policies(None)["signed"]
     for digest in "abcde":
         world.member.rejected("quarantined", msgspec.structs.replace(policy, digest=digest))

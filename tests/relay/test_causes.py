@@ -22,7 +22,7 @@ from gateway.adapter import RawEvidence
 from gateway.api.admin import _node
 from gateway.api.health import readyz
 from gateway.app import Gateway
-from gateway.fleet.fleet import CAUSE_MAX, UNLISTED
+from gateway.fleet.member import CAUSE_MAX, UNLISTED
 from gateway.model.admin import NodeView
 from gateway.policy_files import read_policy
 from gateway.routing import CIRCUIT_S, FAILURES_TO_OPEN, QUARANTINE_S

@@ -18,7 +18,7 @@ from scripted import Received, ScriptedNode
 
 from gateway.app import Gateway
 from gateway.fleet.attest import Attestation
-from gateway.fleet.fleet import Member
+from gateway.fleet.member import Member
 from gateway.model.verdict import AttestationResult, Check, Outcome
 from gateway.policy_files import read_policy
 from gateway.relay.till import Till
