@@ -205,8 +205,11 @@ def _span(args: argparse.Namespace, size: int) -> Range:
 @contextmanager
 def _staged(final: str) -> Iterator[tuple[str, Callable[[], None]]]:
     """A temporary folder beside `final`, and the act that gives it the final name. Whatever fails leaves neither."""
+    parent = os.path.dirname(final)
     try:
-        folder = tempfile.mkdtemp(prefix=".export-", dir=os.path.dirname(final))
+        folder = tempfile.mkdtemp(prefix=".export-", dir=parent)
+    except FileNotFoundError:
+        raise Usage(f"there is no folder {plain(parent)} to put the export into: make it first") from None
     except OSError as error:
         raise Usage(f"cannot write beside {plain(final)}: {error.strerror}") from None
 

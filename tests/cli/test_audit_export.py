@@ -387,9 +387,16 @@ def test_k12_a_full_disk_leaves_nothing(log: StoredLog, tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_k12_a_folder_that_cannot_be_written_is_refused(log: StoredLog, tmp_path: Path):
-    """An output folder below one that is not there is refused with the reason."""
+def test_k12_a_folder_that_cannot_be_written_is_refused(
+    log: StoredLog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """An output folder below one that is not there, or below a file, is refused with what to do."""
     assert export(log, tmp_path / "absent" / "x") == 2
+    assert f"there is no folder {tmp_path / 'absent'} to put the export into: make it first" in capsys.readouterr().err
+    assert not (tmp_path / "absent").exists()
+    (tmp_path / "file").touch()
+    assert export(log, tmp_path / "file" / "x") == 2
+    assert f"cannot write beside {tmp_path / 'file' / 'x'}: Not a directory" in capsys.readouterr().err
 
 
 def test_a_gap_is_not_exported(tmp_path: Path):
