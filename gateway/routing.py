@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from gateway.model.node import AttestedSession
+from gateway.model.node import AttestedSession, Node
 from gateway.model.verdict import Outcome
 from gateway.policy.decide import Decision
 from gateway.policy.prospect import prospect
@@ -83,6 +83,18 @@ class NodeView(msgspec.Struct):
     health: Health = Health()
     in_flight: int = 0
     decisions: dict[str, Decision] = msgspec.field(default_factory=dict)
+
+
+def view_of(node: Node) -> NodeView:
+    """What is known of a node before anything happened to it."""
+    return NodeView(
+        id=node.id,
+        network=node.network,
+        models=frozenset(node.models),
+        endpoints=frozenset(node.endpoints),
+        operator=node.operator,
+        owner=node.owner,
+    )
 
 
 class Routing(msgspec.Struct, frozen=True):

@@ -35,7 +35,7 @@ from gateway.policy import CompiledPolicy
 from gateway.policy.build import with_test_roots
 from gateway.policy.machine import under
 from gateway.policy_files import read_policies
-from gateway.routing import NodeView, drop_reason
+from gateway.routing import drop_reason, view_of
 from gateway.settings import Settings
 from gateway.text import plain
 
@@ -116,19 +116,10 @@ async def _examine(
 def _held(node: Node, attestation: Attestation, policy: CompiledPolicy) -> Examined:
     session = attestation.session
     first = next((c for c in attestation.result.checks if c.outcome is not Outcome.AFFIRMING), None)
-    view = NodeView(
-        id=node.id,
-        network=node.network,
-        models=frozenset(node.models),
-        endpoints=frozenset(node.endpoints),
-        operator=node.operator,
-        owner=node.owner,
-        session=session,
-        absent=first.reason if first else None,
-        # Appraised a moment ago: only what the session states for itself ends it.
-        appraised_at=0.0,
-        lease_until=0.0 if session is None else session.expires - session.established,
-    )
+    view = view_of(node)
+    view.session, view.absent = session, first.reason if first else None
+    # Appraised a moment ago: only what the session states for itself ends it.
+    view.appraised_at, view.lease_until = 0.0, 0.0 if session is None else session.expires - session.established
     # Routing's own answer, for any model that the node has: what holds a prompt back there holds it back here.
     reason = drop_reason(view, node.models[0], next(iter(node.endpoints), ""), policy, 0.0)
     checks = attestation.result.checks if session is None else under(session, policy)

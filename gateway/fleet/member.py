@@ -20,7 +20,7 @@ from gateway.model.receipt import CODE, Rejected
 from gateway.model.verdict import Outcome
 from gateway.policy.machine import under
 from gateway.policy.schema import CompiledPolicy
-from gateway.routing import Health, NodeView, on_attempt, on_end, on_failure, on_success, on_wait, quarantine
+from gateway.routing import Health, on_attempt, on_end, on_failure, on_success, on_wait, quarantine, view_of
 from gateway.text import plain
 from gateway.upstream.origin import Origin
 from gateway.verify.response import OTHER_KEYSET
@@ -50,15 +50,8 @@ class Member:
         self.node = node
         self.adapter = adapter
         self.origin = origin
-        self.view = NodeView(
-            id=node.id,
-            network=node.network,
-            models=frozenset(node.models),
-            endpoints=frozenset(node.endpoints),
-            operator=node.operator,
-            owner=node.owner,
-            health=Health(heard_at=mono()),
-        )
+        self.view = view_of(node)
+        self.view.health = Health(heard_at=mono())
         self.last: Attestation | None = None
         self.failure: str | None = None  # why the last request to it failed
         self.conviction: str | None = None  # what it is, or was, quarantined for

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from .receipt import Count, Hex256, UlidText
+from .receipt import Code, Count, Hex256, UlidText
 
 #: The `alarm` of a failed audit, and how many receipt ids stand in it at most.
 AUDIT_FAILED: Literal["audit_failed"] = "audit_failed"
@@ -29,7 +29,6 @@ MAX_EPOCH_MS = 86_400_000
 MAX_REVEAL_MS = 1000 * (86_400 + 600 + 5 + 86_400 + 240)
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
-Code = Annotated[str, msgspec.Meta(pattern=r"\A[a-z][a-z0-9_]{0,63}\Z")]
 
 
 class EpochEntry(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

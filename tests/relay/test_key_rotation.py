@@ -78,6 +78,15 @@ async def gateway(tmp_path: Path, machine: TeeNode, monkeypatch: pytest.MonkeyPa
         yield gateway
 
 
+def pinned(node: ScriptedNode, tmp_path: Path) -> str:
+    """Settings with this node alone, by the keyset that it has now."""
+    return f"""
+    auth.mode = "none"
+    storage.url = "sqlite:///{tmp_path}/audit.db"
+    nodes = [{{id = "n", base_url = "{node.url}", models = ["m"], pin = "{node.pin}"}}]
+    """
+
+
 def quarantined(gateway: Gateway) -> bool:
     return gateway.fleet.members["n"].view.health.quarantined_until > time.monotonic()
 
@@ -211,13 +220,8 @@ async def test_a_pinned_keyset_that_changes_is_refused_for_its_pin(
     """Whoever pins has the last word: evidence that shows other keys refuses the node, and says why."""
     node = ScriptedNode()
     node.script = node.json(ANSWER)
-    text = f"""
-    auth.mode = "none"
-    storage.url = "sqlite:///{tmp_path}/audit.db"
-    nodes = [{{id = "n", base_url = "{node.url}", models = ["m"], pin = "{node.pin}"}}]
-    """
     try:
-        async with behind_front(text, monkeypatch) as gateway:
+        async with behind_front(pinned(node, tmp_path), monkeypatch) as gateway:
             assert (await ask(gateway)).status == 200
             node.script = node.json(ANSWER, **new_name(node))
             assert (await ask(gateway)).error["reason"] == "other_keyset"
@@ -236,13 +240,8 @@ async def test_a_key_that_stands_in_the_keyset_already_may_sign_at_any_time(
     node = ScriptedNode()
     announced(node)
     node.script = node.json(ANSWER)
-    text = f"""
-    auth.mode = "none"
-    storage.url = "sqlite:///{tmp_path}/audit.db"
-    nodes = [{{id = "n", base_url = "{node.url}", models = ["m"], pin = "{node.pin}"}}]
-    """
     try:
-        async with behind_front(text, monkeypatch) as gateway:
+        async with behind_front(pinned(node, tmp_path), monkeypatch) as gateway:
             assert (await ask(gateway)).verification["verdict"] == "affirming"
             node.signer = NEXT
             node.script = node.json(ANSWER, key_id="k2")

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from tee_worlds.dstack import Guest, Log, booted
 from tee_worlds.intel import NOW, World
+from tee_worlds.reports import NONCE, Keyset
 
-from gateway.crypto.canonical import jcs
-from gateway.crypto.signatures import Ed25519Signer
 from gateway.model.node import AttestedSession, Node
 from gateway.model.tee import TeeResult
 from gateway.model.verdict import Check, Outcome
@@ -30,37 +29,11 @@ from gateway.verify.tee.rules import TeeRules, judge, violations
 W = World()
 COLLATERAL = {"collateral": W.collateral()}
 NODE = Node("n", "aci", "https://n.example", ("m",))
-NONCE = "ab" * 32
-KEYS = {
-    "subject": "test",
-    "not_after": int(NOW) + 86_400,
-    "receipt_signing_keys": [
-        {"key_id": "k1", "algo": "ed25519", "public_key": Ed25519Signer(b"\7" * 32).public_key.hex()}
-    ],
-    "e2ee_public_keys": [],
-    "tls_public_keys": [{"spki_sha256": "5a" * 32}],
-}
-DIGEST = "sha256:" + hashlib.sha256(jcs(KEYS)).hexdigest()
-BOUND = aci.report_data(aci.statement(DIGEST, NONCE))
+KEYSET = Keyset("5a" * 32)
+DIGEST, BOUND, report = KEYSET.digest, KEYSET.bound, KEYSET.report
 GUEST = Guest()
 APPROVED = GUEST.hash.hex()
 OTHER = hashlib.sha256(b"another document").digest()
-
-
-def report(evidence: dict[str, Any], tee_type: str = "tdx") -> bytes:
-    return json.dumps(
-        {
-            "api_version": "aci/1",
-            "workload_keyset_digest": DIGEST,
-            "attestation": {
-                "tee_type": tee_type,
-                "workload_keyset": KEYS,
-                "report_data": BOUND.hex(),
-                "evidence": evidence,
-            },
-            "service_capabilities": {"serving": "direct", "models": ["m"]},
-        }
-    ).encode()
 
 
 def shown(guest: Guest = GUEST, **members: Any) -> dict[str, Any]:

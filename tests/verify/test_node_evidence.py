@@ -12,10 +12,9 @@ import msgspec
 import pytest
 from tee_worlds import nvidia
 from tee_worlds.intel import NOW, World
+from tee_worlds.reports import NONCE, Keyset
 
-from gateway.crypto.canonical import jcs
 from gateway.crypto.certificates import fingerprint
-from gateway.crypto.signatures import Ed25519Signer
 from gateway.errors import FormatError
 from gateway.model.node import Node
 from gateway.model.tee import BindingStatus, FreshnessClass, HostTrust, TcbStatus, TeeResult
@@ -27,18 +26,8 @@ from gateway.verify.tee.roots import TrustRoots
 from gateway.verify.tee.rules import TeeRules, judge, violations
 
 W = World()
-NONCE = "ab" * 32
-KEYS = {
-    "subject": "test",
-    "not_after": int(NOW) + 86_400,
-    "receipt_signing_keys": [
-        {"key_id": "k1", "algo": "ed25519", "public_key": Ed25519Signer(b"\7" * 32).public_key.hex()}
-    ],
-    "e2ee_public_keys": [],
-    "tls_public_keys": [],
-}
-DIGEST = "sha256:" + hashlib.sha256(jcs(KEYS)).hexdigest()
-BOUND = aci.report_data(aci.statement(DIGEST, NONCE))
+KEYSET = Keyset()
+DIGEST, BOUND = KEYSET.digest, KEYSET.bound
 ROOTS = TrustRoots((*W.roots.anchors, *nvidia.roots().anchors))
 
 
@@ -51,19 +40,7 @@ def document(
     **quote: Any,
 ) -> bytes:
     shown = {"platform": "tdx", "quote": W.quote(report_data=data, **quote).hex()} if evidence is None else evidence
-    return json.dumps(
-        {
-            "api_version": "aci/1",
-            "workload_keyset_digest": DIGEST,
-            "attestation": {
-                "tee_type": tee_type,
-                "workload_keyset": KEYS,
-                "report_data": BOUND.hex(),
-                "evidence": dict(shown),
-            },
-            "service_capabilities": {"serving": "direct", "models": ["m"], **(capabilities or {})},
-        }
-    ).encode()
+    return KEYSET.report(shown, tee_type, **(capabilities or {}))
 
 
 def verified(raw: bytes, *, roots: TrustRoots = ROOTS, **more: Any) -> TeeResult:
@@ -104,7 +81,7 @@ def test_a_machine_whose_quote_names_our_nonce_and_its_keys() -> None:
         lifetime_s=1e9, tee=tee.claims,
     )  # fmt: skip
     assert session.tee == (tee.claims,)
-    assert session.expires == min(tee.claims.collateral.expires or 0, KEYS["not_after"])
+    assert session.expires == min(tee.claims.collateral.expires or 0, KEYSET.document["not_after"])
 
 
 @pytest.mark.parametrize(
@@ -321,7 +298,7 @@ def test_a_session_lasts_no_longer_than_what_its_accelerators_rest_on() -> None:
     chain, until = nvidia.device_chain(), NOW + 60
     answer = {fingerprint(chain[0]): nvidia.ocsp_response(chain, until=until)}
     raw = document()
-    for answers, expires in ((answer, until), ({}, KEYS["not_after"])):
+    for answers, expires in ((answer, until), ({}, KEYSET.document["not_after"])):
         tee = with_gpu(answers=answers)
         assert tee.claims.children[0].authentic
         result, report = appraised(raw, tee)

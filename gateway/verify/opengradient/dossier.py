@@ -26,6 +26,7 @@ import msgspec
 from gateway.crypto.canonical import strict_json
 from gateway.crypto.encoding import b64, unb64
 from gateway.errors import FormatError
+from gateway.model.receipt import CODE
 
 SCHEMA = "opengradient-dossier/1"
 MAX_DOSSIER_BYTES = 4 << 20
@@ -39,7 +40,7 @@ NONCE_BYTES = 20
 _HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
 #: What an endpoint is called: its host, and its port where it has one.
 RPC_NAME = re.compile(r"[a-z0-9\[][a-z0-9_.:\]-]{0,63}")
-_REASON = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_REASON = re.compile(CODE)
 #: What a problem is about: a part (registry, registration, live, ohttp_config), or the view that was not read.
 _PART = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 

@@ -15,6 +15,7 @@ import re
 import msgspec
 
 from gateway.errors import FormatError
+from gateway.model.receipt import CODE
 from gateway.model.verdict import Check, Outcome
 from gateway.text import plain
 
@@ -23,7 +24,7 @@ MAX_ARTEFACTS = 256
 SHOWN = 80
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_CODE = re.compile(CODE)
 
 
 class Kind(enum.StrEnum):
@@ -202,7 +203,7 @@ def _malformed(record: ProofRecord) -> str | None:
         return "has a number that is not finite"
     if any(n is not None and not 0 <= n < 2**53 for n in (record.tokens, record.cost, record.ms)):
         return "has a count that is out of range"
-    if record.reason is not None and _CODE.fullmatch(record.reason) is None:
+    if record.reason is not None and _CODE.match(record.reason) is None:
         return "has a reason that is not a code"
     texts = [*record.culprits, *(a.name for a in record.artefacts)]
     if record.reference_id is not None:

@@ -21,11 +21,10 @@ import msgspec
 
 from gateway.crypto.canonical import strict_json
 from gateway.errors import FormatError
+from gateway.verify.aci import MAX_REPORT
 
 from .findings import MAX_EVIDENCE_BYTES
 
-#: The largest report that is read, which is the largest that a gateway takes from a node (`verify.aci`).
-MAX_REPORT_BYTES = 4 << 20
 _QUOTES = ("intel_quote", "quote", "intel_attestation_report")
 _HEX = re.compile(r"(?:0x)?((?:[0-9a-fA-F]{2})+)")
 _PLATFORMS = {2: "nitro", 3: "snp"}
@@ -56,7 +55,7 @@ def is_envelope(data: bytes) -> bool:
 def read_report(data: bytes) -> NodeReport:
     """The parts of a report in JSON. Raises `FormatError` with the reason report_malformed|report_ambiguous."""
     try:
-        document = strict_json(data, max_bytes=MAX_REPORT_BYTES)
+        document = strict_json(data, max_bytes=MAX_REPORT)
     except FormatError as error:
         raise _malformed(error.message) from None
     if not isinstance(document, dict):
